@@ -1,0 +1,39 @@
+"""Capped ReLU under attack: activations, populations of networks, attacks, training, evaluation.
+
+The reproducible paper around *Is ReLU Adversarially Robust?* (Sooksatra, Hamerly and Rivas,
+arXiv 2405.03777) is built on the names below; all of them work on any torch classifier.
+
+>>> import cappaper
+>>> net = cappaper.mlp(64, [128, 64], beta=0.1)
+>>> digits = cappaper.load("digits", "test", limit=100)
+>>> adversarial = cappaper.pgd(net, *digits, eps=0.1)
+>>> adversarial.shape
+torch.Size([100, 1, 8, 8])
+"""
+
+from cappaper._version import __version__
+from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace_relu
+from cappaper.attacks import fgsm, pgd
+from cappaper.data import Dataset, load
+from cappaper.evaluation import Rates, evaluate, layer_distances, robustness_curve
+from cappaper.models import Population, mlp
+from cappaper.training import fit
+
+__all__ = [
+    "CappedReLU",
+    "Dataset",
+    "Population",
+    "Rates",
+    "ScaledSigmoid",
+    "__version__",
+    "capped_relu",
+    "evaluate",
+    "fgsm",
+    "fit",
+    "layer_distances",
+    "load",
+    "mlp",
+    "pgd",
+    "replace_relu",
+    "robustness_curve",
+]

@@ -1,0 +1,178 @@
+"""The activation of the paper, its smooth relatives, and surgery that puts it into any model."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+Activation = Callable[[float], nn.Module]
+"""What stands behind a hidden layer, made from the layer's constant (β, or c)."""
+
+
+def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
+    """Capped ReLU, ``a(z, β) = max(0, min(z, β))``.
+
+    Source: Sooksatra, Hamerly and Rivas, arXiv 2405.03777, the activation that the paper proposes.
+
+    Args:
+        z: pre-activations, any shape.
+        beta: the max value, above 0; ``inf`` gives ReLU. A tensor must broadcast against ``z``.
+
+    Returns:
+        A tensor shaped like ``z`` with values in [0, β]. Its derivative is 1 on (0, β] and 0
+        elsewhere, so ``beta=inf`` has exactly ReLU's gradient.
+
+    >>> capped_relu(torch.tensor([-1.0, 0.5, 3.0]), 1.0)
+    tensor([0.0000, 0.5000, 1.0000])
+    """
+    return torch.relu(z).clamp(max=beta)
+
+
+class CappedReLU(nn.Module):
+    """:func:`capped_relu` as a layer.
+
+    ``beta`` is a buffer: it moves with the model, is saved with it, and stacks by itself in a
+    :class:`~cappaper.models.Population`.
+
+    Args:
+        beta: the max value, above 0; the default ``inf`` makes the layer a ReLU.
+
+    Raises:
+        ValueError: ``beta`` is 0, negative or NaN.
+
+    >>> CappedReLU(0.1)(torch.tensor([-1.0, 0.05, 3.0]))
+    tensor([0.0000, 0.0500, 0.1000])
+    """
+
+    beta: Tensor
+
+    def __init__(self, beta: float = math.inf) -> None:
+        super().__init__()
+        self.register_buffer("beta", torch.tensor(_positive(beta, "the max value β")))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return capped_relu(z, self.beta)
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta.item():g}"
+
+
+class ScaledSigmoid(nn.Module):
+    """Sigmoid with a slope constant, ``σ(c·z) = 1 / (1 + exp(-c·z))``.
+
+    Source: the family in the caption of Figure 3 of arXiv 2405.03777, as this project reads it.
+
+    Args:
+        c: the constant, above 0; a large one comes close to a step, with slope c/4 at 0.
+
+    Raises:
+        ValueError: ``c`` is 0, negative, infinite or NaN.
+
+    >>> ScaledSigmoid(4.0)(torch.tensor([0.0]))
+    tensor([0.5000])
+    """
+
+    c: Tensor
+
+    def __init__(self, c: float) -> None:
+        super().__init__()
+        if math.isinf(_positive(c, "the sigmoid constant c")):
+            raise ValueError("the sigmoid constant c must be finite")
+        self.register_buffer("c", torch.tensor(float(c)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.c * z)
+
+    def extra_repr(self) -> str:
+        return f"c={self.c.item():g}"
+
+
+ACTIVATIONS = (nn.ReLU, CappedReLU, ScaledSigmoid)
+"""The layers whose outputs this package calls a hidden layer's outputs."""
+
+
+def replace_relu(
+    model: nn.Module,
+    beta: float | Sequence[float],
+    layers: Sequence[int | str] | None = None,
+) -> nn.Module:
+    """Copy a model with its ReLUs capped; the original stays as it is.
+
+    Works on any model whose ReLUs are modules (``nn.ReLU`` or :class:`CappedReLU`), a torchvision
+    ResNet too. ``torch.nn.functional.relu`` inside a ``forward`` is out of reach.
+
+    Args:
+        model: any torch module.
+        beta: one max value for all chosen layers, or one per chosen layer, in their order.
+        layers: which ReLUs to cap, by position (0 is the first to be registered) or by name as in
+            ``model.named_modules()``; all of them by default.
+
+    Returns:
+        A deep copy of ``model``: same weights, same training mode, capped activations.
+
+    Raises:
+        ValueError: there is no ReLU module, a layer does not exist, ``beta`` is not above 0, or
+            there are not as many max values as layers.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU())
+    >>> replace_relu(net, 0.5, layers=[1])[3]
+    CappedReLU(beta=0.5)
+    """
+    model = copy.deepcopy(model)
+    # A module may be registered twice (one ReLU used all over a network): keep every name it has.
+    sites: dict[int, list[str]] = {}
+    modules: dict[int, nn.Module] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, (nn.ReLU, CappedReLU)):
+            sites.setdefault(id(module), []).append(name)
+            modules[id(module)] = module
+    if not sites:
+        raise ValueError(
+            "the model has no ReLU to cap: expected nn.ReLU or CappedReLU modules"
+            " (torch.nn.functional.relu inside forward cannot be replaced)"
+        )
+    chosen = list(sites) if layers is None else list(_select(layers, sites))
+    for key, value in zip(chosen, per_layer(beta, len(chosen)), strict=True):
+        capped = CappedReLU(value).train(modules[key].training)
+        for name in sites[key]:
+            if not name:
+                return capped
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, capped)
+    return model
+
+
+def per_layer(value: float | Sequence[float], count: int, what: str = "max value") -> list[float]:
+    """One number for all of ``count`` layers, or a sequence with one for each, as a list."""
+    values = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)] * count
+    if len(values) != count:
+        raise ValueError(
+            f"got {len(values)} {what}s for {count} layers: give one number or {count}"
+        )
+    return values
+
+
+def _select(layers: Sequence[int | str], sites: dict[int, list[str]]) -> Iterator[int]:
+    by_name: dict[int | str, int] = {name: key for key, names in sites.items() for name in names}
+    by_position: dict[int | str, int] = dict(enumerate(sites))
+    known = by_position | by_name
+    for layer in layers:
+        if layer not in known:
+            names = ", ".join(repr(names[0]) for names in sites.values())
+            raise ValueError(
+                f"there is no ReLU layer {layer!r}: use 0 to {len(sites) - 1} or a name of {names}"
+            )
+    if len({known[layer] for layer in layers}) < len(layers):
+        raise ValueError("a ReLU layer was named twice: name each layer once")
+    return (known[layer] for layer in layers)
+
+
+def _positive(value: float, what: str) -> float:
+    value = float(value)
+    if not value > 0:
+        raise ValueError(f"{what} must be above 0, got {value}")
+    return value

@@ -1,0 +1,170 @@
+"""Attacks as pure functions, ``attack(model, x, y, eps, ...) -> x_adv``.
+
+The labels' shape says which leading dimensions are batch: ``[B]`` for one model, ``[M, B]`` for a
+:class:`~cappaper.models.Population`. All attacks are untargeted and stay in [0, 1] and in the ball
+of radius ``eps`` around ``x``.
+
+Two savings change no verdict. An example that is already misclassified stops, because robust
+accuracy needs one success. An example whose gradient is exactly zero stops as well: the step is
+then zero, and every later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cappaper.balls import BALLS, Ball, column
+from cappaper.checks import check_batch, check_count, check_eps, check_logits, one_of
+
+Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""An attack with its settings bound, as ``functools.partial(pgd, eps=0.1)`` gives."""
+
+_REPACK = 0.8  # move the survivors together once this share of the columns, or less, is alive
+
+
+def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """Fast gradient sign method: one step of size ``eps``, for every example.
+
+    Source: Goodfellow, Shlens and Szegedy, arXiv 1412.6572, section 4.
+
+    Args:
+        model: from images to logits.
+        x: images ``[B, ...]`` or ``[M, B, ...]``, floating point in [0, 1].
+        y: int64 labels ``[B]`` or ``[M, B]``.
+        eps: L∞ radius, at least 0, in units of the pixels' range.
+
+    Returns:
+        Examples shaped like ``x``.
+
+    Raises:
+        ValueError, TypeError: as :func:`pgd`.
+
+    >>> from cappaper import load, mlp
+    >>> x, y = load("digits", "test", limit=8)
+    >>> (fgsm(mlp(64, [32]), x, y, eps=0.1) - x).abs().max()
+    tensor(0.1000)
+    """
+    return pgd(model, x, y, eps, steps=1, step_size=eps, random_start=False, early_exit=False)
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    *,
+    steps: int = 40,
+    step_size: float | None = None,
+    norm: str = "linf",
+    random_start: bool = True,
+    restarts: int = 1,
+    early_exit: bool = True,
+    seed: int = 0,
+) -> Tensor:
+    """Projected gradient descent on the cross-entropy.
+
+    Source: Madry et al., arXiv 1706.06083, section 2.1.
+
+    Args:
+        model: from images to logits, in the mode (train or eval) it is to be attacked in.
+        x: images ``[B, ...]`` or ``[M, B, ...]``, floating point in [0, 1].
+        y: int64 labels ``[B]`` or ``[M, B]``.
+        eps: radius, at least 0, in units of the pixels' range (L∞) or their L2 norm.
+        steps: gradient steps in a run.
+        step_size: length of a step in ``norm``; 2.5 · eps / steps by default, as Madry et al.
+        norm: ``"linf"`` or ``"l2"``.
+        random_start: start each run at a uniform random point of the ball.
+        restarts: runs; later ones attack what is still classified correctly.
+        early_exit: return an example's first success, and ``x`` itself where it was misclassified
+            to begin with. With ``False`` every example takes all steps and its last point is
+            returned: what adversarial training needs.
+        seed: of the random starts; members of a population share them.
+
+    Returns:
+        Examples shaped like ``x``; where no run succeeded, the end of the last run.
+
+    Raises:
+        TypeError: images or labels of the wrong dtype.
+        ValueError: images outside [0, 1] or of the wrong shape, labels that are no class,
+            ``eps`` < 0, a count below 1, an unknown norm, or restarts without a random start.
+
+    >>> from cappaper import load, mlp
+    >>> x, y = load("digits", "test", limit=8)
+    >>> pgd(mlp(64, [32]), x, y, eps=0.3, steps=10).shape
+    torch.Size([8, 1, 8, 8])
+    """
+    check_batch(x, y)
+    check_eps(eps)
+    check_count(steps, "steps")
+    check_count(restarts, "restarts")
+    one_of(norm, tuple(BALLS), "norm")
+    if restarts > 1 and not (random_start and early_exit):
+        raise ValueError("restarts need random_start=True and early_exit=True: else use restarts=1")
+    ball = BALLS[norm](eps, y.ndim)
+    step_size = 2.5 * eps / steps if step_size is None else step_size
+    generator = torch.Generator().manual_seed(seed)
+    x = x.detach()
+    correct = classified(model, x, y)
+    todo = correct if early_exit else torch.ones_like(correct)
+    adversarial = x
+    for run in range(restarts):
+        if run > 0:
+            todo = todo & classified(model, adversarial, y)
+        start = ball.random(x, generator) if random_start else x
+        end = _ascend(model, x, start, y, todo, ball, steps, step_size, early_exit)
+        adversarial = torch.where(column(todo, x), end, adversarial)
+    return adversarial
+
+
+def classified(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Which examples the model gets right, ``[B]`` or ``[M, B]``."""
+    with torch.no_grad():
+        logits = model(x)
+    check_logits(logits, y)
+    correct: Tensor = logits.argmax(-1) == y
+    return correct
+
+
+def _ascend(
+    model: nn.Module,
+    x: Tensor,
+    start: Tensor,
+    y: Tensor,
+    live: Tensor,
+    ball: Ball,
+    steps: int,
+    step_size: float,
+    early_exit: bool,
+) -> Tensor:
+    """The end of one run of PGD from ``start``; examples not in ``live`` stay there."""
+    batch = y.ndim - 1  # the dimension along which finished examples are dropped
+    end, index = start, torch.arange(y.shape[-1], device=y.device).expand_as(y)
+    here, centre, labels = start, x, y  # the columns still at work; index says where they belong
+    for _ in range(steps):
+        width = int(live.sum(-1).max())
+        if width == 0:
+            break
+        if width <= _REPACK * live.shape[-1]:
+            end = end.scatter(batch, _whole(index, here), here)
+            keep = live.argsort(dim=-1, descending=True, stable=True)[..., :width]
+            index, live, labels = (t.gather(-1, keep) for t in (index, live, labels))
+            here, centre = (t.gather(batch, _whole(keep, t)) for t in (here, centre))
+        point = here.detach().requires_grad_()
+        logits = model(point)
+        loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, point)
+        if early_exit:
+            fooled = logits.argmax(-1) != labels
+            live = live & ~fooled & gradient.flatten(y.ndim).ne(0).any(-1)
+        moved = ball.project(here + step_size * ball.direction(gradient), centre)
+        here = torch.where(column(live, here), moved, here)
+    return end.scatter(batch, _whole(index, here), here)
+
+
+def _whole(index: Tensor, examples: Tensor) -> Tensor:
+    """Per-example indices for ``gather`` and ``scatter`` of whole examples."""
+    return column(index, examples).expand(*index.shape, *examples.shape[index.ndim :])

@@ -1,0 +1,62 @@
+"""Bad input gets one sentence: what was wrong, and what is allowed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def check_batch(x: Tensor, y: Tensor) -> None:
+    """Refuse anything but float images in [0, 1] with one int64 label each.
+
+    The labels' shape ([B], or [M, B] for a population) says which dimensions are batch.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
+    if y.dtype != torch.int64:
+        raise TypeError(f"labels must be int64 class indices, got {y.dtype}")
+    if y.ndim not in (1, 2) or x.ndim <= y.ndim or x.shape[: y.ndim] != y.shape:
+        raise ValueError(
+            "expected images [B, ...] with labels [B], or [M, B, ...] with [M, B] for a population;"
+            f" got {list(x.shape)} and {list(y.shape)}"
+        )
+    if not x.numel():
+        raise ValueError("the batch is empty: expected at least one image")
+    low, high = torch.aminmax(x.detach())
+    if not (low >= 0 and high <= 1):  # NaN fails too
+        raise ValueError(f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
+
+
+def check_logits(logits: Tensor, y: Tensor) -> None:
+    """Refuse logits that do not fit the labels, and labels that are no class of the model."""
+    if logits.ndim != y.ndim + 1 or logits.shape[:-1] != y.shape:
+        raise ValueError(
+            f"labels of shape {list(y.shape)} need logits of shape {[*y.shape, 'classes']},"
+            f" the model gave {list(logits.shape)}"
+        )
+    low, high = torch.aminmax(y)
+    if low < 0 or high >= logits.shape[-1]:
+        raise ValueError(
+            f"labels must lie in 0 to {logits.shape[-1] - 1},"
+            f" got values from {low.item()} to {high.item()}"
+        )
+
+
+def check_eps(eps: float) -> None:
+    """Refuse a negative, infinite or undefined attack radius."""
+    if not (math.isfinite(eps) and eps >= 0):
+        raise ValueError(f"ε must be a finite number of at least 0, got {eps}")
+
+
+def check_count(value: int, what: str) -> None:
+    """Refuse a count below 1."""
+    if value < 1:
+        raise ValueError(f"{what} must be at least 1, got {value}")
+
+
+def one_of(value: str, allowed: tuple[str, ...], what: str) -> None:
+    """Refuse a name that is not on the list."""
+    if value not in allowed:
+        raise ValueError(f"unknown {what} {value!r}: use one of {', '.join(allowed)}")

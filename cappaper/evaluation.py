@@ -1,0 +1,215 @@
+"""What an attack does to a network: three rates, a curve over ε, and distances inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cappaper.activations import ACTIVATIONS
+from cappaper.attacks import Attack, classified
+from cappaper.checks import check_batch, check_count, check_eps
+from cappaper.models import Population, members
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Shares of examples, each a number, or one number per member of a population.
+
+    ``standard_accuracy``: classified correctly. ``robust_accuracy``: classified correctly before
+    and after the attack. ``success_rate``: among those classified correctly, the share that the
+    attack turns wrong (0 where there are none).
+    """
+
+    standard_accuracy: float | list[float]
+    robust_accuracy: float | list[float]
+    success_rate: float | list[float]
+
+
+def evaluate(
+    model: nn.Module, x: Tensor, y: Tensor, attack: Attack, *, batch_size: int = 2048
+) -> Rates:
+    """Standard accuracy, robust accuracy and success rate under an attack.
+
+    Args:
+        model: one classifier, or a :class:`~cappaper.models.Population`; attacked in eval mode.
+        x: images ``[N, ...]`` in [0, 1], on the model's device.
+        y: int64 labels ``[N]``.
+        attack: ``attack(model, x, y) -> x_adv``, for example ``partial(pgd, eps=0.1)``.
+        batch_size: examples attacked at once.
+
+    Raises:
+        TypeError, ValueError: as :func:`~cappaper.attacks.pgd`.
+
+    >>> from functools import partial
+    >>> from cappaper import load, mlp, pgd
+    >>> evaluate(mlp(64, [32]), *load("digits", "test"), partial(pgd, eps=1.0)).robust_accuracy
+    0.0
+    """
+    check_batch(x, y)
+    check_count(batch_size, "batch_size")
+    return _merge(model, [_curve(m, x, y, [attack], batch_size) for m in members(model)])[0]
+
+
+class EpsAttack(Protocol):
+    """An attack that still wants its radius: ``attack(model, x, y, eps=...) -> x_adv``."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor: ...
+
+
+def robustness_curve(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: EpsAttack,
+    epsilons: Sequence[float],
+    *,
+    batch_size: int = 2048,
+) -> list[Rates]:
+    """:func:`evaluate` at growing ε, where a success counts for every larger ε too.
+
+    The balls are nested, so an example that fell at one ε need not be attacked again at the next.
+
+    Args:
+        model, x, y, batch_size: as :func:`evaluate`.
+        attack: ``attack(model, x, y, eps=...) -> x_adv``, for example ``partial(pgd, steps=40)``.
+        epsilons: radii in ascending order.
+
+    Returns:
+        The rates at each ε.
+
+    Raises:
+        TypeError, ValueError: as :func:`evaluate`; or radii that are negative or not ascending.
+
+    >>> from cappaper import load, mlp, pgd
+    >>> curve = robustness_curve(mlp(64, [32]), *load("digits", "test"), pgd, [0.0, 1.0])
+    >>> [rates.success_rate for rates in curve]
+    [0.0, 1.0]
+    """
+    check_batch(x, y)
+    check_count(batch_size, "batch_size")
+    for eps in epsilons:
+        check_eps(eps)
+    if list(epsilons) != sorted(epsilons):
+        raise ValueError(f"epsilons must ascend, got {list(epsilons)}")
+    attacks = [partial(attack, eps=eps) for eps in epsilons]
+    return _merge(model, [_curve(m, x, y, attacks, batch_size) for m in members(model)])
+
+
+def _curve(
+    model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack], batch_size: int
+) -> list[Rates]:
+    """Rates of one member after each attack, on the examples that the attacks before left.
+
+    Member by member: examples fall at different steps in different members, so a member alone
+    keeps no other's examples waiting, and its result cannot depend on its company.
+    """
+    was_training = model.training
+    model.eval()
+    correct, left = 0, [0] * len(attacks)
+    for images, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
+        stands = classified(model, images, labels)
+        correct += int(stands.sum())
+        for i, attack in enumerate(attacks):
+            images, labels = images[stands], labels[stands]
+            if len(labels) == 0:
+                break
+            stands = classified(model, attack(model, images, labels), labels)
+            left[i] += int(stands.sum())
+    model.train(was_training)
+    return [Rates(correct / len(y), n / len(y), 1 - n / correct if correct else 0.0) for n in left]
+
+
+def _merge(model: nn.Module, curves: list[list[Rates]]) -> list[Rates]:
+    """Curves of a population's members as one curve of lists; that of a single model as it is."""
+    if not isinstance(model, Population):
+        return curves[0]
+    return [
+        Rates(*([getattr(rates, field.name) for rates in row] for field in fields(Rates)))
+        for row in zip(*curves, strict=True)
+    ]
+
+
+class LayerDistance(NamedTuple):
+    """Distances between a hidden layer's outputs on clean and on adversarial examples.
+
+    ``linf``, ``l2``: means over examples of the distances' norms. ``relative_l2``: their mean
+    after division by the norm of the clean output (examples where that is 0 are left out).
+    """
+
+    layer: str
+    units: int
+    linf: float
+    l2: float
+    relative_l2: float
+
+
+def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDistance]:
+    """How far an adversarial perturbation has come at each hidden layer.
+
+    Source: what Figure 1 of arXiv 2405.03777 shows. A hidden layer's output is that of its
+    activation (ReLU, capped ReLU or sigmoid).
+
+    Args:
+        model: a single classifier, in the mode it is to be looked at in.
+        x: clean images ``[B, ...]``.
+        x_adv: their adversarial examples, shaped alike.
+
+    Returns:
+        One entry per activation, in the order of their names in the model.
+
+    Raises:
+        ValueError: the shapes differ, or the model has no activation that this package knows.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU())
+    >>> layer_distances(net, torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))[0].l2
+    0.0
+    """
+    if x.shape != x_adv.shape:
+        raise ValueError(
+            f"clean and adversarial shapes differ: {list(x.shape)}, {list(x_adv.shape)}"
+        )
+    clean, adversarial = _hidden_outputs(model, x), _hidden_outputs(model, x_adv)
+    if not clean:
+        raise ValueError(
+            "the model has no hidden layer: expected ReLU, CappedReLU or ScaledSigmoid"
+        )
+    distances = []
+    for layer, outputs in clean.items():
+        delta, size = adversarial[layer] - outputs, outputs.norm(dim=1)
+        length = delta.norm(dim=1)
+        seen = size > 0
+        relative = (length[seen] / size[seen]).mean().item() if seen.any() else float("nan")
+        linf = delta.abs().amax(1).mean().item()
+        distances.append(
+            LayerDistance(layer, outputs.shape[1], linf, length.mean().item(), relative)
+        )
+    return distances
+
+
+def _hidden_outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Outputs of every activation, flattened to ``[B, units]``; of a shared one, the last."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            outputs[name] = output.detach().flatten(1)
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(keep(name))
+        for name, module in model.named_modules()
+        if isinstance(module, ACTIVATIONS)
+    ]
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs
