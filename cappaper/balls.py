@@ -64,14 +64,14 @@ class L2(Ball):
     def project(self, point: Tensor, x: Tensor) -> Tensor:
         delta = point - x
         shrink = self.eps / self._length(delta).clamp(min=torch.finfo(x.dtype).tiny)
-        # x lies in [0, 1], so clipping only shortens delta.
-        return (x + delta * shrink.clamp(max=1)).clamp(0, 1)
+        inside: Tensor = x + delta * shrink.clamp(max=1)
+        return inside.clamp(0, 1)  # x lies in [0, 1], so clipping only shortens delta
 
     def random(self, x: Tensor, generator: torch.Generator) -> Tensor:
         shape = x.shape[self.batch_dims - 1 :]
         flat = torch.randn(shape, generator=generator).flatten(1)
         radius = torch.rand(len(flat), 1, generator=generator) ** (1 / flat.shape[1])
-        noise = (flat / flat.norm(dim=-1, keepdim=True) * radius).reshape(shape)
+        noise: Tensor = (flat / flat.norm(dim=-1, keepdim=True) * radius).reshape(shape)
         return (x + self.eps * noise.to(x)).clamp(0, 1)
 
     def _length(self, delta: Tensor) -> Tensor:

@@ -1,0 +1,85 @@
+"""How large an experiment is: ``quick`` for a laptop and a minute, ``paper`` for MNIST."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from cappaper.checks import one_of
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The sizes that an experiment runs at; chapters take everything else from their own code.
+
+    ``hidden``: units of the two-hidden-layer classifier. ``betas``: max values, ascending, ∞ last.
+    ``constants``: of the sigmoid family. ``epsilons``: L∞ radii of the attack, ascending.
+    ``steps``: of PGD. ``limit``: test images, all of them if None.
+    """
+
+    name: str
+    dataset: str
+    hidden: tuple[int, ...]
+    epochs: int
+    batch_size: int
+    lr: float
+    seeds: tuple[int, ...]
+    betas: tuple[float, ...]
+    constants: tuple[float, ...]
+    epsilons: tuple[float, ...]
+    steps: int = 40
+    limit: int | None = None
+
+
+PROFILES = {
+    "quick": Profile(
+        name="quick",
+        dataset="digits",
+        hidden=(128, 64),
+        epochs=60,
+        batch_size=64,
+        lr=3e-3,
+        seeds=(0, 1),
+        betas=(0.01, 0.03, 0.1, 0.3, 1.0, math.inf),
+        constants=(0.5, 1.0, 2.0, 5.0, 10.0, 20.0),
+        epsilons=(0.05, 0.1, 0.2),
+    ),
+    "paper": Profile(
+        name="paper",
+        dataset="mnist",
+        hidden=(300, 100),
+        epochs=10,
+        batch_size=128,
+        lr=1e-3,
+        seeds=(0, 1, 2),
+        betas=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, math.inf),
+        constants=(0.5, 1.0, 2.0, 5.0, 10.0, 20.0),
+        epsilons=(0.05, 0.1, 0.2, 0.3),
+    ),
+}
+
+
+def profile(name: str = "quick", **changes: Any) -> Profile:
+    """A profile by name, with single values changed.
+
+    Args:
+        name: ``"quick"`` (embedded digits, minutes for the entire book) or ``"paper"`` (MNIST).
+        changes: fields of :class:`Profile`; ``None`` keeps the profile's value, lists become
+            tuples, as notebook parameters arrive.
+
+    Raises:
+        ValueError: unknown profile or field.
+
+    >>> profile("quick", epochs=3, seeds=[7]).seeds
+    (7,)
+    """
+    one_of(name, tuple(PROFILES), "profile")
+    allowed = tuple(field.name for field in dataclasses.fields(Profile) if field.name != "name")
+    for field in changes:
+        one_of(field, allowed, "profile field")
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
+    }
+    return dataclasses.replace(PROFILES[name], **given)

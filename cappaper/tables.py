@@ -1,0 +1,77 @@
+"""Result tables: tidy, on disk as CSV, each with its provenance in its first lines."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from cappaper._version import __version__
+from cappaper.data import load
+from cappaper.profiles import Profile
+
+RATES = ("standard_accuracy", "robust_accuracy", "success_rate")
+
+
+def provenance(profile: Profile, device: str, table: pd.DataFrame) -> dict[str, str]:
+    """Where a table comes from: enough to make it again, or to see why it came out otherwise."""
+    name = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    )
+    return {
+        "profile": profile.name,
+        "seeds": " ".join(map(str, profile.seeds)),
+        "dataset": profile.dataset,
+        "dataset_checksum": " ".join(
+            load(profile.dataset, s).checksum() for s in ("train", "test")
+        ),
+        "epochs": str(profile.epochs),
+        "batch_size": str(profile.batch_size),
+        "learning_rate": str(profile.lr),
+        "device": f"{device} ({name})",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cappaper": __version__,
+        "git_commit": _git_commit(),
+        "seconds": f"{table['seconds'].sum():.0f}",
+    }
+
+
+def save(table: pd.DataFrame, path: str | Path, origin: dict[str, str]) -> None:
+    """Write a table with its provenance as ``# key: value`` lines on top; ``path`` ends in .csv."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = "".join(f"# {key}: {value}\n" for key, value in origin.items())
+    path.write_text(head + table.to_csv(index=False, float_format="%.6g"))
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """A table as :func:`save` wrote it, its provenance in ``table.attrs["provenance"]``."""
+    lines = Path(path).read_text().splitlines()
+    head = [line[2:].split(": ", 1) for line in lines if line.startswith("# ")]
+    table: pd.DataFrame = pd.read_csv(path, comment="#", keep_default_na=False, na_values=["nan"])
+    table.attrs["provenance"] = dict(head)
+    return table
+
+
+def over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
+    """Means over seeds: ``by``, each of ``values``, its ``_spread`` (standard deviation), seeds."""
+    groups = table.groupby(list(by), sort=False)[list(values)]
+    spread = groups.std().add_suffix("_spread")
+    summary: pd.DataFrame = groups.mean().join(spread).assign(seeds=groups.size())
+    return summary.reset_index()
+
+
+def _git_commit() -> str:
+    """The commit that the code stands at; "unknown" where it does not stand in a repository."""
+    here = Path(__file__).parent
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

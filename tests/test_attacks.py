@@ -1,0 +1,255 @@
+"""PGD against three referees, against the plain loop, and against its own promises."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import cappaper
+from cappaper import Population, evaluate, fgsm, fit, mlp, pgd
+from cappaper.data import import_torchvision
+
+
+def textbook_pgd(model, x, y, eps, steps=40, seed=0, norm="linf", first=True):
+    """Every example, every step, nothing clever; remembers the first success if asked to."""
+    generator = torch.Generator().manual_seed(seed)
+    step_size, batch = 2.5 * eps / steps, (-1, *[1] * (x.ndim - 1))
+    if norm == "linf":
+        noise = torch.rand(x.shape, generator=generator) * 2 - 1
+    else:
+        noise = torch.randn(x.shape, generator=generator)
+        radius = torch.rand(len(x), 1, generator=generator) ** (1 / x[0].numel())
+        noise = noise / noise.flatten(1).norm(dim=1).view(batch) * radius.view(batch)
+    points = [x, (x + eps * noise.to(x)).clamp(0, 1)]
+    for _ in range(steps):
+        point = points[-1].detach().requires_grad_()
+        F.cross_entropy(model(point), y, reduction="sum").backward()
+        g = point.grad
+        if norm == "linf":
+            moved = point + step_size * g.sign()
+            delta = (moved - x).clamp(-eps, eps)
+        else:
+            length = g.flatten(1).norm(dim=1).view(batch)
+            moved = point + step_size * torch.where(length > 0, g / length, 0.0)
+            delta = moved - x
+            delta = delta * (eps / delta.flatten(1).norm(dim=1).view(batch)).clamp(max=1)
+        points.append((x + delta).clamp(0, 1).detach())
+    result = points[-1].clone()
+    for point in reversed(points if first else []):
+        fooled = model(point).argmax(-1) != y
+        result[fooled] = point[fooled]
+    return result
+
+
+def foolbox_pgd(model, x, y, eps):
+    foolbox = pytest.importorskip("foolbox")
+    attack = foolbox.attacks.LinfPGD(steps=40, rel_stepsize=2.5 / 40)
+    return attack(foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), x, y, epsilons=eps)[1]
+
+
+def advlib_pgd(model, x, y, eps):
+    import_torchvision()  # adv-lib imports it
+    adv_lib = pytest.importorskip("adv_lib.attacks")
+    return adv_lib.pgd_linf(model, x, y, ε=eps, steps=40, relative_step_size=2.5 / 40)
+
+
+REFEREES = {"textbook": textbook_pgd, "foolbox": foolbox_pgd, "adv-lib": advlib_pgd}
+
+
+def small_net(beta, dataset, epochs):
+    train, test = dataset
+    net = mlp(train.images[0].numel(), [64, 32], beta=beta)
+    fit(net, train.images[:10_000], train.labels[:10_000], epochs=epochs, lr=3e-3)
+    return net, test.images[:1000], test.labels[:1000]
+
+
+@pytest.fixture(scope="module")
+def judged_on_mnist(mnist):
+    return [small_net(beta, mnist, 3) for beta in (0.2, math.inf)]
+
+
+@pytest.fixture(scope="module")
+def judged_on_digits(digits):
+    return [small_net(beta, digits, 40) for beta in (0.2, math.inf)]
+
+
+@pytest.mark.parametrize("referee", REFEREES)
+@pytest.mark.parametrize("data", ["digits", "mnist"])
+def test_as_strong_as_the_referees(referee, data, request):
+    """Within 1 point of robust accuracy on the same 1,000 images (digits: all 360)."""
+    for net, x, y in request.getfixturevalue(f"judged_on_{data}"):
+        ours = evaluate(net, x, y, partial(pgd, eps=0.1)).robust_accuracy
+        theirs = evaluate(net, x, y, partial(REFEREES[referee], eps=0.1)).robust_accuracy
+        assert abs(ours - theirs) <= 0.01 + 1e-9
+        assert 0.02 < ours < 0.98  # a comparison at the ends would show nothing
+
+
+networks = st.builds(
+    lambda hidden, beta, seed, scale: scaled(mlp(16, hidden, beta=beta, seed=seed), scale),
+    st.lists(st.integers(2, 24), min_size=1, max_size=3),
+    st.sampled_from([0.05, 0.3, 1.0, math.inf]),
+    st.integers(0, 10_000),
+    st.sampled_from([1.0, 3.0]),
+)
+
+
+def scaled(net, factor):
+    """Steeper than at initialisation, so that attacks meet saturated units and confident logits."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter *= factor
+    return net.double()
+
+
+def batch(seed, count=24):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(count, 1, 4, 4, generator=generator)
+    return x.round().where(torch.rand(x.shape, generator=generator) < 0.3, x)  # some at the bounds
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks, st.integers(0, 10_000), st.floats(0.01, 0.5), st.sampled_from(["linf", "l2"]))
+def test_early_exit_changes_no_verdict(net, seed, eps, norm):
+    """Float64 keeps the rounding of other batch shapes out of the comparison."""
+    x = batch(seed).double()
+    y = net(x).argmax(-1)
+    y[::4] = (y[::4] + 1) % 10  # some are misclassified to begin with
+    eps = eps * (3 if norm == "l2" else 1)
+    ours = pgd(net, x, y, eps, steps=12, norm=norm, seed=seed)
+    plain = textbook_pgd(net, x, y, eps, steps=12, norm=norm, seed=seed)
+    fooled = net(ours).argmax(-1) != y
+    assert torch.equal(fooled, net(plain).argmax(-1) != y)
+    torch.testing.assert_close(ours[fooled], plain[fooled], atol=1e-9, rtol=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(networks, st.integers(0, 10_000), st.floats(0.01, 0.5))
+def test_without_early_exit_pgd_is_the_textbook_loop(net, seed, eps):
+    x = batch(seed).double()
+    y = net(x).argmax(-1)
+    ours = pgd(net, x, y, eps, steps=5, early_exit=False, seed=seed)
+    plain = textbook_pgd(net, x, y, eps, steps=5, seed=seed, first=False)
+    torch.testing.assert_close(ours, plain, atol=1e-9, rtol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    net=networks,
+    seed=st.integers(0, 10_000),
+    eps=st.floats(0, 2),
+    norm=st.sampled_from(["linf", "l2"]),
+    random_start=st.booleans(),
+    early_exit=st.booleans(),
+)
+def test_examples_stay_in_the_ball_and_in_the_picture(
+    net, seed, eps, norm, random_start, early_exit
+):
+    """Float32 tolerance: 1e-6 in L∞, 1e-5 · (1 + ε) in L2; none at the bounds 0 and 1."""
+    x, net = batch(seed), net.float()
+    y = net(x).argmax(-1)
+    settings = {"random_start": random_start, "early_exit": early_exit, "seed": seed}
+    adversarial = pgd(net, x, y, eps, steps=6, norm=norm, **settings)
+    assert adversarial.shape == x.shape and adversarial.dtype == x.dtype
+    assert adversarial.min() >= 0 and adversarial.max() <= 1
+    delta = (adversarial - x).flatten(1)
+    if norm == "linf":
+        assert delta.abs().max() <= eps + 1e-6
+    else:
+        assert delta.norm(dim=1).max() <= eps + 1e-5 * (1 + eps)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(networks.map(lambda n: n.float()), min_size=1, max_size=1), st.integers(0, 10_000))
+def test_a_population_falls_as_its_members_do(models, seed):
+    hidden = [m.out_features for m in models[0] if isinstance(m, nn.Linear)][:-1]
+    models = [mlp(16, hidden, beta=b, seed=seed).double() for b in (0.1, 1.0, math.inf)]
+    population, x = Population(models), batch(seed).double()
+    x = x.expand(3, *x.shape)
+    y = population(x).argmax(-1)
+    y[:, ::5] = (y[:, ::5] + 1) % 10
+    together = pgd(population, x, y, 0.2, steps=10, restarts=2, seed=seed)
+    for i, member in enumerate(models):
+        alone = pgd(member, x[i], y[i], 0.2, steps=10, restarts=2, seed=seed)
+        torch.testing.assert_close(together[i], alone, atol=1e-9, rtol=0)
+
+
+def test_more_never_hurts_the_attacker(judged_on_digits):
+    for net, x, y in judged_on_digits:
+        robust = [
+            evaluate(net, x, y, attack).robust_accuracy
+            for attack in (
+                partial(fgsm, eps=0.1),
+                partial(pgd, eps=0.1),
+                partial(pgd, eps=0.1, restarts=3),
+                partial(pgd, eps=0.3, restarts=3),
+            )
+        ]
+        assert robust[0] >= robust[1] >= robust[2] >= robust[3]
+
+
+def test_zero_radius_changes_nothing(judged_on_digits):
+    net, x, y = judged_on_digits[0]
+    for attack in (pgd, fgsm, partial(pgd, norm="l2")):
+        assert torch.equal(attack(net, x, y, eps=0.0), x)
+
+
+def test_the_tiniest_gradient_still_points_somewhere():
+    """Gradients whose squares underflow in float32: an L2 attack must not stop there."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[1e-25, 0, 0, 0], [0, 0, 0, 0]]))
+    x = torch.full((1, 1, 2, 2), 0.5)
+    moved = pgd(net, x, torch.tensor([0]), 0.3, norm="l2", random_start=False, early_exit=False)
+    assert (moved - x).norm() == pytest.approx(0.3, rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_examples_and_spares_the_global_state(judged_on_digits):
+    net, x, y = judged_on_digits[0]
+    before = torch.get_rng_state()
+    first, again, other = (pgd(net, x, y, 0.1, seed=s) for s in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+NET = mlp(4, [3])
+X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"x": X * 3}, ValueError, r"\[0, 1\], got values from 1.5 to 1.5"),
+        ({"x": X * math.nan}, ValueError, r"lie in \[0, 1\]"),
+        ({"x": (X * 255).byte()}, TypeError, "floating point"),
+        ({"x": X[:1]}, ValueError, "labels"),
+        ({"x": X[:0], "y": Y[:0]}, ValueError, "empty"),
+        ({"y": Y.float()}, TypeError, "int64"),
+        ({"y": Y + 9}, ValueError, "0 to 9, got values from 9 to 10"),
+        ({"y": Y - 1}, ValueError, "from -1 to 0"),
+        ({"eps": -0.1}, ValueError, "at least 0, got -0.1"),
+        ({"eps": math.nan}, ValueError, "finite"),
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"norm": "l1"}, ValueError, "use one of linf, l2"),
+        ({"restarts": 2, "random_start": False}, ValueError, "restarts need"),
+        ({"model": Population([NET])}, ValueError, "need logits of shape"),
+    ],
+)
+def test_bad_input_gets_a_sentence(change, error, says):
+    with pytest.raises(error, match=says) as caught:
+        pgd(**{"model": NET, "x": X, "y": Y, "eps": 0.1} | change)
+    assert "\n" not in str(caught.value)
+
+
+def test_attacks_run_on_cuda_as_on_the_cpu(digits):
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+    net = fit(mlp(64, [64, 32]), *digits[0], epochs=10, lr=3e-3)
+    on_cpu = evaluate(net, *digits[1], partial(pgd, eps=0.1)).robust_accuracy
+    moved = cappaper.load("digits", "test").to("cuda")
+    on_cuda = evaluate(net.cuda(), *moved, partial(pgd, eps=0.1)).robust_accuracy
+    assert abs(on_cpu - on_cuda) <= 0.01

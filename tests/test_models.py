@@ -1,0 +1,154 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import cappaper
+from cappaper import CappedReLU, Population, fit, mlp, pgd
+from cappaper.data import import_torchvision
+
+BETAS = (0.03, 0.1, 1.0, math.inf)
+
+
+@pytest.fixture(scope="module")
+def train():
+    return cappaper.load("digits", "train", limit=512)
+
+
+@pytest.fixture(scope="module")
+def test():
+    return cappaper.load("digits", "test")
+
+
+def nets(hidden=(64, 32), betas=BETAS):
+    return [mlp(64, hidden, beta=b, seed=i) for i, b in enumerate(betas)]
+
+
+@pytest.fixture(scope="module")
+def trained(train):
+    return fit(Population(nets()), *train, epochs=30, lr=3e-3, seed=[10, 11, 12, 13])
+
+
+def test_a_member_computes_what_it_computes_alone(test):
+    models = nets()
+    population = Population(models)
+    shared = population(test.images)
+    own = population(test.images.expand(len(models), *test.images.shape))
+    for i, model in enumerate(models):
+        torch.testing.assert_close(shared[i], model(test.images), atol=1e-5, rtol=0)
+        torch.testing.assert_close(own[i], model(test.images), atol=1e-5, rtol=0)
+        torch.testing.assert_close(population[i](test.images), model(test.images), atol=0, rtol=0)
+
+
+def test_pgd_on_a_population_ends_as_on_each_member(trained, test):
+    x = test.images.expand(len(trained), *test.images.shape)
+    y = test.labels.expand(len(trained), -1)
+    fooled = trained(pgd(trained, x, y, 0.1)).argmax(-1) != y
+    for i, member in enumerate(trained):
+        same = (member(pgd(member, *test, 0.1)).argmax(-1) != test.labels) == fooled[i]
+        assert same.float().mean() >= 0.995
+
+
+def test_training_does_not_depend_on_the_company(train):
+    seeds = [3, 4, 5, 6]
+    x, y = train.images[:320], train.labels[:320]  # 20 steps of 16
+    together = fit(Population(nets()), x, y, epochs=1, batch_size=16, seed=seeds)
+    for i, model in enumerate(nets()):
+        fit(model, x, y, epochs=1, batch_size=16, seed=seeds[i])
+        for (name, expected), actual in zip(
+            model.state_dict().items(), together[i].state_dict().values(), strict=True
+        ):
+            torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0, msg=name)
+
+
+def test_full_training_ends_at_the_same_accuracy(digits):
+    """In float64, where rounding cannot be amplified by training: then to the last image."""
+    (x, y), test = digits
+    seeds = [10, 11, 12, 13]
+    alone = [
+        fit(m.double(), x.double(), y, epochs=20, lr=3e-3, seed=s)
+        for m, s in zip(nets(), seeds, strict=True)
+    ]
+    population = Population([m.double() for m in nets()])
+    together = fit(population, x.double(), y, epochs=20, lr=3e-3, seed=seeds)
+    for one, member in zip(alone, together, strict=True):
+        images = test.images.double()
+        assert torch.equal(one(images).argmax(-1), member(images).argmax(-1))
+
+
+def test_full_training_on_mnist_ends_within_half_a_point(mnist):
+    train, test = mnist
+    x, y = train.images[:20_000], train.labels[:20_000]
+    models = [mlp(784, [100, 50], beta=b, seed=i) for i, b in enumerate([0.1, math.inf])]
+    together = fit(Population(models), x, y, seed=[5, 6])(test.images).argmax(-1) == test.labels
+    for i, model in enumerate(models):
+        alone = fit(model, x, y, seed=5 + i)(test.images).argmax(-1) == test.labels
+        assert abs(alone.float().mean() - together[i].float().mean()) <= 0.005
+
+
+def test_adversarial_training_of_a_population(train):
+    attack = partial(pgd, eps=0.1, steps=3, early_exit=False)
+    together = fit(Population(nets()), *train, epochs=1, attack=attack, seed=1)
+    alone = fit(nets()[1], *train, epochs=1, attack=attack, seed=1)
+    torch.testing.assert_close(together[1][1].weight, alone[1].weight, atol=1e-4, rtol=0)
+
+
+def test_populations_of_any_architecture():
+    def conv(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            CappedReLU(0.5),
+            nn.Dropout(0.5),
+            nn.Flatten(),
+            nn.Linear(144, 10),
+        )
+
+    models = [conv(0), conv(1)]
+    x, y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
+    population = fit(Population(models), x, y, epochs=1)
+    assert population(x).shape == (2, 16, 10)
+    assert not torch.equal(population[0][1].running_mean, models[0][1].running_mean)
+    torch.testing.assert_close(population(x)[1], population[1](x), atol=1e-5, rtol=0)
+
+
+def test_a_resnet_in_a_population():
+    resnet = import_torchvision().models.resnet18(num_classes=10).eval()
+    capped = [cappaper.replace_relu(resnet, b) for b in (0.5, math.inf)]
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(Population(capped)(x)[1], resnet(x), atol=1e-5, rtol=1e-4)
+
+
+def test_initialisation_depends_on_the_seed_alone():
+    before = torch.get_rng_state()
+    a, b, c = mlp(64, [8], seed=1), mlp(64, [8], seed=1, beta=0.1), mlp(64, [8], seed=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(a[1].weight, b[1].weight)
+    assert not torch.equal(a[1].weight, c[1].weight)
+
+
+def test_saving_moves_beta_along():
+    saved = Population([mlp(64, [8], beta=b) for b in (0.1, 0.2)]).state_dict()
+    other = Population([mlp(64, [8]), mlp(64, [8])])
+    other.load_state_dict(saved)
+    assert [m[2].beta.item() for m in other] == pytest.approx([0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: mlp(64, [8, 8], beta=[0.1, 0.2, 0.3]), "3 max values for 2 layers"),
+        (lambda: mlp(64, [8], beta=-1), "above 0, got -1"),
+        (lambda: mlp(64, [0]), "at least 1 unit"),
+        (lambda: Population([]), "at least one model"),
+        (lambda: Population([mlp(64, [8]), mlp(64, [9])]), "one architecture"),
+        (lambda: Population([mlp(64, [8])])(torch.zeros(64)), "got shape"),
+        (lambda: Population([mlp(64, [8])])(torch.zeros(2, 5, 1, 8, 8)), "2 members"),
+    ],
+)
+def test_bad_input_gets_a_sentence(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
