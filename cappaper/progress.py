@@ -42,7 +42,7 @@ def reporting() -> Iterator[None]:
 def _clear_cell(wait: bool) -> None:
     from IPython.display import clear_output
 
-    clear_output(wait=wait)  # type: ignore[no-untyped-call]
+    clear_output(wait=wait)
 
 
 def _in_notebook() -> bool:

@@ -49,6 +49,14 @@ def save(table: pd.DataFrame, path: str | Path, origin: dict[str, str]) -> None:
     path.write_text(head + table.to_csv(index=False, float_format="%.6g"))
 
 
+def publish(table: pd.DataFrame, profile: Profile, device: str, save_to: str) -> pd.DataFrame:
+    """A table's provenance, to be shown. The table goes to ``save_to``.csv if that is not empty."""
+    origin = provenance(profile, device, table)
+    if save_to:
+        save(table, f"{save_to}.csv", origin)
+    return pd.DataFrame({"provenance": origin})
+
+
 def read(path: str | Path) -> pd.DataFrame:
     """A table as :func:`save` wrote it, its provenance in ``table.attrs["provenance"]``."""
     lines = Path(path).read_text().splitlines()

@@ -1,7 +1,9 @@
 """PGD against three referees, against the plain loop, and against its own promises."""
 
 import math
+import sys
 from functools import partial
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -54,8 +56,11 @@ def foolbox_pgd(model, x, y, eps):
 
 def advlib_pgd(model, x, y, eps):
     import_torchvision()  # adv-lib imports it
-    adv_lib = pytest.importorskip("adv_lib.attacks")
-    return adv_lib.pgd_linf(model, x, y, ε=eps, steps=40, relative_step_size=2.5 / 40)
+    with pytest.MonkeyPatch.context() as patch:
+        # Its plots need visdom, whose source package no longer builds; its attacks do not.
+        patch.setitem(sys.modules, "visdom", MagicMock())
+        attacks = pytest.importorskip("adv_lib.attacks")
+    return attacks.pgd_linf(model, x, y, ε=eps, steps=40, relative_step_size=2.5 / 40)
 
 
 REFEREES = {"textbook": textbook_pgd, "foolbox": foolbox_pgd, "adv-lib": advlib_pgd}
@@ -164,9 +169,8 @@ def test_examples_stay_in_the_ball_and_in_the_picture(
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.lists(networks.map(lambda n: n.float()), min_size=1, max_size=1), st.integers(0, 10_000))
-def test_a_population_falls_as_its_members_do(models, seed):
-    hidden = [m.out_features for m in models[0] if isinstance(m, nn.Linear)][:-1]
+@given(st.lists(st.integers(2, 24), min_size=1, max_size=3), st.integers(0, 10_000))
+def test_a_population_falls_as_its_members_do(hidden, seed):
     models = [mlp(16, hidden, beta=b, seed=seed).double() for b in (0.1, 1.0, math.inf)]
     population, x = Population(models), batch(seed).double()
     x = x.expand(3, *x.shape)

@@ -1,0 +1,273 @@
+"""One look for all plots: colours that survive colour-blindness, and marks that survive grey."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cappaper.activations import capped_relu
+from cappaper.tables import RATES, over_seeds
+
+# Okabe and Ito's palette, dark to light; every line also has a mark and a dash of its own.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_MARKS = ("o", "s", "^", "D", "v", "P")
+_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
+
+_STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "font.size": 10,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "savefig.dpi": 150,
+}
+
+RATE_NAMES = dict(zip(RATES, ("standard accuracy", "robust accuracy", "success rate"), strict=True))
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of the book, for plots of your own."""
+    with plt.rc_context(_STYLE):
+        yield
+
+
+def three_rates(table: pd.DataFrame) -> Figure:
+    """The three rates over β, one panel each, one line per ε; bands are ± one spread over seeds.
+
+    Args:
+        table: as :func:`cappaper.study.rates` gives, one architecture and attack.
+    """
+    summary = over_seeds(table, ["beta", "eps"], RATES)
+    betas = sorted(summary["beta"].unique())
+    with style():
+        figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), sharey=True)
+        for axis, rate in zip(axes, RATES, strict=True):
+            axis.set_title(RATE_NAMES[rate])
+            # The attack does not change standard accuracy: one line tells it all.
+            groups = [g for _, g in summary.groupby("eps")][: 1 if rate == RATES[0] else None]
+            for group, look in zip(groups, _looks(), strict=False):
+                label = None if rate == RATES[0] else f"ε = {group['eps'].iloc[0]:g}"
+                _line(axis, group.set_index("beta").loc[betas], rate, label, look)
+            _beta_axis(axis, betas)
+            axis.set_ylim(-0.03, 1.03)
+        axes[0].set_ylabel("share of the test images")
+        _legend(figure, axes[1])
+    return figure
+
+
+def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Figure:
+    """Accuracies over β, one line per choice of capped layers, and ReLU's level.
+
+    Args:
+        table: rates at one ε; its networks without a cap are the level.
+        rates: what the panels show.
+    """
+    summary = over_seeds(table, ["placement", "beta"], rates)
+    capped = summary[summary["placement"] != "none"]
+    level = summary[summary["placement"] == "none"]
+    betas = sorted(capped["beta"].unique())
+    with style():
+        figure, axes = plt.subplots(1, len(rates), figsize=(3.9 * len(rates), 3.4), squeeze=False)
+        for axis, rate in zip(axes[0], rates, strict=True):
+            axis.set_title(RATE_NAMES[rate])
+            for (name, group), look in zip(capped.groupby("placement"), _looks(), strict=False):
+                label = f"layer {name} capped" if "+" not in str(name) else f"layers {name} capped"
+                _line(axis, group.set_index("beta").loc[betas], rate, label, look)
+            for value in level[rate]:
+                axis.axhline(value, color="black", linewidth=1, label="ReLU, no layer capped")
+            _beta_axis(axis, betas)
+            axis.set_ylim(-0.03, 1.03)
+        axes[0, 0].set_ylabel("share of the test images")
+        _legend(figure, axes[0, 0])
+    return figure
+
+
+def distances(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Figure:
+    """Distances layer by layer: a row per norm, a column per architecture, a line per β.
+
+    Args:
+        table: as :func:`cappaper.study.distances` gives, at one ε.
+        values: the rows, of ``linf``, ``l2`` and ``relative_l2``.
+    """
+    names = {"linf": "L∞ distance", "l2": "L2 distance", "relative_l2": "L2 distance / clean norm"}
+    summary = over_seeds(table, ["architecture", "beta", "layer"], values)
+    architectures = list(summary["architecture"].unique())
+    with style():
+        size = (3.4 * len(architectures), 2.7 * len(values))
+        figure, axes = plt.subplots(
+            len(values), len(architectures), figsize=size, sharey="row", squeeze=False
+        )
+        for column, architecture in zip(axes.T, architectures, strict=True):
+            column[0].set_title(f"hidden layers {architecture.replace('-', '–')}")
+            column[-1].set_xlabel("hidden layer")
+            chosen = summary[summary["architecture"] == architecture]
+            by_beta = sorted(chosen.groupby("beta"), key=lambda item: -float(item[0]))
+            for axis, value in zip(column, values, strict=True):
+                for (beta, group), look in zip(by_beta, _looks(), strict=False):
+                    label = "ReLU" if math.isinf(float(beta)) else f"β = {beta:g}"
+                    _line(axis, group.set_index("layer"), value, label, look)
+                axis.set_yscale("log")
+                axis.set_xticks(range(len(group)), [str(i) for i in group["layer"]])
+        for axis, value in zip(axes[:, 0], values, strict=True):
+            axis.set_ylabel(names[value])
+        _legend(figure, axes[0, 0])
+    return figure
+
+
+def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: float) -> Figure:
+    """Activations as curves over the pre-activation z.
+
+    Args:
+        curves: what each is called, and the function.
+        low, high: the range of z.
+    """
+    z = torch.linspace(low, high, 401)
+    with style():
+        figure, axis = plt.subplots(figsize=(6.4, 3.4))
+        for (name, function), (colour, _, dash) in zip(curves.items(), _looks(), strict=False):
+            axis.plot(z, function(z), color=colour, linestyle=dash, label=name)
+        axis.set_xlabel("pre-activation z")
+        axis.set_ylabel("activation")
+        _legend(figure, axis)
+    return figure
+
+
+def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2]) -> Figure:
+    """Accuracies over the slope that an activation would have if its outputs spanned [0, 1].
+
+    Args:
+        families: name and rates at one ε; each table with a column ``slope``.
+        rates: what the panels show.
+    """
+    with style():
+        figure, axes = plt.subplots(1, len(rates), figsize=(3.9 * len(rates), 3.4), squeeze=False)
+        for axis, rate in zip(axes[0], rates, strict=True):
+            axis.set_title(RATE_NAMES[rate])
+            for (name, table), look in zip(families.items(), _looks(), strict=False):
+                rows = over_seeds(table, ["slope"], [rate]).sort_values("slope")
+                _line(axis, rows, rate, name, look, x=rows["slope"].to_numpy())
+            axis.set_xscale("log")
+            axis.set_xlabel("slope at full range")
+            axis.set_ylim(-0.03, 1.03)
+        axes[0, 0].set_ylabel("share of the test images")
+        _legend(figure, axes[0, 0])
+    return figure
+
+
+def cap(beta: float, limit: float = 2.0) -> Figure:
+    """ReLU, its cap at β, and the region from which no gradient comes back."""
+    z = torch.linspace(-limit / 2, limit, 401)
+    with style():
+        figure, axis = plt.subplots(figsize=(5.2, 2.9))
+        axis.axvspan(-limit / 2, 0, color="#eeeeee", label="gradient is zero")
+        if beta < limit:
+            axis.axvspan(beta, limit, color="#eeeeee")
+        axis.plot(z, torch.relu(z), color="black", linestyle=":", label="ReLU")
+        axis.plot(z, capped_relu(z, beta), color=_COLOURS[0], linewidth=2.4, label=f"β = {beta:g}")
+        axis.set_xlabel("pre-activation z")
+        axis.set_ylabel("a(z, β)")
+        _legend(figure, axis)
+    return figure
+
+
+def curve_at(table: pd.DataFrame, beta: float) -> Figure:
+    """Robust accuracy over ε at one β, among the curves of all others.
+
+    Args:
+        table: as :func:`cappaper.study.rates` gives, one architecture and attack.
+        beta: a max value of the table.
+    """
+    clean = table.assign(eps=0.0, robust_accuracy=table["standard_accuracy"])
+    both = pd.concat([clean, table]).drop_duplicates(["beta", "seed", "eps"])
+    summary = over_seeds(both, ["beta", "eps"], ["robust_accuracy"])
+    with style():
+        figure, axis = plt.subplots(figsize=(6.4, 3.4))
+        for other, group in summary.groupby("beta"):
+            chosen = other == beta
+            axis.errorbar(
+                group["eps"],
+                group["robust_accuracy"],
+                yerr=group["robust_accuracy_spread"].fillna(0) if chosen else None,
+                color=_COLOURS[0] if chosen else "#bbbbbb",
+                linewidth=2.4 if chosen else 1,
+                marker="o" if chosen else None,
+                capsize=3,
+                zorder=3 if chosen else 1,
+                label=f"β = {beta_label(beta)}" if chosen else "other β",
+            )
+        axis.set_ylim(-0.03, 1.03)
+        axis.set_xlabel("attack radius ε (0: no attack)")
+        axis.set_ylabel("robust accuracy")
+        _legend(figure, axis)
+    return figure
+
+
+def save(figure: Figure, save_to: str) -> None:
+    """Write a figure to ``save_to``.png, unless ``save_to`` is empty."""
+    if save_to:
+        path = Path(f"{save_to}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Software": None})
+
+
+def beta_label(beta: float) -> str:
+    """β as axes and sliders write it.
+
+    >>> beta_label(0.05), beta_label(float("inf"))
+    ('0.05', '∞')
+    """
+    return "∞" if math.isinf(beta) else f"{beta:g}"
+
+
+def _beta_axis(axis: Axes, betas: Sequence[float]) -> None:
+    # By rank, not to scale: the grid is close to logarithmic, and ∞ has a place on it.
+    axis.set_xticks(range(len(betas)), [beta_label(b) for b in betas], rotation=45)
+    axis.set_xlabel("max value β (∞ is ReLU)" if math.isinf(betas[-1]) else "max value β")
+
+
+def _line(
+    axis: Axes,
+    rows: pd.DataFrame,
+    value: str,
+    label: str | None,
+    look: tuple[Any, ...],
+    x: Any = None,
+) -> None:
+    """A line of means with a band of ± one spread; over ranks where no ``x`` is given."""
+    colour, mark, dash = look
+    x, mean = np.arange(len(rows)) if x is None else x, rows[value].to_numpy()
+    spread = rows[f"{value}_spread"].fillna(0).to_numpy()
+    axis.plot(x, mean, color=colour, marker=mark, linestyle=dash, label=label)
+    axis.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+
+
+def _looks() -> Iterator[tuple[Any, ...]]:
+    return zip(cycle(_COLOURS), cycle(_MARKS), cycle(_DASHES), strict=False)
+
+
+def _legend(figure: Figure, axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(unique.values(), unique.keys(), loc="outside right center")
