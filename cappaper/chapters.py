@@ -19,6 +19,9 @@ from cappaper.progress import STATUS_FILE
 
 MANIFEST = Path("notebooks/chapters.yml")
 
+# A kernel's own log would cut through the progress lines; its errors reach us as exceptions.
+_QUIETLY = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=50"]}
+
 
 class ChapterError(Exception):
     """A chapter's notebook failed; the message names chapter, cell and error."""
@@ -87,15 +90,10 @@ def execute(
         source = Path(folder) / f"{chapter.name}.ipynb"
         nbformat.write(notebook, source)
         results = Path(os.path.relpath(book, root)) / "results" / chapter.name
+        given = chapter.parameters | parameters | {"save_to": results.as_posix()}
         try:
             with _environment(STATUS_FILE, str(status)):
-                papermill.execute_notebook(
-                    source,
-                    partial,
-                    chapter.parameters | parameters | {"save_to": results.as_posix()},
-                    cwd=root,
-                    progress_bar=False,
-                )
+                papermill.execute_notebook(source, partial, given, cwd=root, **_QUIETLY)
         except papermill.PapermillExecutionError as error:
             raise ChapterError(
                 f"chapter {chapter.name} failed in cell [{error.exec_count}]:"
@@ -103,9 +101,21 @@ def execute(
             ) from error
     executed = nbformat.read(partial, as_version=4)
     clean(executed)
+    _fold_parameters(executed)
     nbformat.write(executed, target)
     partial.unlink()
     return target
+
+
+def refresh(source: Path) -> None:
+    """Run a notebook of ``notebooks/`` with its own defaults and store its outputs in it."""
+    import nbformat
+    import papermill
+
+    papermill.execute_notebook(source, source, cwd=source.parent, **_QUIETLY)
+    notebook = nbformat.read(source, as_version=4)
+    clean(notebook)
+    nbformat.write(notebook, source)
 
 
 def clean(notebook: Any) -> None:
@@ -117,6 +127,16 @@ def clean(notebook: Any) -> None:
             cell.metadata.pop(key, None)
 
 
+def _fold_parameters(notebook: Any) -> None:
+    """A page shows the parameters it was run with, on demand, and not the defaults they replace."""
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
+            tags.append("hide-input")
+        elif "parameters" in tags:
+            tags.append("remove-cell")
+
+
 def stage(root: Path, folder: Path, announcement: str) -> None:
     """Copy the book's own pages to ``folder``, with a line on top of every page.
 
@@ -126,7 +146,7 @@ def stage(root: Path, folder: Path, announcement: str) -> None:
     shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)
     path = folder / "_config.yml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config.setdefault("html", {})["announcement"] = announcement
+    config["sphinx"]["config"]["html_theme_options"]["announcement"] = announcement
     path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
 
 

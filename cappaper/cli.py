@@ -82,6 +82,13 @@ def data(options: argparse.Namespace) -> None:
         print(f"{name}: {len(train.labels)} + {len(test.labels)} images of {shape}, {place}")
 
 
+def refresh(options: argparse.Namespace) -> None:
+    """Store in the notebooks what they give with their own defaults."""
+    for source in sorted({chapter.source for chapter in chapters.manifest(Path.cwd())}):
+        print(f"running notebooks/{source}.ipynb", flush=True)
+        chapters.refresh(Path.cwd() / "notebooks" / f"{source}.ipynb")
+
+
 class _Line:
     """Progress: on a terminal one line that changes, elsewhere a line now and then."""
 
@@ -115,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     command.add_argument("--no-build", action="store_true", help="stop before the book is built")
     command.set_defaults(run=reproduce)
+    command = commands.add_parser("refresh", help="run notebooks/ and store their outputs there")
+    command.set_defaults(run=refresh)
     command = commands.add_parser("data", help="download and check data sets")
     command.add_argument("names", nargs="+", choices=DATASETS, metavar="NAME")
     command.set_defaults(run=data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -33,27 +34,38 @@ _STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "axes.titlesize": "medium",
     "figure.constrained_layout.use": True,
-    "figure.dpi": 100,
+    "figure.dpi": 120,
     "font.size": 10,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
-    "savefig.dpi": 150,
 }
 
 RATE_NAMES = dict(zip(RATES, ("standard accuracy", "robust accuracy", "success rate"), strict=True))
 
 
+class Picture(Figure):
+    """A figure that a notebook shows by itself, with no pyplot and no global state behind it."""
+
+    def png(self) -> bytes:
+        """The figure as a PNG; the same figure gives the same bytes."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", metadata={"Software": None})
+        return buffer.getvalue()
+
+    _repr_png_ = png
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """The look of the book, for plots of your own."""
-    with plt.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE):
         yield
 
 
-def three_rates(table: pd.DataFrame) -> Figure:
+def three_rates(table: pd.DataFrame) -> Picture:
     """The three rates over β, one panel each, one line per ε; bands are ± one spread over seeds.
 
     Args:
@@ -62,7 +74,8 @@ def three_rates(table: pd.DataFrame) -> Figure:
     summary = over_seeds(table, ["beta", "eps"], RATES)
     betas = sorted(summary["beta"].unique())
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), sharey=True)
+        figure = Picture(figsize=(10, 3.4))
+        axes = figure.subplots(1, 3, sharey=True)
         for axis, rate in zip(axes, RATES, strict=True):
             axis.set_title(RATE_NAMES[rate])
             # The attack does not change standard accuracy: one line tells it all.
@@ -77,7 +90,7 @@ def three_rates(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Figure:
+def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Picture:
     """Accuracies over β, one line per choice of capped layers, and ReLU's level.
 
     Args:
@@ -89,7 +102,8 @@ def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Figure:
     level = summary[summary["placement"] == "none"]
     betas = sorted(capped["beta"].unique())
     with style():
-        figure, axes = plt.subplots(1, len(rates), figsize=(3.9 * len(rates), 3.4), squeeze=False)
+        figure = Picture(figsize=(3.9 * len(rates), 3.4))
+        axes = figure.subplots(1, len(rates), squeeze=False)
         for axis, rate in zip(axes[0], rates, strict=True):
             axis.set_title(RATE_NAMES[rate])
             for (name, group), look in zip(capped.groupby("placement"), _looks(), strict=False):
@@ -104,7 +118,7 @@ def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Figure:
     return figure
 
 
-def distances(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Figure:
+def distances(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Picture:
     """Distances layer by layer: a row per norm, a column per architecture, a line per β.
 
     Args:
@@ -116,9 +130,8 @@ def distances(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Fi
     architectures = list(summary["architecture"].unique())
     with style():
         size = (3.4 * len(architectures), 2.7 * len(values))
-        figure, axes = plt.subplots(
-            len(values), len(architectures), figsize=size, sharey="row", squeeze=False
-        )
+        figure = Picture(figsize=size)
+        axes = figure.subplots(len(values), len(architectures), sharey="row", squeeze=False)
         for column, architecture in zip(axes.T, architectures, strict=True):
             column[0].set_title(f"hidden layers {architecture.replace('-', '–')}")
             column[-1].set_xlabel("hidden layer")
@@ -136,7 +149,7 @@ def distances(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Fi
     return figure
 
 
-def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: float) -> Figure:
+def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: float) -> Picture:
     """Activations as curves over the pre-activation z.
 
     Args:
@@ -145,7 +158,8 @@ def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: f
     """
     z = torch.linspace(low, high, 401)
     with style():
-        figure, axis = plt.subplots(figsize=(6.4, 3.4))
+        figure = Picture(figsize=(6.4, 3.4))
+        axis = figure.subplots()
         for (name, function), (colour, _, dash) in zip(curves.items(), _looks(), strict=False):
             axis.plot(z, function(z), color=colour, linestyle=dash, label=name)
         axis.set_xlabel("pre-activation z")
@@ -154,7 +168,7 @@ def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: f
     return figure
 
 
-def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2]) -> Figure:
+def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2]) -> Picture:
     """Accuracies over the slope that an activation would have if its outputs spanned [0, 1].
 
     Args:
@@ -162,7 +176,8 @@ def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2
         rates: what the panels show.
     """
     with style():
-        figure, axes = plt.subplots(1, len(rates), figsize=(3.9 * len(rates), 3.4), squeeze=False)
+        figure = Picture(figsize=(3.9 * len(rates), 3.4))
+        axes = figure.subplots(1, len(rates), squeeze=False)
         for axis, rate in zip(axes[0], rates, strict=True):
             axis.set_title(RATE_NAMES[rate])
             for (name, table), look in zip(families.items(), _looks(), strict=False):
@@ -176,11 +191,12 @@ def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2
     return figure
 
 
-def cap(beta: float, limit: float = 2.0) -> Figure:
+def cap(beta: float, limit: float = 2.0) -> Picture:
     """ReLU, its cap at β, and the region from which no gradient comes back."""
     z = torch.linspace(-limit / 2, limit, 401)
     with style():
-        figure, axis = plt.subplots(figsize=(5.2, 2.9))
+        figure = Picture(figsize=(5.2, 2.9))
+        axis = figure.subplots()
         axis.axvspan(-limit / 2, 0, color="#eeeeee", label="gradient is zero")
         if beta < limit:
             axis.axvspan(beta, limit, color="#eeeeee")
@@ -192,7 +208,7 @@ def cap(beta: float, limit: float = 2.0) -> Figure:
     return figure
 
 
-def curve_at(table: pd.DataFrame, beta: float) -> Figure:
+def curve_at(table: pd.DataFrame, beta: float) -> Picture:
     """Robust accuracy over ε at one β, among the curves of all others.
 
     Args:
@@ -203,7 +219,8 @@ def curve_at(table: pd.DataFrame, beta: float) -> Figure:
     both = pd.concat([clean, table]).drop_duplicates(["beta", "seed", "eps"])
     summary = over_seeds(both, ["beta", "eps"], ["robust_accuracy"])
     with style():
-        figure, axis = plt.subplots(figsize=(6.4, 3.4))
+        figure = Picture(figsize=(6.4, 3.4))
+        axis = figure.subplots()
         for other, group in summary.groupby("beta"):
             chosen = other == beta
             axis.errorbar(
@@ -224,12 +241,13 @@ def curve_at(table: pd.DataFrame, beta: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, save_to: str) -> None:
-    """Write a figure to ``save_to``.png, unless ``save_to`` is empty."""
+def save(figure: Picture, save_to: str) -> Picture:
+    """Write a figure to ``save_to``.png, unless ``save_to`` is empty, and hand it back."""
     if save_to:
         path = Path(f"{save_to}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Software": None})
+        path.write_bytes(figure.png())
+    return figure
 
 
 def beta_label(beta: float) -> str:

@@ -6,7 +6,9 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -55,6 +57,15 @@ def publish(table: pd.DataFrame, profile: Profile, device: str, save_to: str) ->
     if save_to:
         save(table, f"{save_to}.csv", origin)
     return pd.DataFrame({"provenance": origin})
+
+
+def glue(**values: Any) -> None:
+    """Make numbers and words of a notebook known to the book's prose, without showing them."""
+    from myst_nb import glue
+
+    for name, value in values.items():
+        # MyST-NB formats the text of a value, and numpy's begins with "np.float64(".
+        glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
 
 
 def read(path: str | Path) -> pd.DataFrame:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets
-import matplotlib.pyplot as plt
 from IPython.display import display
-from matplotlib.figure import Figure
 
-from cappaper.figures import beta_label
+from cappaper.figures import Picture, beta_label
 
 # No ids: several explorers may stand on one page.
 _TURN = (
@@ -24,7 +21,7 @@ _TURN = (
 
 
 def beta_explorer(
-    draw: Callable[[float], Figure], betas: Sequence[float], *, start: float | None = None
+    draw: Callable[[float], Picture], betas: Sequence[float], *, start: float | None = None
 ) -> None:
     """Show ``draw(β)`` under a slider that turns β.
 
@@ -44,7 +41,7 @@ def beta_explorer(
     start = betas[len(betas) // 2] if start is None else start
     if start not in betas:
         raise ValueError(f"β = {start} is not on the slider: use one of {list(betas)}")
-    frames = {beta: _png(draw(beta)) for beta in betas}
+    frames = {beta: draw(beta).png() for beta in betas}
     slider = ipywidgets.SelectionSlider(
         options=[(beta_label(b), b) for b in betas],
         value=start,
@@ -55,7 +52,7 @@ def beta_explorer(
     picture = ipywidgets.Image(value=frames[start], format="png")
 
     def turn(change: dict[str, Any]) -> None:
-        picture.value = _png(draw(change["new"]))
+        picture.value = draw(change["new"]).png()
 
     slider.observe(turn, names="value")
     bundle = dict(ipywidgets.VBox([slider, picture])._repr_mimebundle_())
@@ -77,10 +74,3 @@ def _static(frames: dict[float, bytes], start: float) -> str:
         f'<input type="range" min="0" max="{len(frames) - 1}" value="{position}"'
         f' oninput="{_TURN}"></label> <output>β = {beta_label(start)}</output><br>{images}</div>'
     )
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    plt.close(figure)
-    return buffer.getvalue()

@@ -1,0 +1,46 @@
+# make reproduce   every chapter of the quick profile, then the book (PROFILE=paper: MNIST)
+# make test        the tests, then the notebooks against their stored outputs
+# make book        the committed book, nothing is trained
+# make lab         the notebooks in JupyterLab
+# make notebooks   run the notebooks again and store their outputs
+# make lint        ruff and mypy
+
+PROFILE ?= quick
+DEVICE ?= auto
+PYTHON ?= python3
+BIN := .venv/bin
+export CAPPAPER_CACHE ?= $(CURDIR)/.cache
+
+.PHONY: reproduce test book lab notebooks lint environment clean
+
+reproduce: environment
+	$(BIN)/cappaper reproduce --profile $(PROFILE) --device $(DEVICE)
+
+test: environment
+	$(BIN)/pytest
+	$(BIN)/pytest --nbval notebooks/
+
+book: environment
+	$(BIN)/jupyter-book build book/ -W
+
+lab: environment
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+notebooks: environment
+	$(BIN)/cappaper refresh
+
+lint: environment
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+environment: .venv/.installed
+
+# adv-lib judges our attacks in a test. Its plotting dependency no longer builds, and the test does
+# without it.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps adv-lib
+	touch $@
+
+clean:
+	rm -rf build book/_build .cache
