@@ -46,4 +46,6 @@ def _clear_cell(wait: bool) -> None:
 
 
 def _in_notebook() -> bool:
-    return "ipykernel" in sys.modules and "IPython" in sys.modules
+    # Asked of IPython only where it is loaded already: it takes longer than all the rest.
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")

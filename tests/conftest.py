@@ -1,7 +1,12 @@
+import hypothesis
 import pytest
 
 import cappaper
 from cappaper.data import MNIST_MD5, data_root
+
+# Machines are shared and noisy: a slow example is no failure.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,9 @@ def test_as_strong_as_the_referees(referee, data, request):
     """Within 1 point of robust accuracy on the same 1,000 images (digits: all 360)."""
     for net, x, y in request.getfixturevalue(f"judged_on_{data}"):
         ours = evaluate(net, x, y, partial(pgd, eps=0.1)).robust_accuracy
-        theirs = evaluate(net, x, y, partial(REFEREES[referee], eps=0.1)).robust_accuracy
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # the random start that pgd draws for seed 0
+            theirs = evaluate(net, x, y, partial(REFEREES[referee], eps=0.1)).robust_accuracy
         assert abs(ours - theirs) <= 0.01 + 1e-9
         assert 0.02 < ours < 0.98  # a comparison at the ends would show nothing
 
@@ -117,7 +119,7 @@ def batch(seed, count=24):
     return x.round().where(torch.rand(x.shape, generator=generator) < 0.3, x)  # some at the bounds
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(networks, st.integers(0, 10_000), st.floats(0.01, 0.5), st.sampled_from(["linf", "l2"]))
 def test_early_exit_changes_no_verdict(net, seed, eps, norm):
     """Float64 keeps the rounding of other batch shapes out of the comparison."""
@@ -132,7 +134,7 @@ def test_early_exit_changes_no_verdict(net, seed, eps, norm):
     torch.testing.assert_close(ours[fooled], plain[fooled], atol=1e-9, rtol=0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(networks, st.integers(0, 10_000), st.floats(0.01, 0.5))
 def test_without_early_exit_pgd_is_the_textbook_loop(net, seed, eps):
     x = batch(seed).double()
@@ -142,7 +144,7 @@ def test_without_early_exit_pgd_is_the_textbook_loop(net, seed, eps):
     torch.testing.assert_close(ours, plain, atol=1e-9, rtol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     net=networks,
     seed=st.integers(0, 10_000),
@@ -168,7 +170,7 @@ def test_examples_stay_in_the_ball_and_in_the_picture(
         assert delta.norm(dim=1).max() <= eps + 1e-5 * (1 + eps)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(2, 24), min_size=1, max_size=3), st.integers(0, 10_000))
 def test_a_population_falls_as_its_members_do(hidden, seed):
     models = [mlp(16, hidden, beta=b, seed=seed).double() for b in (0.1, 1.0, math.inf)]

@@ -1,0 +1,103 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import cappaper
+from cappaper import Population, evaluate, fgsm, fit, layer_distances, mlp, pgd, robustness_curve
+
+
+@pytest.fixture(scope="module")
+def nets(digits):
+    models = [mlp(64, [64, 32], beta=b, seed=i) for i, b in enumerate((0.1, 1.0, math.inf))]
+    return fit(Population(models), *digits[0], epochs=20, lr=3e-3, seed=[0, 1, 2])
+
+
+def test_the_three_rates_count_what_they_say(nets, digits):
+    x, y = digits[1]
+    attack = partial(pgd, eps=0.1)
+    net = nets[2]
+    clean, adversarial = (net(i).argmax(-1) == y for i in (x, attack(net, x, y)))
+    rates = evaluate(net, x, y, attack, batch_size=1000)
+    assert rates.standard_accuracy == pytest.approx(clean.double().mean().item())
+    # PGD leaves alone what is already wrong, so its examples tell the robust accuracy.
+    assert rates.robust_accuracy == pytest.approx(adversarial.double().mean().item(), abs=0.01)
+    turned = 1 - rates.robust_accuracy / rates.standard_accuracy
+    assert rates.success_rate == pytest.approx(turned)
+
+
+def test_a_lucky_attack_does_not_make_a_wrong_image_right():
+    """An image that is misclassified before the attack is not robust, whatever comes after."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[-1.0], [1.0]]))
+    x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
+    rates = evaluate(net, x, y, lambda model, x, y: torch.zeros_like(x))
+    assert (rates.standard_accuracy, rates.robust_accuracy, rates.success_rate) == (0, 0, 0)
+
+
+def test_a_population_has_the_rates_of_its_members(nets, digits):
+    attack = partial(pgd, eps=0.1)
+    together = evaluate(nets, *digits[1], attack)
+    for i, member in enumerate(nets):
+        alone = evaluate(member, *digits[1], attack)
+        assert together.robust_accuracy[i] == alone.robust_accuracy
+        assert together.standard_accuracy[i] == alone.standard_accuracy
+
+
+def test_a_curve_falls_and_starts_at_standard_accuracy(nets, digits):
+    curve = robustness_curve(nets, *digits[1], pgd, [0.0, 0.05, 0.1, 0.3, 1.0])
+    robust = torch.tensor([rates.robust_accuracy for rates in curve])
+    assert (robust.diff(dim=0) <= 0).all()
+    assert robust[0].tolist() == pytest.approx(curve[0].standard_accuracy)
+    assert robust[-1].max() <= 0.5  # at ε = 1 any image can become any other: PGD's own failure
+
+
+def test_a_curve_is_at_least_as_strong_as_each_radius_alone(nets, digits):
+    curve = robustness_curve(nets, *digits[1], partial(pgd, steps=20), [0.05, 0.1, 0.2])
+    alone = evaluate(nets, *digits[1], partial(pgd, eps=0.2, steps=20))
+    for ours, theirs in zip(curve[-1].robust_accuracy, alone.robust_accuracy, strict=True):
+        assert ours <= theirs + 0.01
+
+
+def test_evaluation_leaves_the_mode_as_it_was(digits):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.5)).train()
+    assert evaluate(net, *digits[1], partial(fgsm, eps=0.0)).success_rate == 0  # no dropout inside
+    assert net.training
+
+
+def test_layer_distances_of_a_network_done_by_hand():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False), cappaper.CappedReLU(1.0))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    x = torch.tensor([[[[0.1, 0.4]]]])
+    x_adv = torch.tensor([[[[0.9, 0.0]]]])  # outputs (0.2, 0.4) and (1.0, 0.0)
+    (layer,) = layer_distances(net, x, x_adv)
+    assert layer.linf == pytest.approx(0.8)
+    assert layer.l2 == pytest.approx(math.hypot(0.8, 0.4))
+    assert layer.relative_l2 == pytest.approx(math.hypot(0.8, 0.4) / math.hypot(0.2, 0.4))
+    assert (layer.layer, layer.units) == ("2", 2)
+
+
+def test_a_cap_bounds_the_distance(nets, digits):
+    x, y = digits[1]
+    x_adv = pgd(nets[0], x, y, 0.5, early_exit=False)
+    assert all(d.linf <= 0.1 + 1e-6 for d in layer_distances(nets[0], x, x_adv))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m, x, y: evaluate(m, x * 2, y, pgd), r"lie in \[0, 1\]"),
+        (lambda m, x, y: evaluate(m, x, y, pgd, batch_size=0), "batch_size"),
+        (lambda m, x, y: robustness_curve(m, x, y, pgd, [0.2, 0.1]), "must ascend"),
+        (lambda m, x, y: robustness_curve(m, x, y, pgd, [-0.1]), "at least 0"),
+        (lambda m, x, y: layer_distances(m, x, x[:1]), "shapes differ"),
+        (lambda m, x, y: layer_distances(nn.Flatten(), x, x), "no hidden layer"),
+    ],
+)
+def test_bad_input_gets_a_sentence(call, says, digits):
+    with pytest.raises(ValueError, match=says):
+        call(mlp(64, [4]), *digits[1])

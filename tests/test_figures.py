@@ -1,0 +1,117 @@
+import math
+
+import ipywidgets
+import matplotlib
+import pandas as pd
+import pytest
+import torch
+
+from cappaper import figures, widgets
+
+BETAS = [0.1, 1.0, math.inf]
+
+
+@pytest.fixture(scope="module")
+def table():
+    rows = [
+        {
+            "architecture": "8-4",
+            "placement": "none" if math.isinf(beta) else "1+2",
+            "beta": beta,
+            "seed": seed,
+            "eps": eps,
+            "standard_accuracy": 0.9,
+            "robust_accuracy": 0.9 - eps * beta / (1 + beta) if beta < math.inf else 0.1,
+            "success_rate": 0.2 + 0.1 * seed,
+        }
+        for beta in BETAS
+        for seed in (0, 1)
+        for eps in (0.1, 0.2)
+    ]
+    return pd.DataFrame(rows)
+
+
+def lines(axis):
+    return [line for line in axis.get_lines() if len(line.get_xdata()) > 2]
+
+
+def test_three_rates_draws_every_beta_and_eps(table):
+    axes = figures.three_rates(table).axes
+    assert [len(lines(axis)) for axis in axes] == [1, 2, 2]
+    labels = [label.get_text() for label in axes[0].get_xticklabels()]
+    assert labels == ["0.1", "1", "∞"]
+    assert lines(axes[1])[0].get_ydata()[-1] == pytest.approx(0.1)
+
+
+def test_lines_differ_without_colour(table):
+    looks = [
+        (line.get_marker(), str(line.get_linestyle()))
+        for line in figures.three_rates(table).axes[1].get_lines()
+    ]
+    assert len(set(looks)) == len(looks)
+
+
+def test_a_figure_leaves_the_settings_alone_and_is_the_same_twice(table):
+    before = dict(matplotlib.rcParams)
+    first, second = figures.three_rates(table), figures.three_rates(table)
+    assert dict(matplotlib.rcParams) == before
+    assert first.png() == second.png()
+    assert first.png().startswith(b"\x89PNG")
+
+
+def test_every_kind_of_figure_draws(table, tmp_path):
+    one = table[table["eps"] == 0.1]
+    layers = pd.concat([one.assign(layer=i, linf=i, l2=2 * i, relative_l2=0.1 * i) for i in (1, 2)])
+    drawn = [
+        figures.placements(one),
+        figures.distances(layers),
+        figures.functions({"ReLU": torch.relu}, -1, 1),
+        figures.steepness({"caps": one[one["beta"] < math.inf].assign(slope=1 / one["beta"])}),
+        figures.cap(0.5),
+        figures.cap(math.inf),
+        figures.curve_at(table, 0.1),
+    ]
+    assert all(figure.axes for figure in drawn)
+    assert figures.save(drawn[0], str(tmp_path / "a" / "figure")) is drawn[0]
+    assert (tmp_path / "a" / "figure.png").exists()
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    bundles = []
+    monkeypatch.setattr(widgets, "display", lambda bundle, raw: bundles.append(bundle))
+    return bundles
+
+
+def test_turning_beta_draws_anew(shown):
+    drawn = []
+
+    def draw(beta):
+        drawn.append(beta)
+        return figures.cap(beta)
+
+    widgets.beta_explorer(draw, BETAS, start=1.0)
+    (bundle,) = shown
+    model = bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
+    box = ipywidgets.Widget._instances[model] if hasattr(ipywidgets.Widget, "_instances") else None
+    box = box or ipywidgets.widget_serialization["from_json"](f"IPY_MODEL_{model}", None)
+    slider, picture = box.children
+    before = picture.value
+    slider.value = 0.1
+    assert drawn[-1] == 0.1 and picture.value != before
+    assert [label for label, _ in slider.options] == ["0.1", "1", "∞"]
+
+
+def test_a_static_page_holds_every_frame(shown):
+    widgets.beta_explorer(figures.cap, BETAS, start=1.0)
+    html = shown[0]["text/html"]
+    assert html.count("<img") == 3 and html.count(" hidden") == 2
+    assert 'data-beta="∞"' in html and "<output>β = 1</output>" in html
+
+
+@pytest.mark.parametrize(
+    ("betas", "start", "says"), [([], None, "at least one"), ([0.1], 0.2, "not on the slider")]
+)
+def test_bad_input_gets_a_sentence(betas, start, says):
+    with pytest.raises(ValueError, match=says):
+        widgets.beta_explorer(figures.cap, betas, start=start)

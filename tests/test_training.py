@@ -1,0 +1,62 @@
+from functools import partial
+
+import pytest
+import torch
+
+import cappaper
+from cappaper import Population, evaluate, fit, mlp, pgd
+
+
+def test_digits_are_learned_and_adversarial_training_helps(digits):
+    (x, y), test = digits
+    plain, hardened = mlp(64, [64, 32]), mlp(64, [64, 32])
+    attack = partial(pgd, eps=0.1, steps=5, early_exit=False)
+    fit(plain, x, y, epochs=20, batch_size=64, lr=3e-3)
+    fit(hardened, x, y, epochs=20, batch_size=64, lr=3e-3, attack=attack)
+    before, after = (evaluate(net, *test, partial(pgd, eps=0.1)) for net in (plain, hardened))
+    assert before.standard_accuracy > 0.93
+    assert after.robust_accuracy > before.robust_accuracy + 0.1
+
+
+def test_the_same_seed_gives_the_same_network_and_spares_the_global_state(digits):
+    (x, y), _ = digits
+    before = torch.get_rng_state()
+    first, again, other = (fit(mlp(64, [16]), x, y, epochs=1, seed=s) for s in (1, 1, 2))
+    assert torch.equal(first[1].weight, again[1].weight)
+    assert not torch.equal(first[1].weight, other[1].weight)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_progress_is_told_and_eval_mode_is_left(digits):
+    (x, y), _ = digits
+    seen = []
+    net = fit(mlp(64, [4]), x[:64], y[:64], epochs=3, progress=lambda *at: seen.append(at))
+    assert seen == [(1, 3), (2, 3), (3, 3)] and not net.training
+
+
+X, Y = torch.rand(8, 1, 2, 2), torch.arange(8)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"x": X + 1}, ValueError, r"lie in \[0, 1\]"),
+        ({"x": X[:4]}, ValueError, "labels"),
+        ({"x": X.long()}, TypeError, "floating point"),
+        ({"y": Y + 5}, ValueError, "0 to 9"),
+        ({"epochs": 0}, ValueError, "epochs must be at least 1"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"lr": 0}, ValueError, "learning rate must be above 0"),
+        ({"seed": [1, 2]}, ValueError, "2 seeds for 1 network"),
+        ({"model": Population([mlp(4, [3])] * 3), "seed": [1]}, ValueError, "1 seeds for 3"),
+    ],
+)
+def test_bad_input_gets_a_sentence(change, error, says):
+    given = {"model": mlp(4, [3]), "x": X, "y": Y} | change
+    with pytest.raises(error, match=says):
+        fit(given.pop("model"), given.pop("x"), given.pop("y"), **given)
+
+
+def test_a_foreign_model_trains_too():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 10))
+    assert cappaper.fit(net, X, Y, epochs=1) is net
