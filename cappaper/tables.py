@@ -86,11 +86,19 @@ def over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) ->
 
 
 def _git_commit() -> str:
-    """The commit that the code stands at; "unknown" where it does not stand in a repository."""
-    here = Path(__file__).parent
+    """The commit that the code stands at; "unknown" where it is not a clone of the project."""
+    root = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
     try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        if not git("ls-files", "cappaper/tables.py"):  # some other project's repository
+            return "unknown"
+        commit = git("rev-parse", "--short=12", "HEAD")
+        # Results are being written while chapters run: only code and notebooks count.
+        changed = git("status", "--porcelain", "--untracked-files=no", "cappaper", "notebooks")
+        return f"{commit}-dirty" if changed else commit
+    except OSError:  # there is no git
         return "unknown"
-    return done.stdout.strip()

@@ -1,0 +1,155 @@
+"""What is committed in the book: MNIST, the paper profile, numbers that agree with their tables."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from cappaper import chapters, profiles, tables
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+NAMES = [chapter.name for chapter in chapters.manifest(ROOT)]
+
+
+def results(name):
+    return tables.read(BOOK / "results" / f"{name}.csv")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_committed_chapter_is_of_the_paper_profile(name):
+    notebook = nbformat.read(BOOK / "chapters" / f"{name}.ipynb", 4)
+    (given,) = [c for c in notebook.cells if "injected-parameters" in c.metadata.get("tags", [])]
+    assert 'profile = "paper"' in given.source
+    origin = results(name).attrs["provenance"]
+    assert origin["profile"] == "paper" and origin["dataset"] == "mnist"
+    assert len(origin["seeds"].split()) >= 3
+    assert "dirty" not in origin["git_commit"]
+    assert (BOOK / "results" / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_committed_chapter_is_of_the_notebook_as_it_stands(name):
+    """A notebook edited after its chapter ran must run again."""
+    chapter = chapters.select(chapters.manifest(ROOT), [name])[0]
+    source = nbformat.read(ROOT / "notebooks" / f"{chapter.source}.ipynb", 4)
+    page = nbformat.read(BOOK / "chapters" / f"{name}.ipynb", 4)
+    code = [c.source for c in page.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    assert code[1:] == [c.source for c in source.cells][1:]
+    assert page.cells[0].source.startswith(f"# {chapter.title}\n")
+
+
+def test_every_network_of_the_paper_profile_is_in_the_table():
+    paper = profiles.profile("paper")
+    for name in ("fig-04", "fig-05"):
+        table = results(name)
+        assert len(table) == len(paper.betas) * len(paper.seeds) * len(paper.epsilons)
+        assert set(table["beta"]) == set(paper.betas) and math.inf in set(table["beta"])
+        assert set(table["images"]) == {10_000}
+
+
+def test_the_relu_baseline_is_what_the_field_knows():
+    """MLP 300-100 on MNIST: accurate, and helpless under PGD-40."""
+    table = results("fig-04")
+    relu = table[table["beta"] == math.inf]
+    assert (relu["standard_accuracy"] >= 0.97).all()
+    assert (relu[relu["eps"] == 0.1]["robust_accuracy"] <= 0.06).all()
+    assert (relu[relu["eps"] == 0.3]["robust_accuracy"] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["fig-02", "fig-03", "fig-04", "fig-05"])
+def test_rates_are_consistent(name):
+    table = results(name)
+    assert (table["robust_accuracy"] <= table["standard_accuracy"]).all()
+    expected = 1 - table["robust_accuracy"] / table["standard_accuracy"]
+    assert (table["success_rate"] - expected).abs().max() < 1e-4
+    sorted_eps = table.sort_values("eps")
+    keys = ["architecture", "activation", "placement", "beta", "seed"]
+    assert (sorted_eps.groupby(keys)["robust_accuracy"].diff().dropna() <= 0).all()
+
+
+def readme_numbers():
+    """What the README says, computed from the table it speaks of."""
+    table = results("fig-04")
+    at = table[table["eps"] == 0.1]
+    mean = tables.over_seeds(at, ["beta"], tables.RATES).set_index("beta")
+    best = mean["robust_accuracy"].idxmax()
+    relu = mean.loc[math.inf]
+    return (
+        f"PGD leaves the ReLU network {relu['robust_accuracy']:.3f} of its test images and the"
+        f" network capped at β = {best:g} {mean.loc[best, 'robust_accuracy']:.3f}, at standard"
+        f" accuracies of {relu['standard_accuracy']:.3f} and"
+        f" {mean.loc[best, 'standard_accuracy']:.3f}"
+    )
+
+
+def test_the_readme_says_what_the_table_says():
+    text = re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
+    assert readme_numbers() in text
+
+
+def test_the_readmes_python_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The committed book, built as a reader would, into a folder of its own."""
+    out = tmp_path_factory.mktemp("book")
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    command = [jupyter_book, "build", BOOK, "-W", "--path-output", out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out / "_build" / "html"
+
+
+def test_the_book_has_every_page_and_no_unresolved_number(html):
+    for page in ("index", "method", "api", "references", *(f"chapters/{n}" for n in NAMES)):
+        text = (html / f"{page}.html").read_text()
+        assert "glue:" not in text and "np.float" not in text, page
+        assert "Quick profile" not in text
+    assert "cappaper.attacks.pgd" in (html / "api.html").read_text()
+
+
+def test_the_static_slider_turns_beta_in_a_browser(html, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium to open the page with")
+    page = html / "chapters" / "fig-04.html"
+    turn = """<script>addEventListener("load", () => {
+      const box = document.querySelector(".beta-explorer"), slider = box.querySelector("input");
+      const state = () => [box.querySelector("output").value,
+        [...box.querySelectorAll("img")].filter(i => !i.hidden).map(i => i.dataset.beta)];
+      const before = state();
+      slider.value = 0; slider.dispatchEvent(new Event("input"));
+      document.title = "turned " + JSON.stringify([before, state()]);
+    });</script></body>"""
+    copy = page.with_name("turned.html")
+    copy.write_text(page.read_text().replace("</body>", turn))
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
+    profile = f"--user-data-dir={tmp_path}"
+    command = [browser, *flags.split(), profile, "--virtual-time-budget=3000", "--dump-dom"]
+    done = subprocess.run([*command, copy.as_uri()], capture_output=True, text=True, timeout=120)
+    found = re.search(r"<title>turned (.*?)</title>", done.stdout)
+    assert found, "the page's script did not run"
+    (label, shown), (label_after, shown_after) = json.loads(found.group(1))
+    assert label == f"β = {shown[0]}" and len(shown) == 1
+    assert label_after == "β = 0.01" and shown_after == ["0.01"]
+
+
+def test_nothing_committed_knows_a_machine():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
+    for name in files.splitlines():
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".ipynb", ".yml", ".csv", ".toml", ".txt", ""}:
+            text = path.read_text()
+            assert not re.search(r"(?<![\w.])/(?:home|root|Users|work)/\w", text), name

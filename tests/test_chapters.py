@@ -1,0 +1,172 @@
+"""The way from a notebook to a page: manifest, papermill, command line, and what goes wrong."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from cappaper import chapters, cli
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted({chapter.source for chapter in chapters.manifest(ROOT)})
+
+
+def tagged(notebook, tag):
+    return [c for c in notebook.cells if tag in c.metadata.get("tags", [])]
+
+
+def test_the_manifest_and_the_table_of_contents_agree():
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
+    files = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
+    listed = [f"chapters/{chapter.name}" for chapter in chapters.manifest(ROOT)]
+    assert [file for file in files if file.startswith("chapters/")] == listed
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_notebook_has_parameters_and_outputs(source):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{source}.ipynb", as_version=4)
+    (parameters,) = tagged(notebook, "parameters")
+    for name in ("profile", "device", "save_to"):
+        assert f"\n{name} = " in f"\n{parameters.source}"
+    assert notebook.cells[0].source.startswith("# ")
+    assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
+    compared = [
+        c
+        for c in notebook.cells
+        if c.cell_type == "code" and "nbval-ignore-output" not in c.metadata.get("tags", [])
+    ]
+    assert any(c.outputs for c in compared), "nbval would compare nothing"
+    assert not any(o.output_type == "error" for c in compared for o in c.outputs)
+
+
+def test_a_notebook_runs_without_our_command_line(tmp_path):
+    """As the README says: papermill alone, from anywhere."""
+    papermill = Path(sys.executable).with_name("papermill")
+    out = tmp_path / "out.ipynb"
+    small = ["-p", "epochs", "1", "-y", "{betas: [0.1, .inf], seeds: [0], epsilons: [0.1]}"]
+    source = ROOT / "notebooks" / "rates-over-beta.ipynb"
+    command = [papermill, source, out, *small, "-p", "reverse", "True"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = [
+        o.text for c in nbformat.read(out, 4).cells for o in c.get("outputs", []) if "text" in o
+    ]
+    assert "2 networks of (64, 128): 2 max values,\n" in printed[0]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of two chapters: one that works, one that fails in its second cell if asked to."""
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("_build"))
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    parameters = "profile = device = save_to = ''\nbreaks = False"
+    cells = [
+        nbformat.v4.new_markdown_cell("# Any title\n\nText."),
+        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("print(profile, device)\nassert not breaks, 'on purpose'"),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = kernel
+    nbformat.write(notebook, folder / "small.ipynb")
+    listed = [
+        {"name": "works", "source": "small", "title": "It works"},
+        {"name": "fails", "source": "small", "title": "It fails", "parameters": {"breaks": True}},
+    ]
+    (folder / "chapters.yml").write_text(yaml.safe_dump(listed))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_chapter_gets_its_title_and_parameters(project, capsys):
+    assert cli.main(["reproduce", "--only", "works", "--device", "cpu"]) == 0
+    notebook = nbformat.read(project / "build/quick/chapters/works.ipynb", 4)
+    assert notebook.cells[0].source == "# It works\n\nText."
+    assert notebook.cells[-1].outputs[0].text == "quick cpu\n"
+    assert tagged(notebook, "injected-parameters")[0].metadata.tags == [
+        "injected-parameters",
+        "hide-input",
+    ]
+    assert str(project) not in json.dumps(notebook)
+    printed = capsys.readouterr().out
+    assert "[1/1] works: It works" in printed and "fails did not run yet" in printed
+
+
+def test_a_failing_chapter_is_named_and_nothing_is_lost(project, capsys):
+    assert cli.main(["reproduce"]) == 1
+    said = capsys.readouterr().err
+    assert "chapter fails failed in cell [3]: AssertionError: on purpose" in said
+    book = project / "build" / "quick"
+    assert (book / "chapters" / "works.ipynb").exists()
+    assert (book / "chapters" / "fails.partial.ipynb").exists()
+    assert not (book / "chapters" / "fails.ipynb").exists()
+
+
+def test_the_quick_profile_leaves_the_committed_book_alone(project):
+    def state():
+        return {p: p.stat().st_mtime_ns for p in (project / "book").rglob("*") if p.is_file()}
+
+    before = state()
+    cli.main(["reproduce", "--only", "works"])
+    assert state() == before
+    config = yaml.safe_load((project / "build/quick/_config.yml").read_text())
+    assert "Quick profile" in config["sphinx"]["config"]["html_theme_options"]["announcement"]
+    assert not (project / "build/quick/results").exists()  # no figure of the paper profile
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["reproduce", "--only", "fig-99"], "unknown chapter 'fig-99': use one of works, fails"),
+        (["reproduce", "--device", "cuda"], "torch sees no CUDA device"),
+    ],
+)
+def test_bad_input_gets_a_sentence(project, capsys, monkeypatch, arguments, says):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
+def test_another_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["reproduce"]) == 1
+    assert "run from the project's folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--profile", "huge"), ("--device", "tpu")])
+def test_unknown_choices_are_refused_with_the_known_ones(option, value, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", option, value])
+    assert f"invalid choice: '{value}' (choose from" in capsys.readouterr().err
+
+
+def test_data_says_what_is_there(capsys):
+    assert cli.main(["data", "digits"]) == 0
+    assert capsys.readouterr().out == "digits: 1437 + 360 images of 8×8, inside scikit-learn\n"
+
+
+def test_missing_mnist_ends_with_a_sentence(tmp_path, monkeypatch, capsys):
+    def no_network(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setenv("CAPPAPER_DATA", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    assert cli.main(["data", "mnist"]) == 1
+    assert capsys.readouterr().err.startswith(f"cappaper: mnist is not in {tmp_path}")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is absent")
+@pytest.mark.parametrize("target", ["reproduce", "test", "book", "lab"])
+def test_make_has_the_targets_of_the_readme(target):
+    assert f"make {target}" in (ROOT / "README.md").read_text()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, env=environment)
+    assert done.returncode == 0
