@@ -171,7 +171,7 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
     """
     if x.shape != x_adv.shape:
         raise ValueError(
-            f"clean and adversarial shapes differ: {list(x.shape)}, {list(x_adv.shape)}"
+            f"clean and adversarial images must share a shape, got {list(x.shape)}, {list(x_adv.shape)}"
         )
     clean, adversarial = _hidden_outputs(model, x), _hidden_outputs(model, x_adv)
     if not clean:

@@ -291,8 +291,13 @@ def _groups(specs: Sequence[Spec]) -> Iterator[list[Spec]]:
 
 
 def _key(spec: Spec, device: str) -> list[Any]:
-    checksums = [_data(spec.dataset, split, "cpu").checksum() for split in ("train", "test")]
+    checksums = [_checksum(spec.dataset, split) for split in ("train", "test")]
     return [dataclasses.asdict(spec), checksums, device]
+
+
+@lru_cache(maxsize=8)
+def _checksum(name: str, split: str) -> str:
+    return _data(name, split, "cpu").checksum()
 
 
 @lru_cache(maxsize=8)

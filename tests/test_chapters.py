@@ -170,3 +170,15 @@ def test_make_has_the_targets_of_the_readme(target):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, env=environment)
     assert done.returncode == 0
+
+
+def test_conda_users_get_the_versions_of_make():
+    pinned = (ROOT / "constraints.txt").read_text().splitlines()
+    assert {"torch==2.13.0", "torchvision==0.28.0"} <= set(pinned)
+    assert all("==" in line for line in pinned if line and not line.startswith("#"))
+    (pip,) = [
+        entry["pip"]
+        for entry in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+        if isinstance(entry, dict)
+    ]
+    assert pip == ["-c constraints.txt", "-e .[dev]"]

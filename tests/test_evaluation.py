@@ -94,7 +94,7 @@ def test_a_cap_bounds_the_distance(nets, digits):
         (lambda m, x, y: evaluate(m, x, y, pgd, batch_size=0), "batch_size"),
         (lambda m, x, y: robustness_curve(m, x, y, pgd, [0.2, 0.1]), "must ascend"),
         (lambda m, x, y: robustness_curve(m, x, y, pgd, [-0.1]), "at least 0"),
-        (lambda m, x, y: layer_distances(m, x, x[:1]), "shapes differ"),
+        (lambda m, x, y: layer_distances(m, x, x[:1]), "must share a shape"),
         (lambda m, x, y: layer_distances(nn.Flatten(), x, x), "no hidden layer"),
     ],
 )
