@@ -15,7 +15,17 @@ from typing import Any
 import torch
 
 # The modules whose code decides what a trained network and an attack's outcome are.
-_DECISIVE = ("activations", "balls", "models", "data", "attacks", "training", "evaluation", "study")
+_DECISIVE = (
+    "activations",
+    "balls",
+    "models",
+    "data",
+    "attacks",
+    "training",
+    "evaluation",
+    "specs",
+    "study",
+)
 
 
 def cache_root() -> Path:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cappaper.checks import check_count, one_of
 
-DATASETS = ("digits", "mnist", "fashion-mnist")
+IMAGE_SIDE = {"digits": 8, "mnist": 28, "fashion-mnist": 28}
+DATASETS = tuple(IMAGE_SIDE)
 SPLITS = ("train", "test")
 DIGITS_TEST = 360
 

@@ -171,7 +171,8 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
     """
     if x.shape != x_adv.shape:
         raise ValueError(
-            f"clean and adversarial images must share a shape, got {list(x.shape)}, {list(x_adv.shape)}"
+            "clean and adversarial images must share a shape,"
+            f" got {list(x.shape)} and {list(x_adv.shape)}"
         )
     clean, adversarial = _hidden_outputs(model, x), _hidden_outputs(model, x_adv)
     if not clean:
