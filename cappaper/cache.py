@@ -14,18 +14,9 @@ from typing import Any
 
 import torch
 
-# The modules whose code decides what a trained network and an attack's outcome are.
-_DECISIVE = (
-    "activations",
-    "balls",
-    "models",
-    "data",
-    "attacks",
-    "training",
-    "evaluation",
-    "specs",
-    "study",
-)
+# The modules whose code decides what a trained network, and what an attack's outcome is.
+_WEIGHTS = ("activations", "balls", "models", "data", "attacks", "training", "specs")
+_DECISIVE = {"weights": _WEIGHTS, "rates": (*_WEIGHTS, "evaluation", "study")}
 
 
 def cache_root() -> Path:
@@ -47,7 +38,10 @@ def find(kind: str, key: Any) -> Any | None:
 
 
 def store(kind: str, key: Any, value: Any) -> None:
-    """Store tensors and plain values under ``key``; a reader never sees half a file."""
+    """Store tensors and plain values under ``key``; a reader never sees half a file.
+
+    ``kind`` is ``"weights"`` or ``"rates"``.
+    """
     path = _path(kind, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}")
@@ -56,15 +50,15 @@ def store(kind: str, key: Any, value: Any) -> None:
 
 
 def _path(kind: str, key: Any) -> Path:
-    content = json.dumps([key, _code_digest(), torch.__version__], sort_keys=True)
+    content = json.dumps([key, _code_digest(kind), torch.__version__], sort_keys=True)
     return cache_root() / kind / f"{hashlib.sha256(content.encode()).hexdigest()[:24]}.pt"
 
 
 @functools.cache
-def _code_digest() -> str:
+def _code_digest(kind: str) -> str:
     """Of the decisive modules' code, without comments and docstrings, which decide nothing."""
     digest = hashlib.sha256()
-    for name in _DECISIVE:
+    for name in _DECISIVE[kind]:
         spec = importlib.util.find_spec(f"cappaper.{name}")
         assert spec is not None and spec.origin is not None
         tree = ast.parse(Path(spec.origin).read_text())

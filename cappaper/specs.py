@@ -13,6 +13,7 @@ from torch import nn
 
 from cappaper import attacks
 from cappaper.activations import CappedReLU, ScaledSigmoid, per_layer
+from cappaper.attacks import Attack
 from cappaper.checks import one_of
 from cappaper.data import IMAGE_SIDE
 from cappaper.evaluation import EpsAttack
@@ -20,6 +21,25 @@ from cappaper.models import mlp
 from cappaper.profiles import Profile
 
 _ACTIVATIONS = {"capped": CappedReLU, "sigmoid": ScaledSigmoid}
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """Adversarial training by L∞ PGD (Madry et al., arXiv 1706.06083).
+
+    ``eps`` is reached after the share ``ramp`` of all steps, growing linearly from 0: from the
+    first step on, ε = 0.3 keeps a small network from learning anything. Random starts are fresh
+    at every step.
+    """
+
+    eps: float
+    steps: int = 7
+    ramp: float = 0.5
+
+    def at(self, step: int, steps: int) -> Attack:
+        """The attack of one training step, as ``fit`` wants it."""
+        eps = self.eps * min(1.0, step / max(1.0, self.ramp * steps))
+        return partial(attacks.pgd, eps=eps, steps=self.steps, early_exit=False, seed=step)
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,7 @@ class Spec:
     batch_size: int
     lr: float
     activation: str = "capped"
+    adversary: Adversary | None = None
 
     def build(self) -> nn.Sequential:
         """The network as it starts out."""
@@ -59,6 +80,7 @@ class Spec:
             "activation": self.activation,
             "placement": self.placement,
             "beta": min(self.beta),
+            "training_eps": self.adversary.eps if self.adversary else 0.0,
             "seed": self.seed,
         }
 
@@ -95,6 +117,7 @@ def sweep(
     hidden: Sequence[int] | None = None,
     seeds: Sequence[int] | None = None,
     activation: str = "capped",
+    adversary: Adversary | None = None,
 ) -> list[Spec]:
     """Every β with every seed, at the sizes of a profile.
 
@@ -104,6 +127,7 @@ def sweep(
         hidden: units of the hidden layers.
         seeds: one network each.
         activation: ``"capped"`` or ``"sigmoid"``.
+        adversary: adversarial training; None is standard training.
     """
     hidden = tuple(profile.hidden if hidden is None else hidden)
     return [
@@ -116,6 +140,7 @@ def sweep(
             batch_size=profile.batch_size,
             lr=profile.lr,
             activation=activation,
+            adversary=adversary,
         )
         for beta in (profile.betas if betas is None else betas)
         for seed in (profile.seeds if seeds is None else seeds)

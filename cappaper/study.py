@@ -30,13 +30,14 @@ from cappaper.evaluation import layer_distances, robustness_curve
 from cappaper.models import Population
 from cappaper.profiles import PROFILES, Profile, profile
 from cappaper.progress import report, reporting
-from cappaper.specs import FGSM, PGD, Spec, sweep
+from cappaper.specs import FGSM, PGD, Adversary, Spec, sweep
 from cappaper.training import fit
 
 __all__ = [
     "FGSM",
     "PGD",
     "PROFILES",
+    "Adversary",
     "Profile",
     "Spec",
     "device",
@@ -157,6 +158,7 @@ def _trained(specs: Sequence[Spec], device: str) -> list[tuple[nn.Module, float]
                 epochs=group[0].epochs,
                 batch_size=group[0].batch_size,
                 lr=group[0].lr,
+                attack_at=group[0].adversary.at if group[0].adversary else None,
                 seed=[spec.seed for spec in group],
                 progress=lambda epoch, epochs, label=label: report(  # type: ignore[misc]
                     f"{label}: epoch {epoch} of {epochs}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ def fit(
     batch_size: int = 128,
     lr: float = 1e-3,
     attack: Attack | None = None,
+    attack_at: Callable[[int, int], Attack] | None = None,
     seed: int | Sequence[int] = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> M:
@@ -44,6 +46,8 @@ def fit(
         attack: ``attack(model, x, y) -> x_adv``. Bind ``early_exit=False`` in
             :func:`~cappaper.attacks.pgd`: training wants the end of each run, not its first
             success.
+        attack_at: in place of ``attack``: ``attack_at(step, steps)`` is the attack of one step
+            out of all. For an ε that grows, and for random starts that differ from step to step.
         seed: of the batch order; one for all members, or one each.
         progress: called after every epoch with (epochs done, epochs in all).
 
@@ -52,7 +56,8 @@ def fit(
 
     Raises:
         TypeError, ValueError: images outside [0, 1], of the wrong shape or dtype; labels that are
-            no class; a count below 1; a learning rate not above 0; one seed too many or too few.
+            no class; a count below 1; a learning rate not above 0; one seed too many or too few;
+            both ``attack`` and ``attack_at``.
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
@@ -65,6 +70,8 @@ def fit(
     check_count(batch_size, "batch_size")
     if not lr > 0:
         raise ValueError(f"the learning rate must be above 0, got {lr}")
+    if attack is not None and attack_at is not None:
+        raise ValueError("got both attack and attack_at: give one of them")
     size = len(model) if isinstance(model, Population) else 1
     seeds = list(seed) if isinstance(seed, Sequence) else [seed] * size
     if len(seeds) != size:
@@ -72,14 +79,16 @@ def fit(
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     model.train()
+    step, steps = 0, epochs * math.ceil(len(y) / batch_size)
     for epoch in range(epochs):
         order = torch.stack([torch.randperm(len(y), generator=g) for g in generators]).to(y.device)
         if not isinstance(model, Population):
             order = order[0]
         for batch in torch.split(order, batch_size, dim=-1):
             images, labels = x[batch], y[batch]
-            if attack is not None:
-                images = attack(model, images, labels)
+            current = attack if attack_at is None else attack_at(step, steps)
+            if current is not None:
+                images = current(model, images, labels)
             optimizer.zero_grad(set_to_none=True)
             logits = model(images)
             if epoch == 0:
@@ -88,6 +97,7 @@ def fit(
             loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
             torch.autograd.backward(loss / batch.shape[-1])
             optimizer.step()
+            step += 1
         if progress is not None:
             progress(epoch + 1, epochs)
     return model.eval()

@@ -76,12 +76,12 @@ def test_an_interrupted_run_resumes(fresh, monkeypatch):
 
 def test_what_is_recalled_depends_on_all_that_decides_it(fresh):
     spec = study.sweep(TINY, betas=[0.1], seeds=[0])[0]
-    cache.store("kind", study._key(spec, "cpu"), {"x": 1})
-    assert cache.find("kind", study._key(spec, "cpu")) == {"x": 1}
+    cache.store("weights", study._key(spec, "cpu"), {"x": 1})
+    assert cache.find("weights", study._key(spec, "cpu")) == {"x": 1}
     for change in ({"seed": 1}, {"beta": (0.1, 0.2)}, {"epochs": 3}, {"hidden": (16, 9)}):
         other = dataclasses.replace(spec, **change)
-        assert cache.find("kind", study._key(other, "cpu")) is None
-    assert cache.find("kind", study._key(spec, "cuda")) is None
+        assert cache.find("weights", study._key(other, "cpu")) is None
+    assert cache.find("weights", study._key(spec, "cuda")) is None
 
 
 def test_a_damaged_entry_is_computed_again(fresh):
