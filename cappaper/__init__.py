@@ -14,6 +14,7 @@ torch.Size([100, 1, 8, 8])
 from cappaper._version import __version__
 from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace_relu
 from cappaper.attacks import fgsm, pgd
+from cappaper.carlini import cw_l2
 from cappaper.data import Dataset, load
 from cappaper.evaluation import Rates, evaluate, layer_distances, robustness_curve
 from cappaper.models import Population, mlp
@@ -27,6 +28,7 @@ __all__ = [
     "ScaledSigmoid",
     "__version__",
     "capped_relu",
+    "cw_l2",
     "evaluate",
     "fgsm",
     "fit",

@@ -1,68 +1,45 @@
-"""One look for all plots: colours that survive colour-blindness, and marks that survive grey."""
+"""The figures of the book, each a function from a result table to a picture."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import cycle
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import matplotlib
-import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from cappaper.activations import capped_relu
+from cappaper.style import (
+    COLOURS,
+    Picture,
+    beta_axis,
+    beta_label,
+    legend,
+    line,
+    looks,
+    save,
+    style,
+)
 from cappaper.tables import RATES, over_seeds
 
-# Okabe and Ito's palette, dark to light; every line also has a mark and a dash of its own.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_MARKS = ("o", "s", "^", "D", "v", "P")
-_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
-
-_STYLE: dict[Any, Any] = {
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": "medium",
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 120,
-    "font.size": 10,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5,
-}
+__all__ = [
+    "RATE_NAMES",
+    "Picture",
+    "beta_label",
+    "cap",
+    "curve_at",
+    "distances",
+    "functions",
+    "hardening",
+    "placements",
+    "save",
+    "steepness",
+    "style",
+    "three_rates",
+]
 
 RATE_NAMES = dict(zip(RATES, ("standard accuracy", "robust accuracy", "success rate"), strict=True))
-
-
-class Picture(Figure):
-    """A figure that a notebook shows by itself, with no pyplot and no global state behind it."""
-
-    def png(self) -> bytes:
-        """The figure as a PNG; the same figure gives the same bytes."""
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", metadata={"Software": None})
-        return buffer.getvalue()
-
-    _repr_png_ = png
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The look of the book, for plots of your own."""
-    with matplotlib.rc_context(_STYLE):
-        yield
 
 
 def three_rates(table: pd.DataFrame) -> Picture:
@@ -80,13 +57,13 @@ def three_rates(table: pd.DataFrame) -> Picture:
             axis.set_title(RATE_NAMES[rate])
             # The attack does not change standard accuracy: one line tells it all.
             groups = [g for _, g in summary.groupby("eps")][: 1 if rate == RATES[0] else None]
-            for group, look in zip(groups, _looks(), strict=False):
+            for group, look in zip(groups, looks(), strict=False):
                 label = None if rate == RATES[0] else f"ε = {group['eps'].iloc[0]:g}"
-                _line(axis, group.set_index("beta").loc[betas], rate, label, look)
-            _beta_axis(axis, betas)
+                line(axis, group.set_index("beta").loc[betas], rate, label, look)
+            beta_axis(axis, betas)
             axis.set_ylim(-0.03, 1.03)
         axes[0].set_ylabel("share of the test images")
-        _legend(figure, axes[1])
+        legend(figure, axes[1])
     return figure
 
 
@@ -106,15 +83,15 @@ def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Picture
         axes = figure.subplots(1, len(rates), squeeze=False)
         for axis, rate in zip(axes[0], rates, strict=True):
             axis.set_title(RATE_NAMES[rate])
-            for (name, group), look in zip(capped.groupby("placement"), _looks(), strict=False):
+            for (name, group), look in zip(capped.groupby("placement"), looks(), strict=False):
                 label = f"layer {name} capped" if "+" not in str(name) else f"layers {name} capped"
-                _line(axis, group.set_index("beta").loc[betas], rate, label, look)
+                line(axis, group.set_index("beta").loc[betas], rate, label, look)
             for value in level[rate]:
                 axis.axhline(value, color="black", linewidth=1, label="ReLU, no layer capped")
-            _beta_axis(axis, betas)
+            beta_axis(axis, betas)
             axis.set_ylim(-0.03, 1.03)
         axes[0, 0].set_ylabel("share of the test images")
-        _legend(figure, axes[0, 0])
+        legend(figure, axes[0, 0])
     return figure
 
 
@@ -138,14 +115,14 @@ def distances(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pi
             chosen = summary[summary["architecture"] == architecture]
             by_beta = sorted(chosen.groupby("beta"), key=lambda item: -float(item[0]))
             for axis, value in zip(column, values, strict=True):
-                for (beta, group), look in zip(by_beta, _looks(), strict=False):
+                for (beta, group), look in zip(by_beta, looks(), strict=False):
                     label = "ReLU" if math.isinf(float(beta)) else f"β = {beta:g}"
-                    _line(axis, group.set_index("layer"), value, label, look)
+                    line(axis, group.set_index("layer"), value, label, look)
                 axis.set_yscale("log")
                 axis.set_xticks(range(len(group)), [str(i) for i in group["layer"]])
         for axis, value in zip(axes[:, 0], values, strict=True):
             axis.set_ylabel(names[value])
-        _legend(figure, axes[0, 0])
+        legend(figure, axes[0, 0])
     return figure
 
 
@@ -160,11 +137,11 @@ def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: f
     with style():
         figure = Picture(figsize=(6.4, 3.4))
         axis = figure.subplots()
-        for (name, function), (colour, _, dash) in zip(curves.items(), _looks(), strict=False):
+        for (name, function), (colour, _, dash) in zip(curves.items(), looks(), strict=False):
             axis.plot(z, function(z), color=colour, linestyle=dash, label=name)
         axis.set_xlabel("pre-activation z")
         axis.set_ylabel("activation")
-        _legend(figure, axis)
+        legend(figure, axis)
     return figure
 
 
@@ -180,14 +157,14 @@ def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2
         axes = figure.subplots(1, len(rates), squeeze=False)
         for axis, rate in zip(axes[0], rates, strict=True):
             axis.set_title(RATE_NAMES[rate])
-            for (name, table), look in zip(families.items(), _looks(), strict=False):
+            for (name, table), look in zip(families.items(), looks(), strict=False):
                 rows = over_seeds(table, ["slope"], [rate]).sort_values("slope")
-                _line(axis, rows, rate, name, look, x=rows["slope"].to_numpy())
+                line(axis, rows, rate, name, look, x=rows["slope"].to_numpy())
             axis.set_xscale("log")
             axis.set_xlabel("slope at full range")
             axis.set_ylim(-0.03, 1.03)
         axes[0, 0].set_ylabel("share of the test images")
-        _legend(figure, axes[0, 0])
+        legend(figure, axes[0, 0])
     return figure
 
 
@@ -201,10 +178,10 @@ def cap(beta: float, limit: float = 2.0) -> Picture:
         if beta < limit:
             axis.axvspan(beta, limit, color="#eeeeee")
         axis.plot(z, torch.relu(z), color="black", linestyle=":", label="ReLU")
-        axis.plot(z, capped_relu(z, beta), color=_COLOURS[0], linewidth=2.4, label=f"β = {beta:g}")
+        axis.plot(z, capped_relu(z, beta), color=COLOURS[0], linewidth=2.4, label=f"β = {beta:g}")
         axis.set_xlabel("pre-activation z")
         axis.set_ylabel("a(z, β)")
-        _legend(figure, axis)
+        legend(figure, axis)
     return figure
 
 
@@ -227,7 +204,7 @@ def curve_at(table: pd.DataFrame, beta: float) -> Picture:
                 group["eps"],
                 group["robust_accuracy"],
                 yerr=group["robust_accuracy_spread"].fillna(0) if chosen else None,
-                color=_COLOURS[0] if chosen else "#bbbbbb",
+                color=COLOURS[0] if chosen else "#bbbbbb",
                 linewidth=2.4 if chosen else 1,
                 marker="o" if chosen else None,
                 capsize=3,
@@ -237,55 +214,37 @@ def curve_at(table: pd.DataFrame, beta: float) -> Picture:
         axis.set_ylim(-0.03, 1.03)
         axis.set_xlabel("attack radius ε (0: no attack)")
         axis.set_ylabel("robust accuracy")
-        _legend(figure, axis)
+        legend(figure, axis)
     return figure
 
 
-def save(figure: Picture, save_to: str) -> Picture:
-    """Write a figure to ``save_to``.png, unless ``save_to`` is empty, and hand it back."""
-    if save_to:
-        path = Path(f"{save_to}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(figure.png())
-    return figure
+def hardening(table: pd.DataFrame) -> Picture:
+    """Robust accuracy over ε: a panel per training, a line per β, the training's ε marked.
 
-
-def beta_label(beta: float) -> str:
-    """β as axes and sliders write it.
-
-    >>> beta_label(0.05), beta_label(float("inf"))
-    ('0.05', '∞')
+    Args:
+        table: as :func:`cappaper.study.rates` gives, one architecture and attack, with several
+            values of ``training_eps`` (0 is standard training).
     """
-    return "∞" if math.isinf(beta) else f"{beta:g}"
-
-
-def _beta_axis(axis: Axes, betas: Sequence[float]) -> None:
-    # By rank, not to scale: the grid is close to logarithmic, and ∞ has a place on it.
-    axis.set_xticks(range(len(betas)), [beta_label(b) for b in betas], rotation=45)
-    axis.set_xlabel("max value β (∞ is ReLU)" if math.isinf(betas[-1]) else "max value β")
-
-
-def _line(
-    axis: Axes,
-    rows: pd.DataFrame,
-    value: str,
-    label: str | None,
-    look: tuple[Any, ...],
-    x: Any = None,
-) -> None:
-    """A line of means with a band of ± one spread; over ranks where no ``x`` is given."""
-    colour, mark, dash = look
-    x, mean = np.arange(len(rows)) if x is None else x, rows[value].to_numpy()
-    spread = rows[f"{value}_spread"].fillna(0).to_numpy()
-    axis.plot(x, mean, color=colour, marker=mark, linestyle=dash, label=label)
-    axis.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-
-
-def _looks() -> Iterator[tuple[Any, ...]]:
-    return zip(cycle(_COLOURS), cycle(_MARKS), cycle(_DASHES), strict=False)
-
-
-def _legend(figure: Figure, axis: Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside right center")
+    clean = table.assign(eps=0.0, robust_accuracy=table["standard_accuracy"])
+    both = pd.concat([clean, table]).drop_duplicates(["training_eps", "beta", "seed", "eps"])
+    by = ["training_eps", "beta", "eps"]
+    summary = over_seeds(both, by, ["robust_accuracy"]).sort_values(by)
+    trainings = sorted(summary["training_eps"].unique())
+    with style():
+        figure = Picture(figsize=(3.3 * len(trainings), 3.4))
+        axes = figure.subplots(1, len(trainings), sharey=True, squeeze=False)[0]
+        for axis, eps in zip(axes, trainings, strict=True):
+            chosen = summary[summary["training_eps"] == eps]
+            axis.set_title(f"trained at ε = {eps:g}" if eps else "standard training")
+            if eps:
+                axis.axvline(eps, color="#888888", linewidth=1, label="training ε")
+            betas = sorted(chosen["beta"].unique(), reverse=True)
+            for beta, look in zip(betas, looks(), strict=False):
+                group = chosen[chosen["beta"] == beta]
+                label = "ReLU" if math.isinf(beta) else f"β = {beta:g}"
+                line(axis, group, "robust_accuracy", label, look, x=group["eps"].to_numpy())
+            axis.set_ylim(-0.03, 1.03)
+            axis.set_xlabel("attack radius ε (0: no attack)")
+        axes[0].set_ylabel("robust accuracy")
+        legend(figure, axes[-1])
+    return figure

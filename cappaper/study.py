@@ -84,27 +84,24 @@ def rates(
         attacked) and ``seconds`` (training and attack of the network, on its first radius).
     """
     rows: list[dict[str, Any]] = []
-    trained = _trained(specs, device)
     epsilons = sorted(epsilons)
-    with reporting():
-        for i, (spec, (model, training_seconds)) in enumerate(zip(specs, trained, strict=True)):
-            report(f"{attack.name}: network {i + 1} of {len(specs)}")
-            key = ["rates", _key(spec, device), dataclasses.asdict(attack), epsilons, limit]
-            found = cache.find("rates", key)
-            if found is None:
-                start = time.perf_counter()
-                test = _data(spec.dataset, "test", device, limit)
-                curve = robustness_curve(model, *test, attack.bind(spec.seed), epsilons)
-                found = {
-                    "rates": [dataclasses.asdict(r) for r in curve],
-                    "images": len(test.labels),
-                    "seconds": time.perf_counter() - start,
-                }
-                cache.store("rates", key, found)
-            for eps, row in zip(epsilons, found["rates"], strict=True):
-                seconds = found["seconds"] + training_seconds if eps == epsilons[0] else 0.0
-                named = {"attack": attack.name, "eps": eps, **row, "images": found["images"]}
-                rows.append({**spec.columns(), **named, "seconds": round(seconds, 2)})
+    for spec, model, training_seconds in _walk(specs, device, attack.name):
+        key = ["rates", _key(spec, device), dataclasses.asdict(attack), epsilons, limit]
+        found = cache.find("rates", key)
+        if found is None:
+            start = time.perf_counter()
+            test = _data(spec.dataset, "test", device, limit)
+            curve = robustness_curve(model, *test, attack.bind(spec.seed), epsilons)
+            found = {
+                "rates": [dataclasses.asdict(r) for r in curve],
+                "images": len(test.labels),
+                "seconds": time.perf_counter() - start,
+            }
+            cache.store("rates", key, found)
+        for eps, row in zip(epsilons, found["rates"], strict=True):
+            seconds = found["seconds"] + training_seconds if eps == epsilons[0] else 0.0
+            named = {"attack": attack.name, "eps": eps, **row, "images": found["images"]}
+            rows.append({**spec.columns(), **named, "seconds": round(seconds, 2)})
     return pd.DataFrame(rows)
 
 
@@ -124,19 +121,27 @@ def distances(
         :class:`~cappaper.evaluation.LayerDistance`.
     """
     rows: list[dict[str, Any]] = []
+    for spec, model, training_seconds in _walk(specs, device, "distances"):
+        start = time.perf_counter()
+        x, y = _data(spec.dataset, "test", device, limit)
+        for eps in epsilons:
+            found = layer_distances(model, x, attack.bind(spec.seed)(model, x, y, eps=eps))
+            for j, distance in enumerate(found):
+                named = {"attack": attack.name, "eps": eps, **distance._asdict()}
+                rows.append({**spec.columns(), **named, "layer": j + 1, "seconds": 0.0})
+        rows[-1]["seconds"] = round(training_seconds + time.perf_counter() - start, 2)
+    return pd.DataFrame(rows)
+
+
+def _walk(
+    specs: Sequence[Spec], device: str, label: str
+) -> Iterator[tuple[Spec, nn.Module, float]]:
+    """Each spec with its trained network and the seconds of its training, with progress."""
     trained = _trained(specs, device)
     with reporting():
         for i, (spec, (model, seconds)) in enumerate(zip(specs, trained, strict=True)):
-            report(f"distances: network {i + 1} of {len(specs)}")
-            start = time.perf_counter()
-            x, y = _data(spec.dataset, "test", device, limit)
-            for eps in epsilons:
-                found = layer_distances(model, x, attack.bind(spec.seed)(model, x, y, eps=eps))
-                for j, distance in enumerate(found):
-                    named = {"attack": attack.name, "eps": eps, **distance._asdict()}
-                    rows.append({**spec.columns(), **named, "layer": j + 1, "seconds": 0.0})
-            rows[-1]["seconds"] = round(seconds + time.perf_counter() - start, 2)
-    return pd.DataFrame(rows)
+            report(f"{label}: network {i + 1} of {len(specs)}")
+            yield spec, model, seconds
 
 
 def _trained(specs: Sequence[Spec], device: str) -> list[tuple[nn.Module, float]]:

@@ -70,6 +70,7 @@ def test_every_kind_of_figure_draws(table, tmp_path):
         figures.cap(0.5),
         figures.cap(math.inf),
         figures.curve_at(table, 0.1),
+        figures.hardening(pd.concat([table.assign(training_eps=e) for e in (0.0, 0.1)])),
     ]
     assert all(figure.axes for figure in drawn)
     assert figures.save(drawn[0], str(tmp_path / "a" / "figure")) is drawn[0]

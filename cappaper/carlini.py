@@ -1,0 +1,122 @@
+"""Carlini and Wagner's L2 attack: the smallest perturbation it can find, whatever its size."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cappaper.balls import column
+from cappaper.checks import check_batch, check_count, check_logits
+
+
+def cw_l2(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    confidence: float = 0.0,
+    steps: int = 1000,
+    search_steps: int = 9,
+    lr: float = 1e-2,
+    initial_const: float = 1e-2,
+) -> Tensor:
+    """Minimise ``‖x' - x‖² + c · max(margin(x') + κ, 0)`` over images x', with a search for c.
+
+    The margin is the true class's logit minus the largest other one; x' = (tanh w + 1) / 2 keeps
+    pixels in [0, 1], Adam minimises over w, and c is found for each example by binary search.
+
+    Source: Carlini and Wagner, arXiv 1608.04644, section V (the function f₆, untargeted).
+
+    Args:
+        model: from images to logits, in the mode it is to be attacked in.
+        x: images ``[B, ...]`` or ``[M, B, ...]``, floating point in [0, 1].
+        y: int64 labels ``[B]`` or ``[M, B]``.
+        confidence: κ, in units of logits: by how much another class must win.
+        steps: of Adam for one c; an example stops when a tenth of them brings its loss down by
+            less than a ten-thousandth.
+        search_steps: values of c that are tried.
+        lr: Adam's step size, in w.
+        initial_const: the first c.
+
+    Returns:
+        Examples shaped like ``x``: the nearest one found that is misclassified; ``x`` itself where
+        it was misclassified to begin with, and where nothing was found.
+
+    Raises:
+        TypeError, ValueError: as :func:`~cappaper.attacks.pgd`; or ``confidence`` < 0, ``lr`` or
+            ``initial_const`` not above 0.
+
+    >>> from cappaper import cw_l2, load, mlp
+    >>> x, y = load("digits", "test", limit=8)
+    >>> cw_l2(mlp(64, [32]), x, y, steps=20, search_steps=2).shape
+    torch.Size([8, 1, 8, 8])
+    """
+    check_batch(x, y)
+    check_count(steps, "steps")
+    check_count(search_steps, "search_steps")
+    if not (confidence >= 0 and lr > 0 and initial_const > 0):
+        raise ValueError(
+            "confidence must be at least 0, lr and initial_const above 0,"
+            f" got {confidence}, {lr} and {initial_const}"
+        )
+    x = x.detach()
+    with torch.no_grad():
+        logits = model(x)
+    check_logits(logits, y)
+    best = x.clone()
+    # Squared distances; 0 where nothing needs to be done, so nothing is nearer.
+    nearest = torch.where(logits.argmax(-1) == y, math.inf, 0.0).to(x)
+    const = torch.full_like(nearest, initial_const)
+    low, high = torch.zeros_like(const), torch.full_like(const, math.inf)
+    for _ in range(search_steps):
+        found, distance = _minimise(model, x, y, const, confidence, steps, lr)
+        hit = distance < math.inf
+        closer = distance < nearest
+        best = torch.where(column(closer, x), found, best)
+        nearest = torch.where(closer, distance, nearest)
+        high, low = torch.where(hit, const, high), torch.where(hit, low, const)
+        const = torch.where(high < math.inf, (low + high) / 2, const * 10)
+    return best
+
+
+def _minimise(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    const: Tensor,
+    confidence: float,
+    steps: int,
+    lr: float,
+) -> tuple[Tensor, Tensor]:
+    """For one c each: the nearest misclassified examples, and their squared distances (or ∞)."""
+    w = torch.atanh((2 * x - 1) * (1 - 1e-6)).requires_grad_()
+    optimizer = torch.optim.Adam([w], lr=lr)
+    best, nearest = x.clone(), torch.full_like(const, math.inf)
+    live, before = torch.ones_like(y, dtype=torch.bool), torch.full_like(const, math.inf)
+    for step in range(steps):
+        image = (torch.tanh(w) + 1) / 2
+        margin = _margin(model(image), y)
+        distance = (image - x).flatten(y.ndim).square().sum(-1)
+        loss = distance + const * (margin + confidence).clamp(min=0)
+        (w.grad,) = torch.autograd.grad(loss.sum(), w)
+        with torch.no_grad():
+            # An example that has stopped is left as it was, however long the others go on.
+            closer = live & (margin < -confidence) & (distance < nearest)
+            best = torch.where(column(closer, x), image, best)
+            nearest = torch.where(closer, distance, nearest)
+            if step % max(1, steps // 10) == 0:
+                live = live & (loss < before * 0.9999)
+                before = loss
+                if not live.any():
+                    break
+        optimizer.step()
+    return best, nearest
+
+
+def _margin(logits: Tensor, y: Tensor) -> Tensor:
+    """The true class's logit minus the largest other one; negative where misclassified."""
+    true = logits.gather(-1, y.unsqueeze(-1))
+    others = logits.scatter(-1, y.unsqueeze(-1), -math.inf)
+    return true.squeeze(-1) - others.amax(-1)
