@@ -125,6 +125,9 @@ def clean(notebook: Any) -> None:
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
+        for output in cell.get("outputs", []):
+            # Without its state a widget shows an error; the static page beside it shows itself.
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
 
 
 def _fold_parameters(notebook: Any) -> None:

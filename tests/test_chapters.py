@@ -36,6 +36,7 @@ def test_a_notebook_has_parameters_and_outputs(source):
         assert f"\n{name} = " in f"\n{parameters.source}"
     assert notebook.cells[0].source.startswith("# ")
     assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
+    assert "widget-view" not in json.dumps(notebook)  # a view without a state shows an error
     compared = [
         c
         for c in notebook.cells
