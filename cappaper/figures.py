@@ -192,9 +192,7 @@ def curve_at(table: pd.DataFrame, beta: float) -> Picture:
         table: as :func:`cappaper.study.rates` gives, one architecture and attack.
         beta: a max value of the table.
     """
-    clean = table.assign(eps=0.0, robust_accuracy=table["standard_accuracy"])
-    both = pd.concat([clean, table]).drop_duplicates(["beta", "seed", "eps"])
-    summary = over_seeds(both, ["beta", "eps"], ["robust_accuracy"])
+    summary = _from_zero(table, ["beta", "eps"])
     with style():
         figure = Picture(figsize=(6.4, 3.4))
         axis = figure.subplots()
@@ -225,10 +223,7 @@ def hardening(table: pd.DataFrame) -> Picture:
         table: as :func:`cappaper.study.rates` gives, one architecture and attack, with several
             values of ``training_eps`` (0 is standard training).
     """
-    clean = table.assign(eps=0.0, robust_accuracy=table["standard_accuracy"])
-    both = pd.concat([clean, table]).drop_duplicates(["training_eps", "beta", "seed", "eps"])
-    by = ["training_eps", "beta", "eps"]
-    summary = over_seeds(both, by, ["robust_accuracy"]).sort_values(by)
+    summary = _from_zero(table, ["training_eps", "beta", "eps"])
     trainings = sorted(summary["training_eps"].unique())
     with style():
         figure = Picture(figsize=(3.3 * len(trainings), 3.4))
@@ -248,3 +243,10 @@ def hardening(table: pd.DataFrame) -> Picture:
         axes[0].set_ylabel("robust accuracy")
         legend(figure, axes[-1])
     return figure
+
+
+def _from_zero(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Robust accuracy over seeds by ``by``, sorted; at ε = 0 it is standard accuracy."""
+    clean = table.assign(eps=0.0, robust_accuracy=table["standard_accuracy"])
+    both = pd.concat([clean, table]).drop_duplicates([*by, "seed"])
+    return over_seeds(both, by, ["robust_accuracy"]).sort_values(by)
