@@ -16,8 +16,9 @@ from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace
 from cappaper.attacks import fgsm, pgd
 from cappaper.carlini import cw_l2
 from cappaper.data import Dataset, load
-from cappaper.evaluation import Rates, evaluate, layer_distances, robustness_curve
-from cappaper.models import Population, mlp
+from cappaper.evaluation import Rates, evaluate, robustness_curve
+from cappaper.layers import layer_distances, layer_signals
+from cappaper.models import Population, convnet, mlp, rescale
 from cappaper.training import fit
 
 __all__ = [
@@ -28,14 +29,17 @@ __all__ = [
     "ScaledSigmoid",
     "__version__",
     "capped_relu",
+    "convnet",
     "cw_l2",
     "evaluate",
     "fgsm",
     "fit",
     "layer_distances",
+    "layer_signals",
     "load",
     "mlp",
     "pgd",
     "replace_relu",
+    "rescale",
     "robustness_curve",
 ]

@@ -16,7 +16,8 @@ import torch
 
 # The modules whose code decides what a trained network, and what an attack's outcome is.
 _WEIGHTS = ("activations", "balls", "models", "data", "attacks", "training", "specs")
-_DECISIVE = {"weights": _WEIGHTS, "rates": (*_WEIGHTS, "evaluation", "study")}
+_MEASURES = (*_WEIGHTS, "carlini", "evaluation", "layers", "measures")
+_DECISIVE = {"weights": _WEIGHTS, "measures": _MEASURES}
 
 
 def cache_root() -> Path:
@@ -40,7 +41,7 @@ def find(kind: str, key: Any) -> Any | None:
 def store(kind: str, key: Any, value: Any) -> None:
     """Store tensors and plain values under ``key``; a reader never sees half a file.
 
-    ``kind`` is ``"weights"`` or ``"rates"``.
+    ``kind`` is ``"weights"`` or ``"measures"``.
     """
     path = _path(kind, key)
     path.parent.mkdir(parents=True, exist_ok=True)

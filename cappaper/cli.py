@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cappaper import chapters, study
+from cappaper.checks import check_count
 from cappaper.data import DATASETS, data_root, load
 
 _QUICK = (
@@ -40,12 +42,17 @@ def reproduce(options: argparse.Namespace) -> None:
     listed = chapters.manifest(root)
     chosen = chapters.select(listed, options.only)
     device = study.device(options.device)
+    if options.jobs is not None:
+        check_count(options.jobs, "--jobs")
     # Only the paper's own profile may touch the book that is committed.
     book = root / "book" if options.profile == "paper" else root / "build" / "quick"
     if options.profile != "paper":
         if not options.only:
             shutil.rmtree(book, ignore_errors=True)
         chapters.stage(root, book, _QUICK)
+    # Small networks on digits are over before a second process has started.
+    jobs = options.jobs or (os.cpu_count() or 1 if options.profile == "paper" else 1)
+    os.environ[study.JOBS] = str(jobs)
     print(f"{len(chosen)} chapters, profile {options.profile}, on {device}", flush=True)
     for i, chapter in enumerate(chosen):
         label, start = f"[{i + 1}/{len(chosen)}] {chapter.name}", time.monotonic()
@@ -120,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
         "--only", nargs="+", default=[], metavar="CHAPTER", help="these chapters alone"
     )
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    command.add_argument(
+        "--jobs", type=int, metavar="N", help="processes on a CPU (paper: one a core; quick: 1)"
+    )
     command.add_argument("--no-build", action="store_true", help="stop before the book is built")
     command.set_defaults(run=reproduce)
     command = commands.add_parser("refresh", help="run notebooks/ and store their outputs there")

@@ -1,16 +1,15 @@
-"""What an attack does to a network: three rates, a curve over ε, and distances inside."""
+"""What an attack does to a network: three rates, and a curve of them over ε."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from cappaper.activations import ACTIVATIONS
 from cappaper.attacks import Attack, classified
 from cappaper.checks import check_batch, check_count, check_eps
 from cappaper.models import Population, members
@@ -132,85 +131,3 @@ def _merge(model: nn.Module, curves: list[list[Rates]]) -> list[Rates]:
         Rates(*([getattr(rates, field.name) for rates in row] for field in fields(Rates)))
         for row in zip(*curves, strict=True)
     ]
-
-
-class LayerDistance(NamedTuple):
-    """Distances between a hidden layer's outputs on clean and on adversarial examples.
-
-    ``linf``, ``l2``: means over examples of the distances' norms. ``relative_l2``: their mean
-    after division by the norm of the clean output (examples where that is 0 are left out).
-    """
-
-    layer: str
-    units: int
-    linf: float
-    l2: float
-    relative_l2: float
-
-
-def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDistance]:
-    """How far an adversarial perturbation has come at each hidden layer.
-
-    Source: what Figure 1 of arXiv 2405.03777 shows. A hidden layer's output is that of its
-    activation (ReLU, capped ReLU or sigmoid).
-
-    Args:
-        model: a single classifier, in the mode it is to be looked at in.
-        x: clean images ``[B, ...]``.
-        x_adv: their adversarial examples, shaped alike.
-
-    Returns:
-        One entry per activation, in the order of their names in the model.
-
-    Raises:
-        ValueError: the shapes differ, or the model has no activation that this package knows.
-
-    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU())
-    >>> layer_distances(net, torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))[0].l2
-    0.0
-    """
-    if x.shape != x_adv.shape:
-        raise ValueError(
-            "clean and adversarial images must share a shape,"
-            f" got {list(x.shape)} and {list(x_adv.shape)}"
-        )
-    clean, adversarial = _hidden_outputs(model, x), _hidden_outputs(model, x_adv)
-    if not clean:
-        raise ValueError(
-            "the model has no hidden layer: expected ReLU, CappedReLU or ScaledSigmoid"
-        )
-    distances = []
-    for layer, outputs in clean.items():
-        delta, size = adversarial[layer] - outputs, outputs.norm(dim=1)
-        length = delta.norm(dim=1)
-        seen = size > 0
-        relative = (length[seen] / size[seen]).mean().item() if seen.any() else float("nan")
-        linf = delta.abs().amax(1).mean().item()
-        distances.append(
-            LayerDistance(layer, outputs.shape[1], linf, length.mean().item(), relative)
-        )
-    return distances
-
-
-def _hidden_outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Outputs of every activation, flattened to ``[B, units]``; of a shared one, the last."""
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            outputs[name] = output.detach().flatten(1)
-
-        return hook
-
-    handles = [
-        module.register_forward_hook(keep(name))
-        for name, module in model.named_modules()
-        if isinstance(module, ACTIVATIONS)
-    ]
-    try:
-        with torch.no_grad():
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return outputs

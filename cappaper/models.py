@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from cappaper.activations import Activation, CappedReLU, per_layer
+from cappaper.checks import check_count
 
 
 def mlp(
@@ -56,6 +57,97 @@ def mlp(
             layers += [nn.Linear(fan_in, units), activation(constant)]
         layers.append(nn.Linear(widths[-1], num_classes))
     return nn.Sequential(*layers)
+
+
+def convnet(
+    side: int,
+    hidden: Sequence[int],
+    *,
+    in_channels: int = 1,
+    num_classes: int = 10,
+    beta: float | Sequence[float] = math.inf,
+    seed: int = 0,
+    activation: Activation = CappedReLU,
+) -> nn.Sequential:
+    """A convolutional classifier with capped hidden layers: convolutions, then one dense layer.
+
+    Every convolution is 5×5 with stride 2, so that it halves the side and nothing needs pooling.
+
+    Args:
+        side: height and width of an image.
+        hidden: filters of each convolution, from the input on, then units of the dense layer, for
+            example ``[8, 16, 100]``.
+        in_channels: 1 for grey images.
+        num_classes, beta, seed, activation: as :func:`mlp`.
+
+    Returns:
+        A module from images ``[B, in_channels, side, side]`` to logits ``[B, num_classes]``.
+
+    Raises:
+        ValueError: as :func:`mlp`; or there is no convolution in ``hidden``.
+
+    >>> convnet(28, [8, 16, 100], beta=0.5)(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
+    """
+    for count in (side, in_channels, num_classes, *hidden):
+        check_count(count, "every width of a network")
+    if len(hidden) < 2:
+        raise ValueError(
+            f"hidden must hold at least one convolution and the dense layer, got {[*hidden]}"
+        )
+    *caps, dense_cap = per_layer(beta, len(hidden))
+    *filters, units = hidden
+    layers: list[nn.Module] = []
+    with seeded(seed):
+        for before, after, cap in zip([in_channels, *filters], filters, caps, strict=False):
+            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), activation(cap)]
+            side = math.ceil(side / 2)
+        layers += [nn.Flatten(), nn.Linear(filters[-1] * side**2, units), activation(dense_cap)]
+        layers.append(nn.Linear(units, num_classes))
+    return nn.Sequential(*layers)
+
+
+def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequential:
+    """Copy a network with other max values and the same logits.
+
+    A cap is only a scale: ``a(z, β) = (β/β') · a((β'/β) · z, β')``. So a layer's weights and bias
+    take the factor β'/β, the next layer's weights its inverse, and nothing else changes.
+
+    Args:
+        model: as :func:`mlp` or :func:`convnet` give it, with :class:`CappedReLU` layers.
+        beta: the new max value of every capped layer, or one per layer. A ReLU layer (β = ∞) has
+            no cap to move, so its new one must be ``inf``.
+
+    Raises:
+        TypeError: the model is not a sequence of linear, convolutional, capped and flatten layers.
+        ValueError: a finite cap for a ReLU layer or the reverse, or one cap too many or too few.
+
+    >>> net = mlp(64, [32, 16], beta=1.0)
+    >>> x = torch.rand(5, 1, 8, 8)
+    >>> torch.allclose(net(x), rescale(net, 0.05)(x), atol=1e-5)
+    True
+    """
+    known = (nn.Flatten, nn.Linear, nn.Conv2d, CappedReLU)
+    for module in model:
+        if not isinstance(module, known):
+            names = ", ".join(kind.__name__ for kind in known)
+            raise TypeError(f"rescale knows {names} in sequence, not {type(module).__name__}")
+    model = copy.deepcopy(model)
+    caps = [module for module in model if isinstance(module, CappedReLU)]
+    factors = []
+    for cap, new in zip(caps, per_layer(beta, len(caps)), strict=True):
+        old = cap.beta.item()
+        if math.isinf(old) != math.isinf(new):
+            raise ValueError(f"a cap at {old:g} cannot be rescaled to {new:g}: both finite, or ∞")
+        factors.append(1.0 if math.isinf(old) else new / old)
+        cap.beta = torch.full_like(cap.beta, CappedReLU(new).beta.item())
+    weighted = [module for module in model if isinstance(module, (nn.Linear, nn.Conv2d))]
+    with torch.no_grad():
+        for module, before, after in zip(weighted, [1.0, *factors], [*factors, 1.0], strict=True):
+            module.weight.mul_(after / before)
+            if module.bias is not None:
+                module.bias.mul_(after)
+    return model
 
 
 class Population(nn.Module):

@@ -1,8 +1,7 @@
-"""What a study is made of, as plain values: networks to be trained, and attacks to be run."""
+"""What a study is made of, as plain values: networks, and how each is trained."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from cappaper.activations import CappedReLU, ScaledSigmoid, per_layer
 from cappaper.attacks import Attack
 from cappaper.checks import one_of
 from cappaper.data import IMAGE_SIDE
-from cappaper.evaluation import EpsAttack
-from cappaper.models import mlp
+from cappaper.models import convnet, mlp, rescale
 from cappaper.profiles import Profile
 
 _ACTIVATIONS = {"capped": CappedReLU, "sigmoid": ScaledSigmoid}
@@ -46,7 +44,10 @@ class Adversary:
 class Spec:
     """A network and how it is trained: all that decides its weights.
 
+    ``architecture`` is ``"mlp"`` or ``"convnet"``, and ``hidden`` what these functions make of it.
     ``beta`` holds one constant per hidden layer: β of a capped layer (∞ for ReLU), c of a sigmoid.
+    ``initial_cap`` is for a scale-aware initialisation: the network starts as the one with this
+    cap would, :func:`~cappaper.models.rescale`\\ d to ``beta``; None starts with torch's default.
     """
 
     dataset: str
@@ -58,13 +59,20 @@ class Spec:
     lr: float
     activation: str = "capped"
     adversary: Adversary | None = None
+    architecture: str = "mlp"
+    initial_cap: float | None = None
 
     def build(self) -> nn.Sequential:
         """The network as it starts out."""
         one_of(self.activation, tuple(_ACTIVATIONS), "activation")
-        make = _ACTIVATIONS[self.activation]
-        pixels = IMAGE_SIDE[self.dataset] ** 2
-        return mlp(pixels, self.hidden, beta=self.beta, seed=self.seed, activation=make)
+        one_of(self.architecture, ("mlp", "convnet"), "architecture")
+        side, beta = IMAGE_SIDE[self.dataset], self.beta
+        if self.initial_cap is not None:
+            beta = tuple(b if math.isinf(b) else self.initial_cap for b in beta)
+        make, size = (mlp, side**2) if self.architecture == "mlp" else (convnet, side)
+        activation = _ACTIVATIONS[self.activation]
+        model = make(size, self.hidden, beta=beta, seed=self.seed, activation=activation)
+        return model if self.initial_cap is None else rescale(model, self.beta)
 
     @property
     def placement(self) -> str:
@@ -76,38 +84,15 @@ class Spec:
         """What identifies the network in a table. ``beta`` is that of its capped layers."""
         return {
             "dataset": self.dataset,
-            "architecture": "-".join(map(str, self.hidden)),
+            "architecture": ("conv " if self.architecture == "convnet" else "")
+            + "-".join(map(str, self.hidden)),
             "activation": self.activation,
+            "initialisation": "default" if self.initial_cap is None else "rescaled",
             "placement": self.placement,
             "beta": min(self.beta),
             "training_eps": self.adversary.eps if self.adversary else 0.0,
             "seed": self.seed,
         }
-
-
-@dataclass(frozen=True)
-class FGSM:
-    """:func:`cappaper.fgsm`."""
-
-    name: str = "FGSM"
-
-    def bind(self, seed: int) -> EpsAttack:
-        return attacks.fgsm
-
-
-@dataclass(frozen=True)
-class PGD:
-    """:func:`cappaper.pgd` with these settings; its seed is that of the network."""
-
-    steps: int = 40
-    norm: str = "linf"
-    restarts: int = 1
-    early_exit: bool = True
-    name: str = "PGD"
-
-    def bind(self, seed: int) -> EpsAttack:
-        settings = {k: v for k, v in dataclasses.asdict(self).items() if k != "name"}
-        return partial(attacks.pgd, seed=seed, **settings)
 
 
 def sweep(
@@ -118,6 +103,8 @@ def sweep(
     seeds: Sequence[int] | None = None,
     activation: str = "capped",
     adversary: Adversary | None = None,
+    architecture: str = "mlp",
+    initial_cap: float | None = None,
 ) -> list[Spec]:
     """Every β with every seed, at the sizes of a profile.
 
@@ -128,6 +115,7 @@ def sweep(
         seeds: one network each.
         activation: ``"capped"`` or ``"sigmoid"``.
         adversary: adversarial training; None is standard training.
+        architecture, initial_cap: as :class:`Spec`.
     """
     hidden = tuple(profile.hidden if hidden is None else hidden)
     return [
@@ -141,6 +129,8 @@ def sweep(
             lr=profile.lr,
             activation=activation,
             adversary=adversary,
+            architecture=architecture,
+            initial_cap=initial_cap,
         )
         for beta in (profile.betas if betas is None else betas)
         for seed in (profile.seeds if seeds is None else seeds)

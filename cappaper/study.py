@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,17 +24,18 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cappaper import cache
+from cappaper import cache, measures
 from cappaper.checks import one_of
 from cappaper.data import Dataset, load
-from cappaper.evaluation import layer_distances, robustness_curve
+from cappaper.measures import CW, FGSM, PGD
 from cappaper.models import Population
 from cappaper.profiles import PROFILES, Profile, profile
 from cappaper.progress import report, reporting
-from cappaper.specs import FGSM, PGD, Adversary, Spec, sweep
+from cappaper.specs import Adversary, Spec, sweep
 from cappaper.training import fit
 
 __all__ = [
+    "CW",
     "FGSM",
     "PGD",
     "PROFILES",
@@ -42,11 +44,16 @@ __all__ = [
     "Spec",
     "device",
     "distances",
+    "distortions",
     "networks",
     "profile",
     "rates",
+    "signals",
     "sweep",
 ]
+
+JOBS = "CAPPAPER_JOBS"
+"""Names how many processes of one thread each train and attack on a CPU; 1 is this one alone."""
 
 _TOGETHER = 8  # networks trained as one population: the pace of saving, and of resuming
 
@@ -83,26 +90,7 @@ def rates(
         the three rates of :class:`~cappaper.evaluation.Rates`, ``images`` (how many were
         attacked) and ``seconds`` (training and attack of the network, on its first radius).
     """
-    rows: list[dict[str, Any]] = []
-    epsilons = sorted(epsilons)
-    for spec, model, training_seconds in _walk(specs, device, attack.name):
-        key = ["rates", _key(spec, device), dataclasses.asdict(attack), epsilons, limit]
-        found = cache.find("rates", key)
-        if found is None:
-            start = time.perf_counter()
-            test = _data(spec.dataset, "test", device, limit)
-            curve = robustness_curve(model, *test, attack.bind(spec.seed), epsilons)
-            found = {
-                "rates": [dataclasses.asdict(r) for r in curve],
-                "images": len(test.labels),
-                "seconds": time.perf_counter() - start,
-            }
-            cache.store("rates", key, found)
-        for eps, row in zip(epsilons, found["rates"], strict=True):
-            seconds = found["seconds"] + training_seconds if eps == epsilons[0] else 0.0
-            named = {"attack": attack.name, "eps": eps, **row, "images": found["images"]}
-            rows.append({**spec.columns(), **named, "seconds": round(seconds, 2)})
-    return pd.DataFrame(rows)
+    return _table(specs, measures.rates, (attack, sorted(epsilons)), limit, device)
 
 
 def distances(
@@ -118,62 +106,99 @@ def distances(
     Returns:
         One row per network, radius and hidden layer (1 is the first): the columns of
         :meth:`Spec.columns`, ``attack``, ``eps``, ``layer``, ``units``, and the distances of
-        :class:`~cappaper.evaluation.LayerDistance`.
+        :class:`~cappaper.layers.LayerDistance`.
     """
-    rows: list[dict[str, Any]] = []
-    for spec, model, training_seconds in _walk(specs, device, "distances"):
-        start = time.perf_counter()
-        x, y = _data(spec.dataset, "test", device, limit)
-        for eps in epsilons:
-            found = layer_distances(model, x, attack.bind(spec.seed)(model, x, y, eps=eps))
-            for j, distance in enumerate(found):
-                named = {"attack": attack.name, "eps": eps, **distance._asdict()}
-                rows.append({**spec.columns(), **named, "layer": j + 1, "seconds": 0.0})
-        rows[-1]["seconds"] = round(training_seconds + time.perf_counter() - start, 2)
+    return _table(specs, measures.distances, (attack, sorted(epsilons)), limit, device)
+
+
+def distortions(
+    specs: Sequence[Spec], attack: CW, *, limit: int | None = None, device: str = "cpu"
+) -> pd.DataFrame:
+    """Train (or recall) networks and look for their nearest adversarial examples.
+
+    Returns:
+        One row per network: the columns of :meth:`Spec.columns` and those of
+        :func:`cappaper.measures.distortions`.
+    """
+    return _table(specs, measures.distortions, (attack,), limit, device)
+
+
+def signals(
+    specs: Sequence[Spec], *, trained: bool = True, limit: int | None = None, device: str = "cpu"
+) -> pd.DataFrame:
+    """Train (or recall) networks, or take them as they start out, and see what reaches each layer.
+
+    Returns:
+        One row per network and hidden layer (1 is the first): the columns of
+        :meth:`Spec.columns`, ``trained``, ``layer``, ``accuracy``, and those of
+        :class:`~cappaper.layers.LayerSignal`.
+    """
+    table = _table(specs, measures.signals, (), limit, device, trained)
+    return table.assign(trained=trained)
+
+
+def _table(
+    specs: Sequence[Spec],
+    measure: Callable[..., list[measures.Row]],
+    arguments: tuple[Any, ...],
+    limit: int | None,
+    device: str,
+    trained: bool = True,
+) -> pd.DataFrame:
+    """A measure of every network, each taken once, then kept; the table's rows in their order."""
+    models = _trained(specs, device) if trained else [(spec.build(), 0.0) for spec in specs]
+    said = [a if isinstance(a, list) else dataclasses.asdict(a) for a in arguments]
+    keys = [[measure.__name__, _key(s, device), said, limit, trained] for s in specs]
+    found = [cache.find("measures", key) for key in keys]
+    missing = [i for i, entry in enumerate(found) if entry is None]
+    calls = [
+        (measure, models[i][0].cpu(), specs[i].dataset, limit, device, specs[i].seed, arguments)
+        for i in missing
+    ]
+    with reporting():
+        report(f"{measure.__name__}: {len(missing)} networks")
+        for done, (position, entry) in enumerate(_side_by_side(_measured, calls, device)):
+            report(f"{measure.__name__}: network {done + 1} of {len(missing)}")
+            found[missing[position]] = entry
+            cache.store("measures", keys[missing[position]], entry)
+    rows = []
+    for spec, (_, training_seconds), entry in zip(specs, models, found, strict=True):
+        assert entry is not None
+        for i, row in enumerate(entry["rows"]):
+            seconds = training_seconds + entry["seconds"] if i == 0 else 0.0
+            rows.append({**spec.columns(), **row, "seconds": round(seconds, 2)})
     return pd.DataFrame(rows)
 
 
-def _walk(
-    specs: Sequence[Spec], device: str, label: str
-) -> Iterator[tuple[Spec, nn.Module, float]]:
-    """Each spec with its trained network and the seconds of its training, with progress."""
-    trained = _trained(specs, device)
-    with reporting():
-        for i, (spec, (model, seconds)) in enumerate(zip(specs, trained, strict=True)):
-            report(f"{label}: network {i + 1} of {len(specs)}")
-            yield spec, model, seconds
+def _measured(
+    measure: Callable[..., list[measures.Row]],
+    model: nn.Module,
+    dataset: str,
+    limit: int | None,
+    device: str,
+    seed: int,
+    arguments: tuple[Any, ...],
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    test = _data(dataset, "test", device, limit)
+    rows = measure(model.to(device).eval(), test, seed, *arguments)
+    return {"rows": rows, "seconds": time.perf_counter() - start}
 
 
 def _trained(specs: Sequence[Spec], device: str) -> list[tuple[nn.Module, float]]:
     """Each spec's network in eval mode, and the seconds that its training took."""
     wanted = list(dict.fromkeys(specs))
     entries = {spec: cache.find("weights", _key(spec, device)) for spec in wanted}
-    missing = [spec for spec in wanted if entries[spec] is None]
+    groups = list(_groups([spec for spec in wanted if entries[spec] is None]))
+    calls = [
+        (group, device, f"training group {i + 1} of {len(groups)}")
+        for i, group in enumerate(groups)
+    ]
     with reporting():
-        done = 0
-        for group in _groups(missing):
-            train = _data(group[0].dataset, "train", device)
-            population = Population([spec.build() for spec in group]).to(device)
-            label = f"training networks {done + 1} to {done + len(group)} of {len(missing)}"
-            report(label)
-            start = time.perf_counter()
-            fit(
-                population,
-                *train,
-                epochs=group[0].epochs,
-                batch_size=group[0].batch_size,
-                lr=group[0].lr,
-                attack_at=group[0].adversary.at if group[0].adversary else None,
-                seed=[spec.seed for spec in group],
-                progress=lambda epoch, epochs, label=label: report(  # type: ignore[misc]
-                    f"{label}: epoch {epoch} of {epochs}"
-                ),
-            )
-            seconds = (time.perf_counter() - start) / len(group)
-            for spec, member in zip(group, population, strict=True):
-                entries[spec] = {"weights": member.cpu().state_dict(), "seconds": seconds}
-                cache.store("weights", _key(spec, device), entries[spec])
-            done += len(group)
+        for position, fitted in _side_by_side(_fitted, calls, device):
+            for spec, found in zip(groups[position], fitted, strict=True):
+                entries[spec] = found
+                cache.store("weights", _key(spec, device), found)
     result: list[tuple[nn.Module, float]] = []
     for spec in specs:
         entry: Any = entries[spec]
@@ -181,6 +206,48 @@ def _trained(specs: Sequence[Spec], device: str) -> list[tuple[nn.Module, float]
         model.load_state_dict(entry["weights"])
         result.append((model.to(device).eval(), float(entry["seconds"])))
     return result
+
+
+def _fitted(group: Sequence[Spec], device: str, label: str) -> list[dict[str, Any]]:
+    """Weights and seconds of networks that are trained as one population."""
+    train = _data(group[0].dataset, "train", device)
+    population = Population([spec.build() for spec in group]).to(device)
+    report(f"{label}: {len(group)} networks")
+    start = time.perf_counter()
+    fit(
+        population,
+        *train,
+        epochs=group[0].epochs,
+        batch_size=group[0].batch_size,
+        lr=group[0].lr,
+        attack_at=group[0].adversary.at if group[0].adversary else None,
+        seed=[spec.seed for spec in group],
+        progress=lambda epoch, epochs: report(f"{label}: epoch {epoch} of {epochs}"),
+    )
+    seconds = (time.perf_counter() - start) / len(group)
+    return [{"weights": member.cpu().state_dict(), "seconds": seconds} for member in population]
+
+
+def _side_by_side(
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], device: str
+) -> Iterator[tuple[int, Any]]:
+    """Positions and results of the calls as they finish, in as many processes as are asked for.
+
+    On a CPU, networks of this size leave a second thread little to do, and a second process much.
+    """
+    jobs = min(int(os.environ.get(JOBS) or 1), len(calls)) if device == "cpu" else 1
+    if jobs <= 1:
+        yield from ((i, function(*call)) for i, call in enumerate(calls))
+        return
+    from joblib import Parallel, delayed
+
+    workers = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs)
+    yield from workers(delayed(_numbered)(i, function, call) for i, call in enumerate(calls))
+
+
+def _numbered(i: int, function: Callable[..., Any], call: tuple[Any, ...]) -> tuple[int, Any]:
+    torch.set_num_threads(1)
+    return i, function(*call)
 
 
 def _groups(specs: Sequence[Spec]) -> Iterator[list[Spec]]:

@@ -1,0 +1,166 @@
+"""What happens inside a network, layer by layer: how far a perturbation comes, and a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cappaper.activations import ACTIVATIONS, CappedReLU
+from cappaper.checks import check_batch, check_logits
+
+
+class LayerDistance(NamedTuple):
+    """Distances between a hidden layer's outputs on clean and on adversarial examples.
+
+    ``linf``, ``l2``: means over examples of the distances' norms. ``relative_l2``: their mean
+    after division by the norm of the clean output (examples where that is 0 are left out).
+    """
+
+    layer: str
+    units: int
+    linf: float
+    l2: float
+    relative_l2: float
+
+
+def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDistance]:
+    """How far an adversarial perturbation has come at each hidden layer.
+
+    Source: what Figure 1 of arXiv 2405.03777 shows. A hidden layer's output is that of its
+    activation (ReLU, capped ReLU or sigmoid).
+
+    Args:
+        model: a single classifier, in the mode it is to be looked at in.
+        x: clean images ``[B, ...]``.
+        x_adv: their adversarial examples, shaped alike.
+
+    Returns:
+        One entry per activation, in the order of their names in the model.
+
+    Raises:
+        ValueError: the shapes differ, or the model has no activation that this package knows.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU())
+    >>> layer_distances(net, torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))[0].l2
+    0.0
+    """
+    if x.shape != x_adv.shape:
+        raise ValueError(
+            "clean and adversarial images must share a shape,"
+            f" got {list(x.shape)} and {list(x_adv.shape)}"
+        )
+    with torch.no_grad():
+        with _watched(model) as clean:
+            model(x)
+        with _watched(model) as adversarial:
+            model(x_adv)
+    distances = []
+    for layer, (_, seen_clean) in clean.items():
+        outputs = seen_clean.flatten(1)
+        delta, size = adversarial[layer][1].flatten(1) - outputs, outputs.norm(dim=1)
+        length = delta.norm(dim=1)
+        seen = size > 0
+        relative = (length[seen] / size[seen]).mean().item() if seen.any() else float("nan")
+        linf = delta.abs().amax(1).mean().item()
+        distances.append(
+            LayerDistance(layer, outputs.shape[1], linf, length.mean().item(), relative)
+        )
+    return distances
+
+
+class LayerSignal(NamedTuple):
+    """What a hidden layer passes on, and what comes back to it.
+
+    ``gradient``: mean over examples of the L2 norm of the loss's gradient with respect to the
+    layer's pre-activations. ``silent``: share of examples for which that gradient is exactly zero.
+    ``at_zero``, ``at_cap``: share of units (over examples) whose output is 0, or the max value β.
+    """
+
+    layer: str
+    units: int
+    gradient: float
+    silent: float
+    at_zero: float
+    at_cap: float
+
+
+def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
+    """How much gradient of the cross-entropy reaches each hidden layer, and where its units stand.
+
+    Args:
+        model: a single classifier, in the mode it is to be looked at in.
+        x: images ``[B, ...]`` in [0, 1].
+        y: int64 labels ``[B]``.
+
+    Returns:
+        One entry per activation, in the order of their names in the model.
+
+    Raises:
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or the model has no activation that this
+            package knows, or its weights do not require gradients.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), CappedReLU(0.1), nn.Linear(3, 2))
+    >>> (signal,) = layer_signals(net, torch.rand(8, 1, 2, 2), torch.zeros(8, dtype=torch.long))
+    >>> 0 <= signal.at_zero + signal.at_cap <= 1
+    True
+    """
+    check_batch(x, y)
+    with _watched(model) as seen:
+        logits = model(x)
+    check_logits(logits, y)
+    inputs = [z for z, _ in seen.values()]
+    if not all(z.requires_grad for z in inputs):
+        raise ValueError("the model's weights do not require gradients: call requires_grad_(True)")
+    loss = F.cross_entropy(logits, y, reduction="sum")
+    signals = []
+    for (layer, (_, output)), gradient in zip(
+        seen.items(), torch.autograd.grad(loss, inputs), strict=True
+    ):
+        module = model.get_submodule(layer)
+        length = gradient.flatten(1).norm(dim=1)
+        # The norm of a tiny gradient underflows; a silent one has no entry but zero.
+        silent = gradient.flatten(1).eq(0).all(1).float().mean().item()
+        capped = output.ge(module.beta) if isinstance(module, CappedReLU) else output.isinf()
+        signals.append(
+            LayerSignal(
+                layer,
+                output[0].numel(),
+                length.mean().item(),
+                silent,
+                output.eq(0).float().mean().item(),
+                capped.float().mean().item(),
+            )
+        )
+    return signals
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Inputs and outputs of every activation in a forward pass; of a shared one, the last."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen[name] = inputs[0], output
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(keep(name))
+        for name, module in model.named_modules()
+        if isinstance(module, ACTIVATIONS)
+    ]
+    if not handles:
+        raise ValueError(
+            "the model has no hidden layer: expected ReLU, CappedReLU or ScaledSigmoid"
+        )
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
