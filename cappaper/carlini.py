@@ -37,7 +37,8 @@ def cw_l2(
         steps: of Adam for one c; an example stops when a tenth of them brings its loss down by
             less than a ten-thousandth.
         search_steps: values of c that are tried.
-        lr: Adam's step size, in w.
+        lr: Adam's step size, in w. Black and white pixels start at w = ±7.3, so where ``steps``
+            times ``lr`` stays below that, the attack can hardly use them.
         initial_const: the first c.
 
     Returns:

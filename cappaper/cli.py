@@ -1,4 +1,4 @@
-"""The command line: ``cappaper reproduce`` runs the paper, ``cappaper data`` gets the images."""
+"""The command line: ``reproduce`` runs the paper, ``claims`` weighs it, ``data`` gets images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cappaper import chapters, study
+from cappaper import chapters, claims, study, workers
 from cappaper.checks import check_count
 from cappaper.data import DATASETS, data_root, load
 
@@ -52,7 +52,7 @@ def reproduce(options: argparse.Namespace) -> None:
         chapters.stage(root, book, _QUICK)
     # Small networks on digits are over before a second process has started.
     jobs = options.jobs or (os.cpu_count() or 1 if options.profile == "paper" else 1)
-    os.environ[study.JOBS] = str(jobs)
+    os.environ[workers.JOBS] = str(jobs)
     print(f"{len(chosen)} chapters, profile {options.profile}, on {device}", flush=True)
     for i, chapter in enumerate(chosen):
         label, start = f"[{i + 1}/{len(chosen)}] {chapter.name}", time.monotonic()
@@ -64,7 +64,9 @@ def reproduce(options: argparse.Namespace) -> None:
     missing = [c.name for c in listed if not (book / "chapters" / f"{c.name}.ipynb").exists()]
     if missing:
         print(f"The book is not built: {', '.join(missing)} did not run yet.")
-    elif not options.no_build:
+        return
+    claims.write(book)
+    if not options.no_build:
         build(book)
 
 
@@ -78,6 +80,23 @@ def build(book: Path) -> None:
         raise ValueError(f"the book does not build:\n{done.stdout}{done.stderr}")
     page = book / "_build" / "html" / "index.html"
     print(f"Open {page.relative_to(Path.cwd())} in a browser.")
+
+
+def weigh(options: argparse.Namespace) -> None:
+    """Print what became of every claim; fail if the committed ledger says otherwise."""
+    book = Path.cwd() / "book"
+    if not book.is_dir():
+        raise FileNotFoundError("there is no book/ here: run from the project's folder")
+    if options.write:
+        claims.write(book)
+    found = claims.ledger(book)
+    for claim in claims.CLAIMS:
+        rows = found[found["claim"] == claim.number]
+        print(f"{claim.number}. {claim.says} {rows['verdict'].iloc[0].upper()}")
+        for _, row in rows.iterrows():
+            print(f"   {row['finding']:>14}  {row['chapter']}: {row['evidence']}")
+    if said := claims.disagreements(book):
+        raise ValueError("the ledger and the tables disagree: " + "; ".join(said))
 
 
 def data(options: argparse.Namespace) -> None:
@@ -132,6 +151,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--no-build", action="store_true", help="stop before the book is built")
     command.set_defaults(run=reproduce)
+    command = commands.add_parser("claims", help="the verdict on every claim, from the tables")
+    command.add_argument(
+        "--write", action="store_true", help="write book/claims.md and its ledger again"
+    )
+    command.set_defaults(run=weigh)
     command = commands.add_parser("refresh", help="run notebooks/ and store their outputs there")
     command.set_defaults(run=refresh)
     command = commands.add_parser("data", help="download and check data sets")

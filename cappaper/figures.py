@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from cappaper.activations import capped_relu
 from cappaper.style import (
     COLOURS,
     Picture,
@@ -27,43 +25,90 @@ __all__ = [
     "RATE_NAMES",
     "Picture",
     "beta_label",
-    "cap",
+    "by_layer",
     "curve_at",
-    "distances",
-    "functions",
     "hardening",
+    "heat_maps",
+    "over_beta",
     "placements",
     "save",
     "steepness",
     "style",
-    "three_rates",
 ]
 
 RATE_NAMES = dict(zip(RATES, ("standard accuracy", "robust accuracy", "success rate"), strict=True))
+_NAMES = RATE_NAMES | {
+    "accuracy": "accuracy",
+    "at_cap": "share of units at β",
+    "at_zero": "share of units at 0",
+    "gradient": "gradient's L2 norm",
+    "l2": "L2 distance",
+    "linf": "L∞ distance",
+    "median_l2": "median L2 distortion",
+    "relative_l2": "L2 distance / clean norm",
+    "silent": "images without gradient",
+}
 
 
-def three_rates(table: pd.DataFrame) -> Picture:
-    """The three rates over β, one panel each, one line per ε; bands are ± one spread over seeds.
+def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATES) -> Picture:
+    """A panel per value over β, a line for each of ``by``; bands are ± one spread over seeds.
 
     Args:
-        table: as :func:`cappaper.study.rates` gives, one architecture and attack.
+        table: as :func:`cappaper.study.rates` gives.
+        by: the column whose values are the lines, such as ``eps`` or ``architecture``.
+        values: the panels, such as the three rates.
     """
-    summary = over_seeds(table, ["beta", "eps"], RATES)
+    summary = over_seeds(table, ["beta", by], values)
     betas = sorted(summary["beta"].unique())
     with style():
-        figure = Picture(figsize=(10, 3.4))
-        axes = figure.subplots(1, 3, sharey=True)
-        for axis, rate in zip(axes, RATES, strict=True):
-            axis.set_title(RATE_NAMES[rate])
+        figure = Picture(figsize=(3.2 * len(values) + 1, 3.4))
+        axes = figure.subplots(1, len(values), squeeze=False)[0]
+        for axis, value in zip(axes, values, strict=True):
+            axis.set_title(_NAMES[value])
+            groups = list(summary.groupby(by, sort=by == "eps"))
             # The attack does not change standard accuracy: one line tells it all.
-            groups = [g for _, g in summary.groupby("eps")][: 1 if rate == RATES[0] else None]
-            for group, look in zip(groups, looks(), strict=False):
-                label = None if rate == RATES[0] else f"ε = {group['eps'].iloc[0]:g}"
-                line(axis, group.set_index("beta").loc[betas], rate, label, look)
+            one = by == "eps" and value == RATES[0]
+            for (name, group), look in zip(groups[: 1 if one else None], looks(), strict=False):
+                label = None if one else f"ε = {name:g}" if by == "eps" else str(name)
+                line(axis, group.set_index("beta").reindex(betas), value, label, look)
             beta_axis(axis, betas)
-            axis.set_ylim(-0.03, 1.03)
-        axes[0].set_ylabel("share of the test images")
-        legend(figure, axes[1])
+            axis.set_ylim(*((-0.03, 1.03) if value in RATES else (0, None)))
+        if set(values) <= set(RATES):
+            axes[0].set_ylabel("share of the test images")
+        legend(figure, axes[-1])
+    return figure
+
+
+def heat_maps(
+    table: pd.DataFrame, rows: str, values: Sequence[str] = RATES[:2], label: str = ""
+) -> Picture:
+    """A panel per value: a row for each of ``rows``, a column for each β, the mean in each field.
+
+    Args:
+        table: one row per network; accuracies or rates.
+        rows: the column whose values are the rows, in the order in which they come.
+        values: the panels.
+        label: what the rows are.
+    """
+    mean = table.groupby([rows, "beta"], sort=False)[list(values)].mean()
+    names, betas = list(dict.fromkeys(table[rows])), sorted(table["beta"].unique())
+    with style():
+        size = (0.62 * len(betas) * len(values) + 2.2, 0.42 * len(names) + 1.5)
+        figure = Picture(figsize=size)
+        axes = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+        for axis, value in zip(axes, values, strict=True):
+            grid = mean[value].unstack("beta").reindex(index=names, columns=betas)
+            axis.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+            for (i, j), share in np.ndenumerate(grid.to_numpy()):
+                # Dark letters on light fields, light ones on dark.
+                colour = "black" if share > 0.6 else "white"
+                if not math.isnan(share):
+                    axis.text(j, i, f"{share:.2f}", ha="center", va="center", color=colour, size=8)
+            axis.set_title(_NAMES[value])
+            axis.set_yticks(range(len(names)), [str(name) for name in names])
+            beta_axis(axis, betas)
+            axis.grid(False)
+        axes[0].set_ylabel(label)
     return figure
 
 
@@ -95,14 +140,14 @@ def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Picture
     return figure
 
 
-def distances(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Picture:
-    """Distances layer by layer: a row per norm, a column per architecture, a line per β.
+def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Picture:
+    """What happens layer by layer: a row per value, a column per architecture, a line per β.
 
     Args:
-        table: as :func:`cappaper.study.distances` gives, at one ε.
-        values: the rows, of ``linf``, ``l2`` and ``relative_l2``.
+        table: as :func:`cappaper.study.distances` gives at one ε, or
+            :func:`cappaper.study.signals`.
+        values: the rows. Norms are drawn on a logarithmic axis, shares from 0 to 1.
     """
-    names = {"linf": "L∞ distance", "l2": "L2 distance", "relative_l2": "L2 distance / clean norm"}
     summary = over_seeds(table, ["architecture", "beta", "layer"], values)
     architectures = list(summary["architecture"].unique())
     with style():
@@ -118,30 +163,14 @@ def distances(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pi
                 for (beta, group), look in zip(by_beta, looks(), strict=False):
                     label = "ReLU" if math.isinf(float(beta)) else f"β = {beta:g}"
                     line(axis, group.set_index("layer"), value, label, look)
-                axis.set_yscale("log")
+                if value in ("at_cap", "at_zero", "silent"):
+                    axis.set_ylim(-0.03, 1.03)
+                else:
+                    axis.set_yscale("log")
                 axis.set_xticks(range(len(group)), [str(i) for i in group["layer"]])
         for axis, value in zip(axes[:, 0], values, strict=True):
-            axis.set_ylabel(names[value])
+            axis.set_ylabel(_NAMES[value])
         legend(figure, axes[0, 0])
-    return figure
-
-
-def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: float) -> Picture:
-    """Activations as curves over the pre-activation z.
-
-    Args:
-        curves: what each is called, and the function.
-        low, high: the range of z.
-    """
-    z = torch.linspace(low, high, 401)
-    with style():
-        figure = Picture(figsize=(6.4, 3.4))
-        axis = figure.subplots()
-        for (name, function), (colour, _, dash) in zip(curves.items(), looks(), strict=False):
-            axis.plot(z, function(z), color=colour, linestyle=dash, label=name)
-        axis.set_xlabel("pre-activation z")
-        axis.set_ylabel("activation")
-        legend(figure, axis)
     return figure
 
 
@@ -165,23 +194,6 @@ def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2
             axis.set_ylim(-0.03, 1.03)
         axes[0, 0].set_ylabel("share of the test images")
         legend(figure, axes[0, 0])
-    return figure
-
-
-def cap(beta: float, limit: float = 2.0) -> Picture:
-    """ReLU, its cap at β, and the region from which no gradient comes back."""
-    z = torch.linspace(-limit / 2, limit, 401)
-    with style():
-        figure = Picture(figsize=(5.2, 2.9))
-        axis = figure.subplots()
-        axis.axvspan(-limit / 2, 0, color="#eeeeee", label="gradient is zero")
-        if beta < limit:
-            axis.axvspan(beta, limit, color="#eeeeee")
-        axis.plot(z, torch.relu(z), color="black", linestyle=":", label="ReLU")
-        axis.plot(z, capped_relu(z, beta), color=COLOURS[0], linewidth=2.4, label=f"β = {beta:g}")
-        axis.set_xlabel("pre-activation z")
-        axis.set_ylabel("a(z, β)")
-        legend(figure, axis)
     return figure
 
 

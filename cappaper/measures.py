@@ -50,12 +50,15 @@ class PGD:
 
 @dataclass(frozen=True)
 class CW:
-    """:func:`cappaper.cw_l2` with these settings."""
+    """:func:`cappaper.cw_l2` with these settings.
 
-    steps: int = 500
-    search_steps: int = 6
-    lr: float = 1e-2
-    initial_const: float = 1.0
+    A black pixel starts at w = -7.3: few steps need to be long ones to bring it anywhere.
+    """
+
+    steps: int = 300
+    search_steps: int = 9
+    lr: float = 0.1
+    initial_const: float = 1e-2
     name: str = "CW"
 
     def bind(self, seed: int) -> Attack:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -33,6 +32,7 @@ from cappaper.profiles import PROFILES, Profile, profile
 from cappaper.progress import report, reporting
 from cappaper.specs import Adversary, Spec, sweep
 from cappaper.training import fit
+from cappaper.workers import side_by_side
 
 __all__ = [
     "CW",
@@ -51,9 +51,6 @@ __all__ = [
     "signals",
     "sweep",
 ]
-
-JOBS = "CAPPAPER_JOBS"
-"""Names how many processes of one thread each train and attack on a CPU; 1 is this one alone."""
 
 _TOGETHER = 8  # networks trained as one population: the pace of saving, and of resuming
 
@@ -157,7 +154,7 @@ def _table(
     ]
     with reporting():
         report(f"{measure.__name__}: {len(missing)} networks")
-        for done, (position, entry) in enumerate(_side_by_side(_measured, calls, device)):
+        for done, (position, entry) in enumerate(side_by_side(_measured, calls, device)):
             report(f"{measure.__name__}: network {done + 1} of {len(missing)}")
             found[missing[position]] = entry
             cache.store("measures", keys[missing[position]], entry)
@@ -195,7 +192,7 @@ def _trained(specs: Sequence[Spec], device: str) -> list[tuple[nn.Module, float]
         for i, group in enumerate(groups)
     ]
     with reporting():
-        for position, fitted in _side_by_side(_fitted, calls, device):
+        for position, fitted in side_by_side(_fitted, calls, device):
             for spec, found in zip(groups[position], fitted, strict=True):
                 entries[spec] = found
                 cache.store("weights", _key(spec, device), found)
@@ -226,28 +223,6 @@ def _fitted(group: Sequence[Spec], device: str, label: str) -> list[dict[str, An
     )
     seconds = (time.perf_counter() - start) / len(group)
     return [{"weights": member.cpu().state_dict(), "seconds": seconds} for member in population]
-
-
-def _side_by_side(
-    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], device: str
-) -> Iterator[tuple[int, Any]]:
-    """Positions and results of the calls as they finish, in as many processes as are asked for.
-
-    On a CPU, networks of this size leave a second thread little to do, and a second process much.
-    """
-    jobs = min(int(os.environ.get(JOBS) or 1), len(calls)) if device == "cpu" else 1
-    if jobs <= 1:
-        yield from ((i, function(*call)) for i, call in enumerate(calls))
-        return
-    from joblib import Parallel, delayed
-
-    workers = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs)
-    yield from workers(delayed(_numbered)(i, function, call) for i, call in enumerate(calls))
-
-
-def _numbered(i: int, function: Callable[..., Any], call: tuple[Any, ...]) -> tuple[int, Any]:
-    torch.set_num_threads(1)
-    return i, function(*call)
 
 
 def _groups(specs: Sequence[Spec]) -> Iterator[list[Spec]]:

@@ -15,15 +15,19 @@ import torch
 from cappaper._version import __version__
 from cappaper.data import load
 from cappaper.profiles import Profile
+from cappaper.workers import jobs
 
 RATES = ("standard_accuracy", "robust_accuracy", "success_rate")
 
 
 def provenance(profile: Profile, device: str, table: pd.DataFrame) -> dict[str, str]:
     """Where a table comes from: enough to make it again, or to see why it came out otherwise."""
-    name = (
-        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    )
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    elif jobs() > 1:
+        name = f"{jobs()} processes of 1 thread"
+    else:
+        name = f"{torch.get_num_threads()} threads"
     return {
         "profile": profile.name,
         "seeds": " ".join(map(str, profile.seeds)),
@@ -48,7 +52,7 @@ def save(table: pd.DataFrame, path: str | Path, origin: dict[str, str]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     head = "".join(f"# {key}: {value}\n" for key, value in origin.items())
-    path.write_text(head + table.to_csv(index=False, float_format="%.6g"))
+    path.write_text(head + table.to_csv(index=False, float_format="%.6g", na_rep="nan"))
 
 
 def publish(table: pd.DataFrame, profile: Profile, device: str, save_to: str) -> pd.DataFrame:

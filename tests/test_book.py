@@ -63,15 +63,72 @@ def test_the_relu_baseline_is_what_the_field_knows():
     assert (relu[relu["eps"] == 0.3]["robust_accuracy"] == 0).all()
 
 
-@pytest.mark.parametrize("name", ["fig-02", "fig-03", "fig-04", "fig-05"])
+def test_adversarial_training_does_what_the_field_knows():
+    """ReLU, trained and attacked at ε = 0.1: accurate, and far from helpless."""
+    table = results("adversarial-training")
+    relu = table[(table["beta"] == math.inf) & (table["training_eps"] == 0.1)]
+    at = relu[(relu["attack"] == "PGD") & (relu["eps"] == 0.1)]
+    assert len(at) == 6  # two orders of layers, three seeds
+    assert (at["standard_accuracy"] >= 0.96).all()
+    assert (at["robust_accuracy"] >= 0.80).all()
+
+
+RATES_OVER_EPS = [
+    *("fig-02", "fig-03", "fig-04", "fig-05"),
+    *("capped-layers", "deeper-networks", "convolutions", "adversarial-training"),
+]
+
+
+@pytest.mark.parametrize("name", RATES_OVER_EPS)
 def test_rates_are_consistent(name):
     table = results(name)
+    table = table[table["attack"] == "PGD"]
     assert (table["robust_accuracy"] <= table["standard_accuracy"]).all()
     expected = 1 - table["robust_accuracy"] / table["standard_accuracy"]
     assert (table["success_rate"] - expected).abs().max() < 1e-4
     sorted_eps = table.sort_values("eps")
-    keys = ["architecture", "activation", "placement", "beta", "seed"]
+    keys = ["architecture", "activation", "placement", "beta", "training_eps", "seed"]
     assert (sorted_eps.groupby(keys)["robust_accuracy"].diff().dropna() <= 0).all()
+
+
+def prose():
+    """Name and text of everything that a reader of the book reads, without what is glued in."""
+    for path in [ROOT / "README.md", *sorted(BOOK.glob("*.md"))]:
+        yield path.name, path.read_text()
+    for name in NAMES:
+        notebook = nbformat.read(BOOK / "chapters" / f"{name}.ipynb", 4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                yield name, cell.source
+
+
+def test_no_result_is_typed():
+    """Results have three decimals: in prose they are glued, or checked by another test here."""
+    checked = {"README.md": readme_numbers(), "claims.md": None, "method.md": method_numbers()}
+    for name, text in prose():
+        if name in checked and checked[name] is None:  # generated as a whole
+            continue
+        text = re.sub(r"\s+", " ", re.sub(r"\{glue:\w+\}`[^`]*`", "", text))
+        text = text.replace(checked.get(name, ""), "") if name in checked else text
+        assert not re.findall(r"(?<![\w/])0?\.\d{3,}", text), name
+
+
+def method_numbers():
+    """What the method page says about the paper profile, computed from the profile."""
+    paper = profiles.profile("paper")
+    return (
+        f"step size {paper.lr:g}, batches of {paper.batch_size}, {paper.epochs} epochs,"
+        " 60,000 images"
+    )
+
+
+def test_the_method_says_what_the_profile_says():
+    text = (BOOK / "method.md").read_text()
+    paper = profiles.profile("paper")
+    assert method_numbers() in text
+    assert f"{paper.hidden[0]} and {paper.hidden[1]} units" in text
+    assert f"PGD in L∞, {paper.steps} steps of 2.5·ε/{paper.steps}" in text
+    assert f"ε = {', '.join(f'{e:g}' for e in paper.epsilons)} of the pixels' range" in text
 
 
 def readme_numbers():
@@ -113,7 +170,14 @@ def html(tmp_path_factory):
 
 
 def test_the_book_has_every_page_and_no_unresolved_number(html):
-    for page in ("index", "method", "api", "references", *(f"chapters/{n}" for n in NAMES)):
+    for page in (
+        "index",
+        "method",
+        "claims",
+        "api",
+        "references",
+        *(f"chapters/{n}" for n in NAMES),
+    ):
         text = (html / f"{page}.html").read_text()
         assert "glue:" not in text and "np.float" not in text, page
         assert "Quick profile" not in text

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cappaper import figures, widgets
+from cappaper import curves, figures, widgets
 
 BETAS = [0.1, 1.0, math.inf]
 
@@ -35,8 +35,8 @@ def lines(axis):
     return [line for line in axis.get_lines() if len(line.get_xdata()) > 2]
 
 
-def test_three_rates_draws_every_beta_and_eps(table):
-    axes = figures.three_rates(table).axes
+def test_rates_over_beta_draw_every_beta_and_eps(table):
+    axes = figures.over_beta(table).axes
     assert [len(lines(axis)) for axis in axes] == [1, 2, 2]
     labels = [label.get_text() for label in axes[0].get_xticklabels()]
     assert labels == ["0.1", "1", "∞"]
@@ -46,14 +46,14 @@ def test_three_rates_draws_every_beta_and_eps(table):
 def test_lines_differ_without_colour(table):
     looks = [
         (line.get_marker(), str(line.get_linestyle()))
-        for line in figures.three_rates(table).axes[1].get_lines()
+        for line in figures.over_beta(table).axes[1].get_lines()
     ]
     assert len(set(looks)) == len(looks)
 
 
 def test_a_figure_leaves_the_settings_alone_and_is_the_same_twice(table):
     before = dict(matplotlib.rcParams)
-    first, second = figures.three_rates(table), figures.three_rates(table)
+    first, second = figures.over_beta(table), figures.over_beta(table)
     assert dict(matplotlib.rcParams) == before
     assert first.png() == second.png()
     assert first.png().startswith(b"\x89PNG")
@@ -64,17 +64,27 @@ def test_every_kind_of_figure_draws(table, tmp_path):
     layers = pd.concat([one.assign(layer=i, linf=i, l2=2 * i, relative_l2=0.1 * i) for i in (1, 2)])
     drawn = [
         figures.placements(one),
-        figures.distances(layers),
-        figures.functions({"ReLU": torch.relu}, -1, 1),
+        figures.by_layer(layers),
+        figures.over_beta(one, "architecture", ["success_rate"]),
+        curves.functions({"ReLU": torch.relu}, -1, 1),
         figures.steepness({"caps": one[one["beta"] < math.inf].assign(slope=1 / one["beta"])}),
-        figures.cap(0.5),
-        figures.cap(math.inf),
+        curves.cap(0.5),
+        curves.cap(math.inf),
         figures.curve_at(table, 0.1),
         figures.hardening(pd.concat([table.assign(training_eps=e) for e in (0.0, 0.1)])),
     ]
     assert all(figure.axes for figure in drawn)
     assert figures.save(drawn[0], str(tmp_path / "a" / "figure")) is drawn[0]
     assert (tmp_path / "a" / "figure.png").exists()
+
+
+def test_a_heat_map_shows_every_mean_where_it_belongs(table):
+    one = table[table["eps"] == 0.1]
+    (axis,) = figures.heat_maps(one, "placement", ["robust_accuracy"]).axes
+    shown = {tuple(map(int, t.get_position())): t.get_text() for t in axis.texts}
+    # Rows as they come (1+2, none), columns ascending (0.1, 1, ∞).
+    assert shown == {(0, 0): "0.89", (1, 0): "0.85", (2, 1): "0.10"}
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["1+2", "none"]
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def test_turning_beta_draws_anew(shown):
 
     def draw(beta):
         drawn.append(beta)
-        return figures.cap(beta)
+        return curves.cap(beta)
 
     widgets.beta_explorer(draw, BETAS, start=1.0)
     (bundle,) = shown
@@ -104,7 +114,7 @@ def test_turning_beta_draws_anew(shown):
 
 
 def test_a_static_page_holds_every_frame(shown):
-    widgets.beta_explorer(figures.cap, BETAS, start=1.0)
+    widgets.beta_explorer(curves.cap, BETAS, start=1.0)
     html = shown[0]["text/html"]
     assert html.count("<img") == 3 and html.count(" hidden") == 2
     assert 'data-beta="∞"' in html and "<output>β = 1</output>" in html
@@ -115,4 +125,4 @@ def test_a_static_page_holds_every_frame(shown):
 )
 def test_bad_input_gets_a_sentence(betas, start, says):
     with pytest.raises(ValueError, match=says):
-        widgets.beta_explorer(figures.cap, betas, start=start)
+        widgets.beta_explorer(curves.cap, betas, start=start)

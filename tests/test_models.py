@@ -3,10 +3,11 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import given, strategies
 from torch import nn
 
 import cappaper
-from cappaper import CappedReLU, Population, fit, mlp, pgd
+from cappaper import CappedReLU, Population, convnet, fit, mlp, pgd, rescale
 from cappaper.data import import_torchvision
 
 BETAS = (0.03, 0.1, 1.0, math.inf)
@@ -151,4 +152,66 @@ def test_saving_moves_beta_along():
 )
 def test_bad_input_gets_a_sentence(make, says):
     with pytest.raises(ValueError, match=says):
+        make()
+
+
+def test_a_convolutional_network_is_capped_everywhere_and_trains(train, test):
+    net = convnet(8, [4, 8, 16], beta=[0.3, 0.2, 0.1], seed=1)
+    outputs = []
+    for layer in net:
+        if isinstance(layer, CappedReLU):
+            layer.register_forward_hook(lambda m, x, out: outputs.append(out))
+    net(test.images)
+    assert [tuple(out.shape[1:]) for out in outputs] == [(4, 4, 4), (8, 2, 2), (16,)]
+    for out, beta in zip(outputs, (0.3, 0.2, 0.1), strict=True):
+        assert out.min() >= 0 and out.max() <= beta
+    twins = Population([convnet(8, [8, 16, 32], seed=s) for s in (0, 1)])
+    fit(twins, *train, epochs=30, lr=3e-3, seed=[0, 1])
+    assert (twins(test.images).argmax(-1) == test.labels).float().mean() > 0.8
+
+
+caps = strategies.floats(0.01, 10)
+
+
+@given(
+    old=strategies.lists(caps, min_size=2, max_size=2),
+    new=strategies.lists(caps, min_size=2, max_size=2),
+    seed=strategies.integers(0, 100),
+    convolutional=strategies.booleans(),
+)
+def test_a_rescaled_network_has_the_same_logits(old, new, seed, convolutional):
+    """β is only a scale: a(z, β) = β · a(z/β, 1), layer by layer."""
+    make, size = (convnet, 8) if convolutional else (mlp, 64)
+    net = make(size, [6, 5], beta=old, seed=seed).double()
+    x = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(seed)).double()
+    before = net(x)
+    moved = rescale(net, new)
+    assert [m.beta.item() for m in moved if isinstance(m, CappedReLU)] == pytest.approx(new)
+    # β itself is kept in float32.
+    torch.testing.assert_close(moved(x), before, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(net(x), before, atol=0, rtol=0)
+
+
+def test_rescaling_leaves_relu_layers_alone(test):
+    net = mlp(64, [16, 8], beta=[math.inf, 0.5])
+    moved = rescale(net, [math.inf, 0.05])
+    torch.testing.assert_close(moved(test.images), net(test.images))
+    assert [m.beta.item() for m in moved if isinstance(m, CappedReLU)] == pytest.approx(
+        [math.inf, 0.05]
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: convnet(8, [4]), ValueError, "at least one convolution and the dense layer"),
+        (lambda: convnet(8, [0, 4]), ValueError, "must be at least 1, got 0"),
+        (lambda: convnet(8, [4, 4], beta=[0.1]), ValueError, "1 max values for 2 layers"),
+        (lambda: rescale(mlp(4, [3]), 0.5), ValueError, "cannot be rescaled"),
+        (lambda: rescale(mlp(4, [3], beta=1.0), [1, 2]), ValueError, "2 max values for 1 layers"),
+        (lambda: rescale(nn.Sequential(nn.Tanh()), 0.5), TypeError, "not Tanh"),
+    ],
+)
+def test_bad_shapes_and_caps_get_a_sentence(make, error, says):
+    with pytest.raises(error, match=says):
         make()

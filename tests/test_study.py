@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cappaper import cache, study, tables
+from cappaper import cache, study, tables, workers
 
 TINY = study.profile("quick", epochs=2, hidden=[16, 8], limit=60)
 
@@ -102,6 +102,44 @@ def test_distances_cover_every_layer(fresh):
     assert (table["linf"] <= 0.1 + 1e-6).all()
 
 
+def test_processes_side_by_side_give_the_same_table(monkeypatch, tmp_path):
+    results = []
+    for jobs in ("1", "2"):
+        monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path / jobs))
+        monkeypatch.setenv(workers.JOBS, jobs)
+        specs = study.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1])
+        specs += study.sweep(TINY, betas=[0.1], seeds=[0], architecture="convnet")
+        results.append(study.rates(specs, study.PGD(steps=3), [0.1], limit=60))
+    one, two = (table.drop(columns="seconds") for table in results)
+    pd.testing.assert_frame_equal(one, two, atol=0.05)  # one thread sums in another order than two
+
+
+def test_signals_at_the_start_train_nothing(fresh, monkeypatch):
+    specs = study.sweep(TINY, betas=[0.1], seeds=[0], initial_cap=1.0)
+    monkeypatch.setattr(study, "fit", None)
+    table = study.signals(specs, trained=False, limit=60)
+    assert table["layer"].tolist() == [1, 2] and not table["trained"].any()
+    assert set(table["initialisation"]) == {"rescaled"}
+    (at_one,) = study.sweep(TINY, betas=[1.0], seeds=[0])
+    torch.testing.assert_close(
+        at_one.build()(torch.ones(1, 1, 8, 8)), specs[0].build()(torch.ones(1, 1, 8, 8))
+    )
+
+
+def test_distortions_count_what_was_not_found(fresh, monkeypatch):
+    specs = study.sweep(TINY, betas=[math.inf], seeds=[0])
+    table = study.distortions(specs, study.CW(steps=60, search_steps=3), limit=60)
+    (row,) = table.to_dict("records")
+    assert 0 < row["success_rate"] <= 1 and 0 < row["median_l2"] < 3
+    assert row["robust_accuracy"] == pytest.approx(
+        row["standard_accuracy"] * (1 - row["success_rate"])
+    )
+    # An attack that does nothing finds nothing, and nothing is infinitely far.
+    monkeypatch.setattr("cappaper.carlini.cw_l2", lambda model, x, y, **settings: x)
+    (row,) = study.distortions(specs, study.CW(), limit=60).to_dict("records")
+    assert (row["success_rate"], row["median_l2"]) == (0, math.inf)
+
+
 def test_a_table_survives_the_disk_with_its_provenance(fresh, tmp_path):
     table = tiny_rates()
     tables.publish(table, TINY, "cpu", str(tmp_path / "some" / "table"))
@@ -135,6 +173,7 @@ def test_over_seeds():
         (lambda: study.device("tpu"), "unknown device 'tpu': use one of auto, cpu, cuda"),
         (lambda: study.sweep(TINY, betas=[[0.1, 0.2, 0.3]]), "3 max values for 2 layers"),
         (lambda: study.sweep(TINY, activation="tanh")[0].build(), "unknown activation 'tanh'"),
+        (lambda: study.sweep(TINY, architecture="vit")[0].build(), "unknown architecture 'vit'"),
     ],
 )
 def test_bad_input_gets_a_sentence(make, says):

@@ -1,0 +1,202 @@
+"""Deciding a claim from a result table: by how much, in every seed, beyond the spread."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+SPREADS = 2.0
+"""A difference counts if its mean over seeds is this many standard deviations from the margin."""
+
+POINT = 0.01
+"""One point of accuracy: a smaller difference is none, however steady."""
+
+FAILED = 0.1
+"""A network has failed to train if it stays this far behind the same network with ReLU."""
+
+EPS = 0.1
+"""The radius at which claims about robustness are decided, unless they name another."""
+
+
+class Finding(NamedTuple):
+    """What a table says: whether the claim holds (None: undecided), and the numbers for it."""
+
+    holds: bool | None
+    evidence: str
+
+
+def beyond(gain: pd.Series, margin: float = 0.0) -> bool | None:
+    """Whether a gain, one number per seed, exceeds a margin by more than its spread.
+
+    True if the mean is above the margin by :data:`SPREADS` standard deviations, False if below by
+    as much, None in between, or for a single seed, whose spread nobody knows.
+
+    >>> beyond(pd.Series([0.5, 0.6, 0.55])), beyond(pd.Series([-0.5, 0.6, 0.55]))
+    (True, None)
+    """
+    mean, spread = gain.mean(), SPREADS * gain.std()
+    if mean - spread > margin:
+        return True
+    return False if mean + spread < margin else None
+
+
+def growth(table: pd.DataFrame) -> Finding:
+    """L2 grows from the first to the last hidden layer of the deepest ReLU network.
+
+    Both as it is and divided by the norm of the clean output.
+    """
+    relu = table[table["beta"] == math.inf]
+    deepest = relu[relu["layer"] == relu["layer"].max()]["architecture"].iloc[0]
+    relu = relu[relu["architecture"] == deepest]
+    ratios = {}
+    for value in ("l2", "relative_l2"):
+        wide = relu.pivot(index="seed", columns="layer", values=value)
+        ratios[value] = wide.iloc[:, -1] / wide.iloc[:, 0]
+    holds = _all([beyond(ratio - 1) for ratio in ratios.values()])
+    told = {value: f"× {ratio.mean():.2f} (± {ratio.std():.2f})" for value, ratio in ratios.items()}
+    return Finding(
+        holds,
+        f"over the hidden layers {deepest}: L2 {told['l2']}, divided by the"
+        f" clean norm {told['relative_l2']}",
+    )
+
+
+def capping(table: pd.DataFrame) -> Finding:
+    """In every architecture some cap beats ReLU in robust accuracy, by more than a point."""
+    found = []
+    for name, rows in _at(table).groupby("architecture", sort=False):
+        wide = _wide(rows, "robust_accuracy")
+        best = _best_cap(wide)
+        told = f"{name}: β = {best:g} keeps {_mean(wide[best])}, ReLU {_mean(wide[math.inf])}"
+        found.append(Finding(beyond(wide[best] - wide[math.inf], POINT), told))
+    return _together(found)
+
+
+def lowering(table: pd.DataFrame) -> Finding:
+    """Every lower max value has a success rate that is no higher; the lowest has a lower one."""
+    wide = _wide(_at(table), "success_rate")
+    rises = [beyond(wide[low] - wide[high], POINT) for low, high in itertools.pairwise(wide)]
+    holds = beyond(wide[math.inf] - wide.iloc[:, 0], POINT)
+    if any(rises):
+        holds = False
+    robust, standard = (_wide(_at(table), f"{kind}_accuracy") for kind in ("robust", "standard"))
+    lowest, best = wide.columns[0], _best_cap(robust)
+    return Finding(
+        holds,
+        f"success rate {_mean(wide[math.inf])} for ReLU, {_mean(wide[lowest])} at β = {lowest:g};"
+        f" robust accuracy is highest, {_mean(robust[best])}, at β = {best:g}, and"
+        f" {_mean(robust[lowest])} at β = {lowest:g}, where standard accuracy is"
+        f" {_mean(standard[lowest])}",
+    )
+
+
+def placing(table: pd.DataFrame) -> Finding:
+    """At one β, robust accuracy differs by more than a point between choices of capped layers."""
+    return _widest_gap(_at(table), "placement")
+
+
+def sizing(table: pd.DataFrame) -> Finding:
+    """At one β, robust accuracy differs by more than a point between architectures."""
+    return _widest_gap(_at(table), "architecture")
+
+
+def ordering(table: pd.DataFrame) -> Finding:
+    """At one β, robust accuracy differs by more than a point between an order and its reverse."""
+    rows, found = _at(table), []
+    for name in rows["architecture"].unique():
+        reverse = "-".join(reversed(name.split("-")))
+        if name > reverse and (rows["architecture"] == reverse).any():
+            found.append(_widest_gap(rows[rows["architecture"].isin([name, reverse])]))
+    holds = None if not found else any(f.holds for f in found) or _all([f.holds for f in found])
+    return Finding(holds, "; ".join(f.evidence for f in found))
+
+
+def hardening(table: pd.DataFrame, eps: float = EPS) -> Finding:
+    """Trained and attacked at ``eps``, some cap beats ReLU by more than a point, in every order."""
+    found = []
+    chosen = table[(table["attack"] == "PGD") & (table["training_eps"] == eps)]
+    for name, rows in _at(chosen, eps).groupby("architecture", sort=False):
+        wide = _wide(rows, "robust_accuracy")
+        best = _best_cap(wide)
+        told = f"{name}: β = {best:g} keeps {_mean(wide[best])}, ReLU {_mean(wide[math.inf])}"
+        found.append(Finding(beyond(wide[best] - wide[math.inf], POINT), told))
+    return _together(found)
+
+
+def vanishing(table: pd.DataFrame) -> Finding:
+    """After the same training, the deepest network fails with the lowest cap, and not with ReLU."""
+    trained = table[table["trained"] & (table["layer"] == 1)]
+    depth = trained["depth"].max()
+    deepest = trained[trained["depth"] == depth]
+    plain = _wide(deepest[deepest["initialisation"] == "default"], "accuracy")
+    lowest = plain.columns[0]
+    told = (
+        f"{depth} hidden layers, accuracy: β = {lowest:g} {_mean(plain[lowest])}, ReLU"
+        f" {_mean(plain[math.inf])}"
+    )
+    scaled = _wide(deepest[deepest["initialisation"] == "rescaled"], "accuracy")
+    if lowest in scaled:
+        told += f"; β = {lowest:g} from a rescaled start {_mean(scaled[lowest])}"
+    return Finding(beyond(plain[math.inf] - plain[lowest], FAILED), told)
+
+
+def carlini(table: pd.DataFrame) -> Finding:
+    """Carlini and Wagner's attack fails more often on some capped network than on ReLU."""
+    chosen = table[(table["attack"] == "CW") & (table["training_eps"] == 0)]
+    wide = 1 - _wide(chosen, "success_rate")
+    best = _best_cap(wide)
+    return Finding(
+        beyond(wide[best] - wide[math.inf], POINT),
+        f"finds an example for {_mean(1 - wide[best])} of the images at β = {best:g}, for"
+        f" {_mean(1 - wide[math.inf])} with ReLU",
+    )
+
+
+def _widest_gap(rows: pd.DataFrame, by: str = "architecture") -> Finding:
+    """The largest difference between two values of ``by`` with all else, β too, the same."""
+    same = ["beta"] if by == "architecture" else ["architecture", "beta"]
+    gaps = []
+    for key, group in rows[rows["beta"] < math.inf].groupby(same, sort=False):
+        wide = group.pivot(index="seed", columns=by, values="robust_accuracy")
+        high, low = wide.mean().idxmax(), wide.mean().idxmin()
+        gaps.append((wide[high] - wide[low], key, high, low, wide))
+    if not gaps:
+        return Finding(None, "no capped network")
+    gap, key, high, low, wide = max(gaps, key=lambda g: g[0].mean())
+    where = "" if by == "architecture" else f"{key[0]}, "
+    what = "" if by == "architecture" else "layers "
+    return Finding(
+        beyond(gap, POINT),
+        f"{where}β = {key[-1]:g}: {what}{high} keep {_mean(wide[high])}, {what}{low}"
+        f" {_mean(wide[low])}",
+    )
+
+
+def _at(table: pd.DataFrame, eps: float = EPS) -> pd.DataFrame:
+    return table[table["eps"] == eps]
+
+
+def _wide(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """A row per seed, a column per β, ascending."""
+    return rows.pivot(index="seed", columns="beta", values=value).sort_index(axis=1)
+
+
+def _best_cap(wide: pd.DataFrame) -> float:
+    best: Any = wide.drop(columns=math.inf).mean().idxmax()
+    return float(best)
+
+
+def _mean(values: pd.Series) -> str:
+    return f"{values.mean():.3f} (± {values.std():.3f})"
+
+
+def _all(holds: list[bool | None]) -> bool | None:
+    """True if all hold, False if one does not, None if it hangs on an undecided one."""
+    return False if False in holds else None if None in holds else True
+
+
+def _together(found: list[Finding]) -> Finding:
+    return Finding(_all([f.holds for f in found]), "; ".join(f.evidence for f in found))

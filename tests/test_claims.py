@@ -1,0 +1,171 @@
+"""The ledger: what decides a claim, and that no number of a table can change unnoticed."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cappaper import chapters, claims, cli, tables, verdicts
+from cappaper.verdicts import Finding
+
+ROOT = Path(__file__).parents[1]
+TABLES = sorted({test.chapter for claim in claims.CLAIMS for test in claim.tests})
+
+
+@pytest.mark.parametrize(
+    ("gain", "margin", "holds"),
+    [
+        ([0.5, 0.6, 0.55], 0.01, True),
+        ([0.0, 0.0, 0.0], 0.01, False),
+        ([-0.5, -0.6, -0.55], 0.0, False),
+        ([0.5, -0.4, 0.1], 0.0, None),
+        ([0.02, 0.03, 0.01], 0.01, None),  # above the margin, but not by two spreads
+        ([0.9], 0.0, None),  # a single seed
+    ],
+)
+def test_a_difference_counts_beyond_margin_and_spread(gain, margin, holds):
+    assert verdicts.beyond(pd.Series(gain), margin) is holds
+
+
+def rates(robust, success=None, **columns):
+    """A table from {β: one value per seed}."""
+    rows = [
+        {
+            "architecture": "3-2",
+            "placement": "none" if math.isinf(beta) else "1+2",
+            "attack": "PGD",
+            "eps": 0.1,
+            "training_eps": 0.0,
+            "beta": beta,
+            "seed": seed,
+            "standard_accuracy": 0.98,
+            "robust_accuracy": value,
+            "success_rate": (success or {}).get(beta, [1 - value / 0.98] * 3)[seed],
+            **columns,
+        }
+        for beta, values in robust.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+RELU = {math.inf: [0.05, 0.06, 0.04]}
+
+
+def test_a_cap_must_beat_relu_in_every_architecture():
+    better = rates({0.1: [0.8, 0.82, 0.81], **RELU})
+    worse = rates({0.1: [0.02, 0.02, 0.02], **RELU}, architecture="2-3")
+    assert verdicts.capping(better).holds is True
+    assert verdicts.capping(worse).holds is False
+    both = verdicts.capping(pd.concat([better, worse]))
+    assert both.holds is False and "3-2" in both.evidence and "2-3" in both.evidence
+
+
+def test_lower_must_be_better_all_the_way():
+    falling = {0.1: [0.9, 0.9, 0.91], 1.0: [0.5, 0.52, 0.51], **RELU}
+    assert verdicts.lowering(rates(falling)).holds is True
+    turning = {0.01: [0.3, 0.3, 0.31], **falling}
+    assert verdicts.lowering(rates(turning)).holds is False
+
+
+def test_order_is_compared_at_the_same_cap():
+    there = rates({0.1: [0.8, 0.82, 0.81], **RELU})
+    assert verdicts.ordering(there).holds is None  # nothing to compare it with
+    back = rates({0.1: [0.5, 0.51, 0.52], **RELU}, architecture="2-3")
+    found = verdicts.ordering(pd.concat([there, back]))
+    assert found.holds is True and "3-2 keep 0.810" in found.evidence
+    same = rates({0.1: [0.8, 0.82, 0.81], **RELU}, architecture="2-3")
+    assert verdicts.ordering(pd.concat([there, same])).holds is False
+
+
+@pytest.mark.parametrize(
+    ("paper", "other", "verdict"),
+    [
+        ([True, True], [], "reproduced"),
+        ([False, False], [], "not reproduced"),
+        ([True, False], [], "undecided"),
+        ([True, None], [], "undecided"),
+        ([True, True], [False], "reproduced only under the paper's attack"),
+        ([False], [False], "not reproduced"),
+        ([], [True], "reproduced"),
+        ([], [None], "undecided"),
+    ],
+)
+def test_the_verdict_on_a_claim(paper, other, verdict):
+    trials = [claims.Trial("x", "p", lambda t: Finding(None, ""), paper=True) for _ in paper]
+    trials += [claims.Trial("x", "p", lambda t: Finding(None, ""), paper=False) for _ in other]
+    claim = claims.Claim(1, "says", "where", tuple(trials))
+    assert claims.verdict(claim, [Finding(h, "") for h in paper + other]) == verdict
+
+
+def test_a_chapter_states_its_own_claims_and_no_others(capsys):
+    claims.state("fig-05", rates({0.1: [0.8, 0.82, 0.81], **RELU}))
+    said = capsys.readouterr().out
+    assert said.startswith("Claim 2. ") and said.endswith(":\n  reproduced\n")
+    claims.state("fig-05", rates(RELU))  # nothing to compare
+    assert capsys.readouterr().out.endswith(":\n  undecided\n")
+    claims.state("fig-03", rates(RELU))
+    assert capsys.readouterr().out == "None of the paper's claims is decided here.\n"
+
+
+def test_every_claim_is_decided_by_a_table_that_has_what_it_needs():
+    found = claims.ledger(ROOT / "book")
+    assert sorted(set(found["claim"])) == [1, 2, 3, 4, 5, 6]
+    assert not found["evidence"].str.contains("lacks|nan|no capped").any()
+    listed = {chapter.name for chapter in chapters.manifest(ROOT)}
+    assert set(found["chapter"]) <= listed
+
+
+def test_the_committed_ledger_agrees_with_the_tables(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert cli.main(["claims"]) == 0
+    said = capsys.readouterr().out
+    for claim in claims.CLAIMS:
+        assert f"{claim.number}. {claim.says} " in said
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "book" / "results", tmp_path / "book" / "results")
+    shutil.copy(ROOT / "book" / "claims.md", tmp_path / "book")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "book"
+
+
+@pytest.mark.parametrize("name", [chapter.name for chapter in chapters.manifest(ROOT)])
+def test_a_number_edited_in_any_table_is_noticed(book, name, capsys):
+    path = book / "results" / f"{name}.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    digit = max(i for i, c in enumerate(lines[-1]) if c.isdigit())
+    changed = lines[-1][:digit] + str((int(lines[-1][digit]) + 1) % 10) + lines[-1][digit + 1 :]
+    path.write_text("".join([*lines[:-1], changed]))
+    assert cli.main(["claims"]) == 1
+    assert f"{name}.csv is not the table" in capsys.readouterr().err
+
+
+def test_a_verdict_edited_by_hand_is_noticed(book, capsys):
+    path = book / claims.LEDGER
+    path.write_text(path.read_text().replace(",reproduced,", ",not reproduced,", 1))
+    assert cli.main(["claims"]) == 1
+    assert "disagree" in capsys.readouterr().err
+    claims.write(book)
+    assert cli.main(["claims"]) == 0
+    (book / claims.PAGE).write_text("# Another page")
+    assert cli.main(["claims"]) == 1
+
+
+def test_a_missing_table_or_folder_gets_a_sentence(book, tmp_path, monkeypatch, capsys):
+    (book / "results" / f"{TABLES[0]}.csv").unlink()
+    assert cli.main(["claims"]) == 1
+    assert f"{TABLES[0]}.csv" in capsys.readouterr().err
+    monkeypatch.chdir(book)
+    assert cli.main(["claims"]) == 1
+    assert "run from the project's folder" in capsys.readouterr().err
+
+
+def test_numbers_survive_the_disk_where_there_are_none(tmp_path):
+    table = pd.DataFrame({"median_l2": [math.inf, 0.5], "eps": [math.nan, 0.1]})
+    tables.save(table, tmp_path / "t.csv", {"profile": "quick"})
+    pd.testing.assert_frame_equal(tables.read(tmp_path / "t.csv"), table)

@@ -1,0 +1,43 @@
+"""What happens inside: the gradient that reaches a layer, checked against one done by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cappaper import CappedReLU, layer_signals, mlp
+
+
+def test_signals_of_a_network_done_by_hand(digits):
+    x, y = (tensor[:50] for tensor in digits[1])
+    net = mlp(64, [12, 8], beta=[0.2, 0.05], seed=3)
+    flat, first, cap1, second, cap2, last = net
+    z1 = first(flat(x)).detach().requires_grad_()
+    z2 = second(cap1(z1))
+    z2.retain_grad()
+    F.cross_entropy(last(cap2(z2)), y, reduction="sum").backward()
+    signals = layer_signals(net, x, y)
+    for signal, z, beta in zip(signals, (z1, z2), (0.2, 0.05), strict=True):
+        assert signal.units == z.shape[1]
+        assert signal.gradient == pytest.approx(z.grad.norm(dim=1).mean().item(), rel=1e-5)
+        assert signal.at_cap == pytest.approx((z >= beta).float().mean().item())
+        assert signal.at_zero == pytest.approx((z <= 0).float().mean().item())
+        assert signal.silent == pytest.approx((z.grad == 0).all(1).float().mean().item())
+    assert all(parameter.grad is None for parameter in net[1].parameters())
+
+
+def test_a_layer_that_is_all_cap_is_silent():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), CappedReLU(0.1), nn.Linear(3, 2))
+    nn.init.constant_(net[1].bias, 10.0)
+    (signal,) = layer_signals(net, torch.rand(8, 1, 2, 2), torch.zeros(8, dtype=torch.long))
+    assert (signal.silent, signal.at_cap, signal.at_zero, signal.gradient) == (1, 1, 0, 0)
+
+
+def test_bad_input_gets_a_sentence():
+    x, y = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="no hidden layer"):
+        layer_signals(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), x, y)
+    with pytest.raises(ValueError, match="labels must lie in 0 to 9"):
+        layer_signals(mlp(4, [3]), x, y + 10)
+    with pytest.raises(ValueError, match="do not require gradients"):
+        layer_signals(mlp(4, [3]).requires_grad_(False), x, y)
