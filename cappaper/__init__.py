@@ -13,12 +13,13 @@ torch.Size([100, 1, 8, 8])
 
 from cappaper._version import __version__
 from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace_relu
-from cappaper.attacks import fgsm, pgd
+from cappaper.attacks import adaptive_pgd, fgsm, pgd
 from cappaper.carlini import cw_l2
 from cappaper.data import Dataset, load
 from cappaper.evaluation import Rates, evaluate, robustness_curve
 from cappaper.layers import layer_distances, layer_signals
 from cappaper.models import Population, convnet, mlp, rescale
+from cappaper.surrogate import surrogate_gradient
 from cappaper.training import fit
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Rates",
     "ScaledSigmoid",
     "__version__",
+    "adaptive_pgd",
     "capped_relu",
     "convnet",
     "cw_l2",
@@ -42,4 +44,5 @@ __all__ = [
     "replace_relu",
     "rescale",
     "robustness_curve",
+    "surrogate_gradient",
 ]

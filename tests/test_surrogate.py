@@ -1,0 +1,133 @@
+"""The gradient where the cap has none: exact outputs, a slope on the way back, no trace after."""
+
+import threading
+
+import pytest
+import torch
+from hypothesis import given, strategies
+from torch import nn
+
+import cappaper
+from cappaper import CappedReLU, Population, ScaledSigmoid, mlp, rescale, surrogate_gradient
+from cappaper.data import import_torchvision
+
+
+def gradient(model, x):
+    point = x.clone().requires_grad_()
+    model(point).square().sum().backward()
+    return point.grad
+
+
+@pytest.fixture
+def images():
+    return torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def stuck(activation=lambda: CappedReLU(0.05)):
+    """A network whose every hidden unit is saturated, at one end or the other."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), activation(), nn.Linear(16, 10))
+    with torch.no_grad():
+        net[1].weight.mul_(0.1)
+        net[1].bias.copy_(torch.tensor([3.0, -3.0]).repeat(8))
+    return net
+
+
+def test_outputs_are_the_same_to_the_last_bit(images):
+    net = mlp(64, [32, 16], beta=[0.05, 0.5], seed=1)
+    before = net(images)
+    for sharpness in (0.1, 3.0, 100.0):
+        with surrogate_gradient(net, sharpness) as same:
+            assert same is net
+            assert torch.equal(net(images), before)
+
+
+@pytest.mark.parametrize(
+    "net", [stuck(), stuck(lambda: ScaledSigmoid(400.0))], ids=["capped", "sigmoid"]
+)
+def test_saturated_units_get_a_gradient(net, images):
+    assert not gradient(net, images).any()
+    with surrogate_gradient(net, 3.0):
+        assert gradient(net, images).flatten(1).ne(0).all(1).all()
+    assert not gradient(net, images).any()  # and lose it again
+
+
+def test_a_very_sharp_surrogate_is_the_exact_gradient(images):
+    net = mlp(64, [16], beta=0.1, seed=2).double()
+    x = images.double()
+    exact = gradient(net, x)
+    with surrogate_gradient(net, 1e9):
+        torch.testing.assert_close(gradient(net, x), exact, atol=1e-9, rtol=1e-6)
+    with surrogate_gradient(net, None):
+        assert torch.equal(gradient(net, x), exact)
+
+
+def test_a_network_without_caps_keeps_its_gradient(images):
+    for net in (mlp(64, [32, 16]), nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.ReLU())):
+        exact = gradient(net, images)
+        with surrogate_gradient(net, 3.0):
+            torch.testing.assert_close(gradient(net, images), exact)
+
+
+@given(beta=strategies.floats(0.01, 10), sharpness=strategies.floats(0.5, 50))
+def test_the_surrogate_does_not_see_the_scale(beta, sharpness):
+    """A network and its rescaled twin have the same gradient, so the attack is the same."""
+    net = mlp(64, [16, 8], beta=0.3, seed=3).double()
+    x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+    twin = rescale(net, beta)
+    with surrogate_gradient(net, sharpness), surrogate_gradient(twin, sharpness):
+        torch.testing.assert_close(gradient(net, x), gradient(twin, x), rtol=1e-3, atol=1e-6)
+
+
+def test_a_population_has_the_gradients_of_its_members(images):
+    nets = [mlp(64, [16, 8], beta=b, seed=i).double() for i, b in enumerate((0.05, 0.5, 1e9))]
+    own = images.double().expand(3, *images.shape)
+    with surrogate_gradient(Population(nets), 5.0) as population:
+        together = gradient(population, own)
+    for net, member in zip(nets, together, strict=True):
+        with surrogate_gradient(net, 5.0):
+            torch.testing.assert_close(gradient(net, images.double()), member)
+
+
+def test_an_error_inside_leaves_nothing_behind(images):
+    net = stuck()
+    with pytest.raises(RuntimeError), surrogate_gradient(net, 3.0):
+        raise RuntimeError
+    assert not gradient(net, images).any()
+
+
+def test_another_thread_keeps_its_own_gradient(images):
+    net, seen = stuck(), []
+    with surrogate_gradient(net, 3.0):
+        other = threading.Thread(target=lambda: seen.append(gradient(net, images)))
+        other.start()
+        other.join()
+        assert gradient(net, images).any()
+    assert not seen[0].any()
+
+
+def test_blocks_may_be_nested(images):
+    net = stuck()
+    with surrogate_gradient(net, 30.0):
+        outer = gradient(net, images)
+        with surrogate_gradient(net, 3.0):
+            assert not torch.allclose(gradient(net, images), outer)
+        assert torch.equal(gradient(net, images), outer)
+
+
+def test_it_works_on_a_foreign_model():
+    import_torchvision()
+    models = pytest.importorskip("torchvision.models")
+    resnet = cappaper.replace_relu(models.resnet18(num_classes=10).eval(), 1e-3)
+    x, y = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+    with surrogate_gradient(resnet, 3.0):
+        assert gradient(resnet, x).flatten(1).ne(0).any(1).all()
+    assert cappaper.adaptive_pgd(resnet, x, y, eps=8 / 255, steps=2).shape == x.shape
+
+
+@pytest.mark.parametrize("sharpness", [0.0, -1.0, float("nan")])
+def test_bad_input_gets_a_sentence(sharpness):
+    with (
+        pytest.raises(ValueError, match="must be above 0, or None"),
+        surrogate_gradient(mlp(4, [3]), sharpness),
+    ):
+        pass
