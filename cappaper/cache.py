@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 # The modules whose code decides what a trained network, and what an attack's outcome is.
-_WEIGHTS = ("activations", "balls", "models", "data", "attacks", "training", "specs")
+_WEIGHTS = ("activations", "balls", "models", "data", "surrogate", "attacks", "training", "specs")
 _MEASURES = (*_WEIGHTS, "carlini", "evaluation", "layers", "measures")
 _DECISIVE = {"weights": _WEIGHTS, "measures": _MEASURES}
 

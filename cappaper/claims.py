@@ -72,6 +72,13 @@ CLAIMS = (
             Trial("fig-05", _EITHER, verdicts.capping),
             Trial("deeper-networks", f"{_EITHER}, in every architecture", verdicts.capping),
             Trial("convolutions", _EITHER, verdicts.capping),
+            Trial(
+                "only-a-scale",
+                "More than half of what the best cap gains under PGD is left under a PGD that knows"
+                " about the cap",
+                partial(verdicts.surviving, attack="cap-aware PGD"),
+                paper=False,
+            ),
         ),
     ),
     Claim(

@@ -49,6 +49,22 @@ class PGD:
 
 
 @dataclass(frozen=True)
+class AdaptivePGD:
+    """:func:`cappaper.adaptive_pgd` with these settings; its seed is that of the network."""
+
+    steps: int = 40
+    restarts: int = 1
+    name: str = "cap-aware PGD"
+
+    def bind(self, seed: int) -> EpsAttack:
+        return partial(attacks.adaptive_pgd, seed=seed, steps=self.steps, restarts=self.restarts)
+
+
+EpsSpec = FGSM | PGD | AdaptivePGD
+"""An attack of a given radius, as a value."""
+
+
+@dataclass(frozen=True)
 class CW:
     """:func:`cappaper.cw_l2` with these settings.
 
@@ -67,7 +83,7 @@ class CW:
 
 
 def rates(
-    model: nn.Module, test: Dataset, seed: int, attack: PGD | FGSM, epsilons: Sequence[float]
+    model: nn.Module, test: Dataset, seed: int, attack: EpsSpec, epsilons: Sequence[float]
 ) -> list[Row]:
     """A row per radius: the three rates of :class:`~cappaper.evaluation.Rates`."""
     curve = robustness_curve(model, *test, attack.bind(seed), epsilons)
@@ -78,7 +94,7 @@ def rates(
 
 
 def distances(
-    model: nn.Module, test: Dataset, seed: int, attack: PGD | FGSM, epsilons: Sequence[float]
+    model: nn.Module, test: Dataset, seed: int, attack: EpsSpec, epsilons: Sequence[float]
 ) -> list[Row]:
     """A row per radius and hidden layer (1 is the first): how far the perturbation has come."""
     rows = []

@@ -26,7 +26,7 @@ from torch import nn
 from cappaper import cache, measures
 from cappaper.checks import one_of
 from cappaper.data import Dataset, load
-from cappaper.measures import CW, FGSM, PGD
+from cappaper.measures import CW, FGSM, PGD, AdaptivePGD, EpsSpec
 from cappaper.models import Population
 from cappaper.profiles import PROFILES, Profile, profile
 from cappaper.progress import report, reporting
@@ -39,6 +39,7 @@ __all__ = [
     "FGSM",
     "PGD",
     "PROFILES",
+    "AdaptivePGD",
     "Adversary",
     "Profile",
     "Spec",
@@ -74,7 +75,7 @@ def networks(specs: Sequence[Spec], device: str = "cpu") -> list[nn.Module]:
 
 def rates(
     specs: Sequence[Spec],
-    attack: PGD | FGSM,
+    attack: EpsSpec,
     epsilons: Sequence[float],
     *,
     limit: int | None = None,
@@ -92,7 +93,7 @@ def rates(
 
 def distances(
     specs: Sequence[Spec],
-    attack: PGD | FGSM,
+    attack: EpsSpec,
     epsilons: Sequence[float],
     *,
     limit: int | None = None,

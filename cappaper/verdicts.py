@@ -17,6 +17,9 @@ POINT = 0.01
 FAILED = 0.1
 """A network has failed to train if it stays this far behind the same network with ReLU."""
 
+SURVIVAL = 0.5
+"""A gain has survived another attack if more than this share of it has."""
+
 EPS = 0.1
 """The radius at which claims about robustness are decided, unless they name another."""
 
@@ -73,6 +76,21 @@ def capping(table: pd.DataFrame) -> Finding:
         told = f"{name}: β = {best:g} keeps {_mean(wide[best])}, ReLU {_mean(wide[math.inf])}"
         found.append(Finding(beyond(wide[best] - wide[math.inf], POINT), told))
     return _together(found)
+
+
+def surviving(table: pd.DataFrame, attack: str) -> Finding:
+    """Of the gain that PGD shows for its best cap, more than half is left under another attack."""
+    chosen = _at(table[table["initialisation"] == "default"])
+    pgd, other = (
+        _wide(chosen[chosen["attack"] == name], "robust_accuracy") for name in ("PGD", attack)
+    )
+    best = _best_cap(pgd)
+    shown, left = (wide[best] - wide[math.inf] for wide in (pgd, other))
+    return Finding(
+        beyond(left - SURVIVAL * shown),
+        f"β = {best:g} keeps {_mean(pgd[best])} under PGD and {_mean(other[best])} under {attack};"
+        f" ReLU {_mean(pgd[math.inf])} and {_mean(other[math.inf])}",
+    )
 
 
 def lowering(table: pd.DataFrame) -> Finding:

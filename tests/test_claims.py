@@ -36,6 +36,7 @@ def rates(robust, success=None, **columns):
             "architecture": "3-2",
             "placement": "none" if math.isinf(beta) else "1+2",
             "attack": "PGD",
+            "initialisation": "default",
             "eps": 0.1,
             "training_eps": 0.0,
             "beta": beta,
@@ -61,6 +62,16 @@ def test_a_cap_must_beat_relu_in_every_architecture():
     assert verdicts.capping(worse).holds is False
     both = verdicts.capping(pd.concat([better, worse]))
     assert both.holds is False and "3-2" in both.evidence and "2-3" in both.evidence
+
+
+def test_a_gain_must_survive_another_attack():
+    shown = rates({0.1: [0.8, 0.82, 0.81], **RELU})
+    lost = rates({0.1: [0.06, 0.06, 0.05], **RELU}, attack="other")
+    kept = rates({0.1: [0.7, 0.72, 0.71], **RELU}, attack="other")
+    assert verdicts.surviving(pd.concat([shown, lost]), "other").holds is False
+    assert verdicts.surviving(pd.concat([shown, kept]), "other").holds is True
+    moved = rates({0.1: [0.9, 0.9, 0.9]}, attack="other", initialisation="moved to 1")
+    assert verdicts.surviving(pd.concat([shown, lost, moved]), "other").holds is False
 
 
 def test_lower_must_be_better_all_the_way():
