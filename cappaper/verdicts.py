@@ -80,7 +80,7 @@ def capping(table: pd.DataFrame) -> Finding:
 
 def surviving(table: pd.DataFrame, attack: str) -> Finding:
     """Of the gain that PGD shows for its best cap, more than half is left under another attack."""
-    chosen = _at(table[table["initialisation"] == "default"])
+    chosen = _at(table[table["training_eps"] == 0])
     pgd, other = (
         _wide(chosen[chosen["attack"] == name], "robust_accuracy") for name in ("PGD", attack)
     )
@@ -132,10 +132,10 @@ def ordering(table: pd.DataFrame) -> Finding:
     return Finding(holds, "; ".join(f.evidence for f in found))
 
 
-def hardening(table: pd.DataFrame, eps: float = EPS) -> Finding:
+def hardening(table: pd.DataFrame, eps: float = EPS, attack: str = "PGD") -> Finding:
     """Trained and attacked at ``eps``, some cap beats ReLU by more than a point, in every order."""
     found = []
-    chosen = table[(table["attack"] == "PGD") & (table["training_eps"] == eps)]
+    chosen = table[(table["attack"] == attack) & (table["training_eps"] == eps)]
     for name, rows in _at(chosen, eps).groupby("architecture", sort=False):
         wide = _wide(rows, "robust_accuracy")
         best = _best_cap(wide)

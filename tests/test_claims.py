@@ -36,7 +36,6 @@ def rates(robust, success=None, **columns):
             "architecture": "3-2",
             "placement": "none" if math.isinf(beta) else "1+2",
             "attack": "PGD",
-            "initialisation": "default",
             "eps": 0.1,
             "training_eps": 0.0,
             "beta": beta,
@@ -70,8 +69,8 @@ def test_a_gain_must_survive_another_attack():
     kept = rates({0.1: [0.7, 0.72, 0.71], **RELU}, attack="other")
     assert verdicts.surviving(pd.concat([shown, lost]), "other").holds is False
     assert verdicts.surviving(pd.concat([shown, kept]), "other").holds is True
-    moved = rates({0.1: [0.9, 0.9, 0.9]}, attack="other", initialisation="moved to 1")
-    assert verdicts.surviving(pd.concat([shown, lost, moved]), "other").holds is False
+    trained = rates({0.1: [0.9, 0.9, 0.9]}, attack="other", training_eps=0.1)
+    assert verdicts.surviving(pd.concat([shown, lost, trained]), "other").holds is False
 
 
 def test_lower_must_be_better_all_the_way():
@@ -99,6 +98,9 @@ def test_order_is_compared_at_the_same_cap():
         ([True, False], [], "undecided"),
         ([True, None], [], "undecided"),
         ([True, True], [False], "reproduced only under the paper's attack"),
+        ([True, False], [False, False], "reproduced only under the paper's attack"),
+        ([True, True], [False, True], "undecided"),
+        ([True, True], [None], "undecided"),
         ([False], [False], "not reproduced"),
         ([], [True], "reproduced"),
         ([], [None], "undecided"),
