@@ -278,9 +278,9 @@ def page(found: pd.DataFrame) -> str:
         f" beyond a margin of {verdicts.POINT:g} ({verdicts.FAILED:g} for failed training, none"
         " for growth); where it is neither beyond nor short of it by as much, the test is"
         " *undecided*. A claim is *reproduced* if all its tests are, *not reproduced* if none is,"
-        " *reproduced only under the paper's attack* if a test by this attack"
-        " holds and none by another does, and *undecided* otherwise. All robust accuracies are what one attack leaves: upper"
-        " bounds. Of an open question, *reproduced* says that the gain is seen there too.",
+        " *reproduced only under the paper's attack* if a test by this attack holds and none by"
+        " another does, and *undecided* otherwise. All robust accuracies are what one attack"
+        " leaves: upper bounds. Of an open question, *reproduced* says that the gain is seen there too.",
         "",
     ]
     for claim in CLAIMS:
