@@ -280,7 +280,8 @@ def page(found: pd.DataFrame) -> str:
         " *undecided*. A claim is *reproduced* if all its tests are, *not reproduced* if none is,"
         " *reproduced only under the paper's attack* if a test by this attack holds and none by"
         " another does, and *undecided* otherwise. All robust accuracies are what one attack"
-        " leaves: upper bounds. Of an open question, *reproduced* says that the gain is seen there too.",
+        " leaves: upper bounds. Of an open question, *reproduced* says that the gain is seen there"
+        " too.",
         "",
     ]
     for claim in CLAIMS:
