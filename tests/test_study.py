@@ -128,7 +128,7 @@ def test_signals_at_the_start_train_nothing(fresh, monkeypatch):
 
 def test_distortions_count_what_was_not_found(fresh, monkeypatch):
     specs = study.sweep(TINY, betas=[math.inf], seeds=[0])
-    table = study.distortions(specs, study.CW(steps=60, search_steps=3), limit=60)
+    table = study.distortions(specs, study.CW(steps=60), limit=60)
     (row,) = table.to_dict("records")
     assert 0 < row["success_rate"] <= 1 and 0 < row["median_l2"] < 3
     assert row["robust_accuracy"] == pytest.approx(
