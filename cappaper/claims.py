@@ -285,7 +285,7 @@ def page(found: pd.DataFrame) -> str:
         "",
     ]
     for claim in CLAIMS:
-        lines += [f"## Claim {claim.number}: {claim.says}", ""]
+        lines += [f"## Claim {claim.number}: {claim.says.rstrip('.')}", ""]
         lines += ["| test | chapter | evidence | |", "|---|---|---|---|"]
         for _, row in found[found["claim"] == claim.number].iterrows():
             chapter = f"{{doc}}`chapters/{row['chapter']}`"

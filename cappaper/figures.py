@@ -155,7 +155,10 @@ def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pic
         figure = Picture(figsize=size)
         axes = figure.subplots(len(values), len(architectures), sharey="row", squeeze=False)
         for column, architecture in zip(axes.T, architectures, strict=True):
-            column[0].set_title(f"hidden layers {architecture.replace('-', '–')}")
+            widths = architecture.split("-")
+            alike = len(widths) > 2 and len(set(widths)) == 1
+            name = f"{len(widths)} × {widths[0]}" if alike else "–".join(widths)
+            column[0].set_title(f"hidden layers {name}")
             column[-1].set_xlabel("hidden layer")
             chosen = summary[summary["architecture"] == architecture]
             by_beta = sorted(chosen.groupby("beta"), key=lambda item: -float(item[0]))
