@@ -9,6 +9,8 @@ PROFILE ?= quick
 DEVICE ?= auto
 PYTHON ?= python3
 BIN := .venv/bin
+# A file to a process: small networks leave a second thread nothing to do.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 export CAPPAPER_CACHE ?= $(CURDIR)/.cache
 
 .PHONY: reproduce test book lab notebooks lint environment clean
@@ -17,8 +19,8 @@ reproduce: environment
 	$(BIN)/cappaper reproduce --profile $(PROFILE) --device $(DEVICE)
 
 test: environment
-	$(BIN)/pytest
-	$(BIN)/pytest --nbval notebooks/
+	$(PYTEST)
+	$(PYTEST) --nbval notebooks/
 
 book: environment
 	$(BIN)/jupyter-book build book/ -W
