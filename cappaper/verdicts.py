@@ -67,10 +67,10 @@ def growth(table: pd.DataFrame) -> Finding:
     )
 
 
-def capping(table: pd.DataFrame) -> Finding:
+def capping(table: pd.DataFrame, eps: float = EPS) -> Finding:
     """In every architecture some cap beats ReLU in robust accuracy, by more than a point."""
     found = []
-    for name, rows in _at(table).groupby("architecture", sort=False):
+    for name, rows in _at(table, eps).groupby("architecture", sort=False):
         wide = _wide(rows, "robust_accuracy")
         best = _best_cap(wide)
         told = f"{name}: β = {best:g} keeps {_mean(wide[best])}, ReLU {_mean(wide[math.inf])}"
@@ -134,14 +134,8 @@ def ordering(table: pd.DataFrame) -> Finding:
 
 def hardening(table: pd.DataFrame, eps: float = EPS, attack: str = "PGD") -> Finding:
     """Trained and attacked at ``eps``, some cap beats ReLU by more than a point, in every order."""
-    found = []
     chosen = table[(table["attack"] == attack) & (table["training_eps"] == eps)]
-    for name, rows in _at(chosen, eps).groupby("architecture", sort=False):
-        wide = _wide(rows, "robust_accuracy")
-        best = _best_cap(wide)
-        told = f"{name}: β = {best:g} keeps {_mean(wide[best])}, ReLU {_mean(wide[math.inf])}"
-        found.append(Finding(beyond(wide[best] - wide[math.inf], POINT), told))
-    return _together(found)
+    return capping(chosen, eps)
 
 
 def vanishing(table: pd.DataFrame) -> Finding:
