@@ -40,9 +40,11 @@ class CappedReLU(nn.Module):
 
     Args:
         beta: the max value, above 0; the default ``inf`` makes the layer a ReLU.
+        learned: make ``beta`` a parameter, which training moves: the clipping that Choi et al.,
+            arXiv 1805.06085, section 3, train for quantisation.
 
     Raises:
-        ValueError: ``beta`` is 0, negative or NaN.
+        ValueError: ``beta`` is 0, negative or NaN; or infinite and learned.
 
     >>> CappedReLU(0.1)(torch.tensor([-1.0, 0.05, 3.0]))
     tensor([0.0000, 0.0500, 0.1000])
@@ -50,9 +52,15 @@ class CappedReLU(nn.Module):
 
     beta: Tensor
 
-    def __init__(self, beta: float = math.inf) -> None:
+    def __init__(self, beta: float = math.inf, *, learned: bool = False) -> None:
         super().__init__()
-        self.register_buffer("beta", torch.tensor(_positive(beta, "the max value β")))
+        value = torch.tensor(_positive(beta, "the max value β"))
+        if learned and value.isinf():
+            raise ValueError("a learned max value β must start finite")
+        if learned:
+            self.beta = nn.Parameter(value)
+        else:
+            self.register_buffer("beta", value)
 
     def forward(self, z: Tensor) -> Tensor:
         return capped_relu(z, self.beta)

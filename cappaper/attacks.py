@@ -250,10 +250,15 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
-def _margin(logits: Tensor, labels: Tensor) -> Tensor:
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """The true class's logit minus the largest other one; below 0 where misclassified."""
     true = labels.unsqueeze(-1)
     others = logits.scatter(-1, true, -torch.inf).amax(-1)
-    return (others - logits.gather(-1, true).squeeze(-1)).sum()
+    return logits.gather(-1, true).squeeze(-1) - others
+
+
+def _margin(logits: Tensor, labels: Tensor) -> Tensor:
+    return -margin(logits, labels).sum()
 
 
 LOSSES: dict[str, Loss] = {"cross-entropy": _cross_entropy, "margin": _margin}

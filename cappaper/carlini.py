@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cappaper.attacks import margin
 from cappaper.balls import column
 from cappaper.checks import check_batch, check_count, check_logits
 
@@ -98,13 +99,13 @@ def _minimise(
     live, before = torch.ones_like(y, dtype=torch.bool), torch.full_like(const, math.inf)
     for step in range(steps):
         image = (torch.tanh(w) + 1) / 2
-        margin = _margin(model(image), y)
+        lead = margin(model(image), y)
         distance = (image - x).flatten(y.ndim).square().sum(-1)
-        loss = distance + const * (margin + confidence).clamp(min=0)
+        loss = distance + const * (lead + confidence).clamp(min=0)
         (w.grad,) = torch.autograd.grad(loss.sum(), w)
         with torch.no_grad():
             # An example that has stopped is left as it was, however long the others go on.
-            closer = live & (margin < -confidence) & (distance < nearest)
+            closer = live & (lead < -confidence) & (distance < nearest)
             best = torch.where(column(closer, x), image, best)
             nearest = torch.where(closer, distance, nearest)
             if step % max(1, steps // 10) == 0:
@@ -114,10 +115,3 @@ def _minimise(
                     break
         optimizer.step()
     return best, nearest
-
-
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The true class's logit minus the largest other one; negative where misclassified."""
-    true = logits.gather(-1, y.unsqueeze(-1))
-    others = logits.scatter(-1, y.unsqueeze(-1), -math.inf)
-    return true.squeeze(-1) - others.amax(-1)

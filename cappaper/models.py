@@ -140,7 +140,8 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
         if math.isinf(old) != math.isinf(new):
             raise ValueError(f"a cap at {old:g} cannot be rescaled to {new:g}: both finite, or ∞")
         factors.append(1.0 if math.isinf(old) else new / old)
-        cap.beta = torch.full_like(cap.beta, CappedReLU(new).beta.item())
+        with torch.no_grad():
+            cap.beta.copy_(CappedReLU(new).beta)
     weighted = [module for module in model if isinstance(module, (nn.Linear, nn.Conv2d))]
     with torch.no_grad():
         for module, before, after in zip(weighted, [1.0, *factors], [*factors, 1.0], strict=True):

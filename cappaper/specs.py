@@ -8,17 +8,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from cappaper import attacks
-from cappaper.activations import CappedReLU, ScaledSigmoid, per_layer
+from cappaper.activations import Activation, CappedReLU, ScaledSigmoid, per_layer
 from cappaper.attacks import Attack
 from cappaper.checks import one_of
 from cappaper.data import IMAGE_SIDE
 from cappaper.models import convnet, mlp, rescale
 from cappaper.profiles import Profile
+from cappaper.surrogate import surrogate_gradient
 
-_ACTIVATIONS = {"capped": CappedReLU, "sigmoid": ScaledSigmoid}
+_ACTIVATIONS: dict[str, Activation] = {
+    "capped": CappedReLU,
+    "learned": partial(CappedReLU, learned=True),
+    "sigmoid": ScaledSigmoid,
+}
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,24 @@ class Adversary:
 
     ``eps`` is reached after the share ``ramp`` of all steps, growing linearly from 0: from the
     first step on, ε = 0.3 keeps a small network from learning anything. Random starts are fresh
-    at every step.
+    at every step. ``sharpness`` is for an adversary that knows about the cap: its PGD follows the
+    :func:`~cappaper.surrogate_gradient`; None is the exact gradient.
     """
 
     eps: float
     steps: int = 7
     ramp: float = 0.5
+    sharpness: float | None = None
 
     def at(self, step: int, steps: int) -> Attack:
         """The attack of one training step, as ``fit`` wants it."""
         eps = self.eps * min(1.0, step / max(1.0, self.ramp * steps))
-        return partial(attacks.pgd, eps=eps, steps=self.steps, early_exit=False, seed=step)
+
+        def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            with surrogate_gradient(model, self.sharpness):
+                return attacks.pgd(model, x, y, eps, steps=self.steps, early_exit=False, seed=step)
+
+        return attack
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,9 @@ class Spec:
     """A network and how it is trained: all that decides its weights.
 
     ``architecture`` is ``"mlp"`` or ``"convnet"``, and ``hidden`` what these functions make of it.
-    ``beta`` holds one constant per hidden layer: β of a capped layer (∞ for ReLU), c of a sigmoid.
+    ``activation`` is ``"capped"``, ``"learned"`` (capped, and training moves the caps) or
+    ``"sigmoid"``. ``beta`` holds one constant per hidden layer: β of a capped layer (∞ for ReLU;
+    where a learned cap starts), c of a sigmoid.
     ``initial_cap`` is for a scale-aware initialisation: the network starts as the one with this
     cap would, :func:`~cappaper.models.rescale`\\ d to ``beta``; None starts with torch's default.
     """
@@ -113,7 +127,7 @@ def sweep(
         betas: max values (or a sigmoid's constants); each one number, or one per hidden layer.
         hidden: units of the hidden layers.
         seeds: one network each.
-        activation: ``"capped"`` or ``"sigmoid"``.
+        activation: as :class:`Spec`.
         adversary: adversarial training; None is standard training.
         architecture, initial_cap: as :class:`Spec`.
     """
