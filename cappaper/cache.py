@@ -17,7 +17,8 @@ import torch
 # The modules whose code decides what a trained network, and what an attack's outcome is.
 _WEIGHTS = ("activations", "balls", "models", "data", "surrogate", "attacks", "training", "specs")
 _MEASURES = (*_WEIGHTS, "carlini", "evaluation", "layers", "measures")
-_DECISIVE = {"weights": _WEIGHTS, "measures": _MEASURES}
+_EVIDENCE = (*_MEASURES, "autoattack", "certification", "exact", "masking", "evidence")
+_DECISIVE = {"weights": _WEIGHTS, "measures": _MEASURES, "evidence": _EVIDENCE}
 
 
 def cache_root() -> Path:
@@ -41,7 +42,7 @@ def find(kind: str, key: Any) -> Any | None:
 def store(kind: str, key: Any, value: Any) -> None:
     """Store tensors and plain values under ``key``; a reader never sees half a file.
 
-    ``kind`` is ``"weights"`` or ``"measures"``.
+    ``kind`` is ``"weights"``, ``"measures"`` or ``"evidence"``.
     """
     path = _path(kind, key)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,25 +13,23 @@ content, and answers with a tidy table, one row per network and radius.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 
-from cappaper import cache, measures
+from cappaper import cache, evidence, measures
 from cappaper.checks import one_of
-from cappaper.data import Dataset, load
+from cappaper.data import Dataset
+from cappaper.evidence import AutoAttack, Certificate, Clean, Exact, Judge, strongest
 from cappaper.measures import CW, FGSM, PGD, AdaptivePGD, EpsSpec
-from cappaper.models import Population
+from cappaper.networks import fitted, images, key, networks
 from cappaper.profiles import PROFILES, Profile, profile
 from cappaper.progress import report, reporting
 from cappaper.specs import Adversary, Spec, sweep
-from cappaper.training import fit
 from cappaper.workers import side_by_side
 
 __all__ = [
@@ -41,19 +39,25 @@ __all__ = [
     "PROFILES",
     "AdaptivePGD",
     "Adversary",
+    "AutoAttack",
+    "Certificate",
+    "Clean",
+    "Exact",
     "Profile",
     "Spec",
     "device",
     "distances",
     "distortions",
+    "masking",
     "networks",
+    "outcomes",
     "profile",
     "rates",
     "signals",
+    "strongest",
     "sweep",
+    "transfers",
 ]
-
-_TOGETHER = 8  # networks trained as one population: the pace of saving, and of resuming
 
 
 def device(name: str = "auto") -> str:
@@ -66,11 +70,6 @@ def device(name: str = "auto") -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' was asked for, but torch sees no CUDA device: use 'cpu'")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-def networks(specs: Sequence[Spec], device: str = "cpu") -> list[nn.Module]:
-    """The trained networks, in the order of their specs; each is trained once, then kept."""
-    return [model for model, _ in _trained(specs, device)]
 
 
 def rates(
@@ -135,6 +134,63 @@ def signals(
     return table.assign(trained=trained)
 
 
+def outcomes(
+    specs: Sequence[Spec],
+    judge: Judge,
+    epsilons: Sequence[float],
+    *,
+    limit: int | None = None,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Train (or recall) networks and note for every image whether it stands before a judge.
+
+    Returns:
+        One row per network and radius: the columns of :meth:`Spec.columns` and those of
+        :func:`cappaper.evidence.outcomes`.
+    """
+    return _table(specs, evidence.outcomes, (judge, sorted(epsilons)), limit, device)
+
+
+def transfers(
+    specs: Sequence[Spec],
+    sources: Sequence[Spec],
+    attack: EpsSpec,
+    epsilons: Sequence[float],
+    *,
+    limit: int | None = None,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Attack networks with the examples that were made against others, one for each.
+
+    Returns:
+        As :func:`outcomes`; the judge is called ``transfer``.
+    """
+    rows = []
+    made: dict[tuple[Spec, float], Dataset] = {}
+    pairs = zip(specs, networks(specs, device), sources, networks(sources, device), strict=True)
+    for spec, model, source, other in pairs:
+        test = images(spec.dataset, "test", device, limit)
+        for eps in sorted(epsilons):
+            if (source, eps) not in made:
+                found = attack.bind(source.seed)(other, *test, eps=eps)
+                made[source, eps] = Dataset(found, test.labels)
+            (row,) = evidence.outcomes(model, made[source, eps], 0, evidence.Clean(), [eps])
+            rows.append({**spec.columns(), **row, "judge": "transfer", "seconds": 0.0})
+    return pd.DataFrame(rows)
+
+
+def masking(
+    specs: Sequence[Spec], eps: float, *, limit: int | None = None, device: str = "cpu"
+) -> pd.DataFrame:
+    """Train (or recall) networks and look for signs that PGD stands still on them.
+
+    Returns:
+        One row per network and question: the columns of :meth:`Spec.columns` and those of
+        :func:`cappaper.evidence.masking`.
+    """
+    return _table(specs, evidence.masking, (eps,), limit, device)
+
+
 def _table(
     specs: Sequence[Spec],
     measure: Callable[..., list[measures.Row]],
@@ -144,10 +200,11 @@ def _table(
     trained: bool = True,
 ) -> pd.DataFrame:
     """A measure of every network, each taken once, then kept; the table's rows in their order."""
-    models = _trained(specs, device) if trained else [(spec.build(), 0.0) for spec in specs]
-    said = [a if isinstance(a, list) else dataclasses.asdict(a) for a in arguments]
-    keys = [[measure.__name__, _key(s, device), said, limit, trained] for s in specs]
-    found = [cache.find("measures", key) for key in keys]
+    models = fitted(specs, device) if trained else [(spec.build(), 0.0) for spec in specs]
+    said = [a if isinstance(a, (list, float)) else dataclasses.asdict(a) for a in arguments]
+    keys = [[measure.__name__, key(s, device), said, limit, trained] for s in specs]
+    kind = measure.__module__.rpartition(".")[2]
+    found = [cache.find(kind, key) for key in keys]
     missing = [i for i, entry in enumerate(found) if entry is None]
     calls = [
         (measure, models[i][0].cpu(), specs[i].dataset, limit, device, specs[i].seed, arguments)
@@ -158,7 +215,7 @@ def _table(
         for done, (position, entry) in enumerate(side_by_side(_measured, calls, device)):
             report(f"{measure.__name__}: network {done + 1} of {len(missing)}")
             found[missing[position]] = entry
-            cache.store("measures", keys[missing[position]], entry)
+            cache.store(kind, keys[missing[position]], entry)
     rows = []
     for spec, (_, training_seconds), entry in zip(specs, models, found, strict=True):
         assert entry is not None
@@ -178,75 +235,6 @@ def _measured(
     arguments: tuple[Any, ...],
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    test = _data(dataset, "test", device, limit)
+    test = images(dataset, "test", device, limit)
     rows = measure(model.to(device).eval(), test, seed, *arguments)
     return {"rows": rows, "seconds": time.perf_counter() - start}
-
-
-def _trained(specs: Sequence[Spec], device: str) -> list[tuple[nn.Module, float]]:
-    """Each spec's network in eval mode, and the seconds that its training took."""
-    wanted = list(dict.fromkeys(specs))
-    entries = {spec: cache.find("weights", _key(spec, device)) for spec in wanted}
-    groups = list(_groups([spec for spec in wanted if entries[spec] is None]))
-    calls = [
-        (group, device, f"training group {i + 1} of {len(groups)}")
-        for i, group in enumerate(groups)
-    ]
-    with reporting():
-        for position, fitted in side_by_side(_fitted, calls, device):
-            for spec, found in zip(groups[position], fitted, strict=True):
-                entries[spec] = found
-                cache.store("weights", _key(spec, device), found)
-    result: list[tuple[nn.Module, float]] = []
-    for spec in specs:
-        entry: Any = entries[spec]
-        model = spec.build()
-        model.load_state_dict(entry["weights"])
-        result.append((model.to(device).eval(), float(entry["seconds"])))
-    return result
-
-
-def _fitted(group: Sequence[Spec], device: str, label: str) -> list[dict[str, Any]]:
-    """Weights and seconds of networks that are trained as one population."""
-    train = _data(group[0].dataset, "train", device)
-    population = Population([spec.build() for spec in group]).to(device)
-    report(f"{label}: {len(group)} networks")
-    start = time.perf_counter()
-    fit(
-        population,
-        *train,
-        epochs=group[0].epochs,
-        batch_size=group[0].batch_size,
-        lr=group[0].lr,
-        attack_at=group[0].adversary.at if group[0].adversary else None,
-        seed=[spec.seed for spec in group],
-        progress=lambda epoch, epochs: report(f"{label}: epoch {epoch} of {epochs}"),
-    )
-    seconds = (time.perf_counter() - start) / len(group)
-    return [{"weights": member.cpu().state_dict(), "seconds": seconds} for member in population]
-
-
-def _groups(specs: Sequence[Spec]) -> Iterator[list[Spec]]:
-    """Networks that can train as one population: alike in all but β and seed."""
-
-    def recipe(spec: Spec) -> str:
-        return repr(dataclasses.replace(spec, beta=(), seed=0))
-
-    for _, alike in itertools.groupby(sorted(specs, key=recipe), key=recipe):
-        group = list(alike)
-        yield from (group[i : i + _TOGETHER] for i in range(0, len(group), _TOGETHER))
-
-
-def _key(spec: Spec, device: str) -> list[Any]:
-    checksums = [_checksum(spec.dataset, split) for split in ("train", "test")]
-    return [dataclasses.asdict(spec), checksums, device]
-
-
-@lru_cache(maxsize=8)
-def _checksum(name: str, split: str) -> str:
-    return _data(name, split, "cpu").checksum()
-
-
-@lru_cache(maxsize=8)
-def _data(name: str, split: str, device: str, limit: int | None = None) -> Dataset:
-    return load(name, split, limit=limit).to(device)

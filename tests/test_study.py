@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cappaper import cache, study, tables, workers
+from cappaper import cache, networks, study, tables, workers
 
 TINY = study.profile("quick", epochs=2, hidden=[16, 8], limit=60)
 
@@ -49,7 +49,7 @@ def test_a_network_is_trained_once(fresh, monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(study, "fit", fail)
+    monkeypatch.setattr(networks, "fit", fail)
     assert tiny_rates().equals(first)
     # Another attack on the same networks trains nothing either.
     assert len(tiny_rates(attack=study.FGSM(), epsilons=[0.1])) == 4
@@ -57,7 +57,7 @@ def test_a_network_is_trained_once(fresh, monkeypatch):
 
 def test_an_interrupted_run_resumes(fresh, monkeypatch):
     specs = study.sweep(TINY, betas=[0.1, 0.5, 1.0, math.inf], seeds=[0, 1, 2])
-    real, calls = study.fit, []
+    real, calls = networks.fit, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -65,7 +65,7 @@ def test_an_interrupted_run_resumes(fresh, monkeypatch):
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(study, "fit", interrupted)
+    monkeypatch.setattr(networks, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         study.networks(specs)
     kept = len(list(fresh.rglob("*.pt")))
@@ -76,12 +76,12 @@ def test_an_interrupted_run_resumes(fresh, monkeypatch):
 
 def test_what_is_recalled_depends_on_all_that_decides_it(fresh):
     spec = study.sweep(TINY, betas=[0.1], seeds=[0])[0]
-    cache.store("weights", study._key(spec, "cpu"), {"x": 1})
-    assert cache.find("weights", study._key(spec, "cpu")) == {"x": 1}
+    cache.store("weights", networks.key(spec, "cpu"), {"x": 1})
+    assert cache.find("weights", networks.key(spec, "cpu")) == {"x": 1}
     for change in ({"seed": 1}, {"beta": (0.1, 0.2)}, {"epochs": 3}, {"hidden": (16, 9)}):
         other = dataclasses.replace(spec, **change)
-        assert cache.find("weights", study._key(other, "cpu")) is None
-    assert cache.find("weights", study._key(spec, "cuda")) is None
+        assert cache.find("weights", networks.key(other, "cpu")) is None
+    assert cache.find("weights", networks.key(spec, "cuda")) is None
 
 
 def test_a_damaged_entry_is_computed_again(fresh):
@@ -116,7 +116,7 @@ def test_processes_side_by_side_give_the_same_table(monkeypatch, tmp_path):
 
 def test_signals_at_the_start_train_nothing(fresh, monkeypatch):
     specs = study.sweep(TINY, betas=[0.1], seeds=[0], initial_cap=1.0)
-    monkeypatch.setattr(study, "fit", None)
+    monkeypatch.setattr(networks, "fit", None)
     table = study.signals(specs, trained=False, limit=60)
     assert table["layer"].tolist() == [1, 2] and not table["trained"].any()
     assert set(table["initialisation"]) == {"rescaled"}

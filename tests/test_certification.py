@@ -1,0 +1,144 @@
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from cappaper import (
+    CappedReLU,
+    Population,
+    adaptive_pgd,
+    certified_accuracy,
+    certify,
+    convnet,
+    exact_robustness,
+    load,
+    mlp,
+    pgd,
+)
+from cappaper.attacks import classified
+from cappaper.certification import bounds
+
+BETAS = (0.05, 0.3, 1.0, math.inf)
+
+
+def network(seed, hidden, betas, gain):
+    """A random network whose units are at 0, in between and at the cap alike."""
+    model = mlp(12, hidden, num_classes=4, beta=betas, seed=seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(gain)
+    return model
+
+
+@st.composite
+def small_networks(draw):
+    hidden = draw(st.lists(st.integers(2, 6), min_size=0, max_size=2))
+    betas = [draw(st.sampled_from(BETAS)) for _ in hidden]
+    return network(draw(st.integers(0, 999)), hidden, betas, draw(st.sampled_from([1.0, 3.0])))
+
+
+def images(seed, count=6):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 1, 3, 4, generator=generator)
+
+
+@settings(max_examples=40, deadline=None)
+@given(small_networks(), st.integers(0, 999), st.sampled_from([0.02, 0.1, 0.3]))
+def test_bounds_and_truth_and_attacks_never_contradict_each_other(model, seed, eps):
+    x = images(seed)
+    y = model(x).argmax(-1)
+    y[0] = (y[0] + 1) % 4  # one image is misclassified to begin with
+    standard = classified(model, x, y)
+    under_pgd = classified(model, pgd(model, x, y, eps, steps=10), y)
+    aware = classified(model, adaptive_pgd(model, x, y, eps, steps=10), y)
+    exact = exact_robustness(model, x, y, eps)
+    crown, ibp = (certify(model, x, y, eps, method) for method in ("crown", "ibp"))
+    possible = exact.robust | exact.undecided
+    for lower, upper in itertools.pairwise([ibp, crown, possible, aware, under_pgd, standard]):
+        # An undecided image may stand or fall: the chain skips over it.
+        assert not (lower & ~upper & ~exact.undecided).any()
+    # Undecided, with time enough, is only what comes this near to a tie.
+    assert not (exact.undecided & crown).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_networks(), st.integers(0, 999), st.sampled_from([0.0, 0.05, 0.3, 1.0]))
+def test_bounds_contain_what_is_sampled_and_crown_lies_within_ibp(model, seed, eps):
+    model, x = model.double(), images(seed).double()
+    interval, crown = (bounds(model, x, eps, method) for method in ("ibp", "crown"))
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(50):
+        noise = torch.rand(x.shape, generator=generator, dtype=x.dtype) * 2 - 1
+        # Corners of the ball are where bounds are tight.
+        noise = torch.where(torch.rand(x.shape, generator=generator) < 0.5, noise.sign(), noise)
+        here = (x + eps * noise).clamp(0, 1)
+        for layer, module in enumerate(model):
+            here = module(here)
+            if isinstance(module, nn.Linear):
+                i = (layer - 1) // 2
+                for found in (interval[i], crown[i]):
+                    assert (found.lower <= here + 1e-9).all() and (here <= found.upper + 1e-9).all()
+    for wide, narrow in zip(interval, crown, strict=True):
+        assert (wide.lower <= narrow.lower + 1e-12).all()
+        assert (narrow.upper <= wide.upper + 1e-12).all()
+
+
+def test_crown_is_exact_while_no_unit_changes_sides():
+    model = network(0, [6, 5], [0.3, 1.0], 1.0).double()
+    x = images(0).double()
+    low, high = bounds(model, x, 0.0)[-1]
+    assert torch.allclose(low, model(x), atol=1e-4) and torch.allclose(high, model(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_exact_examples_lie_in_the_ball_and_fool_the_network(beta):
+    x, y = load("digits", "test", limit=12)
+    model = mlp(64, [8], beta=beta, seed=1)
+    y = model(x).argmax(-1)
+    found = exact_robustness(model, x, y, 0.1)
+    broken = ~found.robust & ~found.undecided
+    assert broken.any()
+    assert (found.adversarial - x).abs().max() <= 0.1 + 1e-6
+    assert not classified(model, found.adversarial, y)[broken].any()
+
+
+def test_time_outs_are_told_and_are_neither_robust_nor_broken():
+    x, y = load("digits", "test", limit=3)
+    model = mlp(64, [64, 64], beta=0.3, seed=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    y = model(x).argmax(-1)
+    found = exact_robustness(model, x, y, 0.2, time_limit=1e-3)
+    assert found.undecided.any() and not (found.robust & found.undecided).any()
+
+
+def test_certified_accuracy_of_a_population_is_that_of_its_members():
+    data = load("digits", "test", limit=60)
+    models = [mlp(64, [8], beta=beta, seed=s) for s, beta in enumerate((0.1, 1.0))]
+    alone = [certified_accuracy(model, *data, 0.01, "ibp") for model in models]
+    assert certified_accuracy(Population(models), *data, 0.01, "ibp") == alone
+
+
+def test_plain_relu_modules_and_absent_biases_are_known_too():
+    x, y = load("digits", "test", limit=20)
+    theirs = nn.Sequential(nn.Flatten(), nn.Linear(64, 8, bias=False), nn.ReLU(), nn.Linear(8, 10))
+    ours = nn.Sequential(theirs[0], theirs[1], CappedReLU(), theirs[3])
+    for method in ("ibp", "crown"):
+        assert (certify(theirs, x, y, 0.02, method) == certify(ours, x, y, 0.02, method)).all()
+
+
+def test_bad_input_is_refused_in_a_sentence():
+    x, y = load("digits", "test", limit=4)
+    with pytest.raises(TypeError, match=r"Linear layers with ReLU.*Conv2d"):
+        certify(convnet(8, [4, 8]), x, y, 0.1)
+    with pytest.raises(ValueError, match="method"):
+        certify(mlp(64, [4]), x, y, 0.1, "magic")
+    with pytest.raises(ValueError, match="ε must be"):
+        certify(mlp(64, [4]), x, y, -0.1)
+    with pytest.raises(ValueError, match="time limit"):
+        exact_robustness(mlp(64, [4]), x, y, 0.1, time_limit=0)
