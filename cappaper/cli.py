@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cappaper import chapters, claims, study, workers
+from cappaper import chapters, claims, ledger, study, workers
 from cappaper.checks import check_count
 from cappaper.data import DATASETS, data_root, load
 
@@ -65,7 +65,7 @@ def reproduce(options: argparse.Namespace) -> None:
     if missing:
         print(f"The book is not built: {', '.join(missing)} did not run yet.")
         return
-    claims.write(book)
+    ledger.write(book)
     if not options.no_build:
         build(book)
 
@@ -88,14 +88,14 @@ def weigh(options: argparse.Namespace) -> None:
     if not book.is_dir():
         raise FileNotFoundError("there is no book/ here: run from the project's folder")
     if options.write:
-        claims.write(book)
-    found = claims.ledger(book)
+        ledger.write(book)
+    found = ledger.weigh(book)
     for claim in claims.CLAIMS:
         rows = found[found["claim"] == claim.number]
         print(f"{claim.number}. {claim.says} {rows['verdict'].iloc[0].upper()}")
         for _, row in rows.iterrows():
             print(f"   {row['finding']:>14}  {row['chapter']}: {row['evidence']}")
-    if said := claims.disagreements(book):
+    if said := ledger.disagreements(book):
         raise ValueError("the ledger and the tables disagree: " + "; ".join(said))
 
 

@@ -25,6 +25,8 @@ from cappaper.measures import FGSM, PGD, AdaptivePGD, Row
 STANDS, FALLS, UNKNOWN = ".", "x", "?"
 """One character for every image in the column ``outcomes``."""
 
+STRONGEST = "strongest attack"
+
 
 @dataclass(frozen=True)
 class Clean:
@@ -34,6 +36,17 @@ class Clean:
 
     def bind(self, seed: int) -> EpsAttack:
         return _unchanged
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Examples that were made against another network."""
+
+    examples: Tensor
+    name: str = "transfer"
+
+    def bind(self, seed: int) -> EpsAttack:
+        return lambda model, x, y, *, eps: self.examples
 
 
 @dataclass(frozen=True)
@@ -81,18 +94,22 @@ def outcomes(
 ) -> list[Row]:
     """A row per radius: the judge's word on each image, and the share that stands.
 
+    ``attack`` names the judge, certificate or not: tables of rates have that column too.
     ``outcomes`` has one character for each image: "." stands, "x" falls, "?" is undecided.
     ``warning`` is what AutoAttack had to say about its own result.
     """
     rows = []
+    standard = classified(model, *test).double().mean().item()
     for eps in epsilons:
         stands, unknown, warning = _judged(model, *test, eps, judge, seed)
         marks = [
             UNKNOWN if open_ else STANDS if holds else FALLS
             for holds, open_ in zip(stands, unknown, strict=True)
         ]
-        row = {"judge": judge.name, "eps": eps, "robust_accuracy": marks.count(STANDS) / len(marks)}
-        rows.append({**row, "outcomes": "".join(marks), "warning": warning})
+        row: Row = {"attack": judge.name, "eps": eps, "standard_accuracy": standard}
+        row["robust_accuracy"] = marks.count(STANDS) / len(marks)
+        row |= {"images": len(marks), "outcomes": "".join(marks), "warning": warning}
+        rows.append(row)
     return rows
 
 
@@ -107,16 +124,16 @@ def masking(model: nn.Module, test: Dataset, seed: int, eps: float) -> list[Row]
     return rows
 
 
-def strongest(table: pd.DataFrame, judges: Sequence[str], name: str) -> pd.DataFrame:
+def strongest(table: pd.DataFrame, judges: Sequence[str], name: str = STRONGEST) -> pd.DataFrame:
     """Rows of one judge more, before whom an image stands only if it does before all of these."""
-    chosen = table[table["judge"].isin(judges)]
-    own = ("judge", "robust_accuracy", "outcomes", "warning", "seconds")
+    chosen = table[table["attack"].isin(judges)]
+    own = ("attack", "robust_accuracy", "outcomes", "warning", "seconds")
     same = [column for column in table if column not in own]
     rows = []
     for key, group in chosen.groupby(same, sort=False):
         both = "".join(_worst(marks) for marks in zip(*group["outcomes"], strict=True))
         share = both.count(STANDS) / len(both)
-        row = dict(zip(same, key, strict=True)) | {"judge": name, "robust_accuracy": share}
+        row = dict(zip(same, key, strict=True)) | {"attack": name, "robust_accuracy": share}
         rows.append({**row, "outcomes": both, "warning": "", "seconds": 0.0})
     return pd.DataFrame(rows)
 
@@ -141,7 +158,7 @@ def _judged(
     if isinstance(judge, Exact):
         found = exact_robustness(model, x, y, eps, time_limit=judge.time_limit)
         return found.robust.tolist(), found.undecided.tolist(), ""
-    assert isinstance(judge, (Clean, FGSM, PGD, AdaptivePGD, AutoAttack))
+    assert isinstance(judge, (Clean, Transfer, FGSM, PGD, AdaptivePGD, AutoAttack))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ReliabilityWarning)
         adversarial = judge.bind(seed)(model, x, y, eps=eps)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
+from cappaper.panels import dots, followed, heat_maps, sandwich
 from cappaper.style import (
     COLOURS,
+    NAMES,
+    RATE_NAMES,
     Picture,
     beta_axis,
     beta_label,
@@ -27,27 +29,17 @@ __all__ = [
     "beta_label",
     "by_layer",
     "curve_at",
+    "dots",
+    "followed",
     "hardening",
     "heat_maps",
     "over_beta",
     "placements",
+    "sandwich",
     "save",
     "steepness",
     "style",
 ]
-
-RATE_NAMES = dict(zip(RATES, ("standard accuracy", "robust accuracy", "success rate"), strict=True))
-_NAMES = RATE_NAMES | {
-    "accuracy": "accuracy",
-    "at_cap": "share of units at β",
-    "at_zero": "share of units at 0",
-    "gradient": "gradient's L2 norm",
-    "l2": "L2 distance",
-    "linf": "L∞ distance",
-    "median_l2": "median L2 distortion",
-    "relative_l2": "L2 distance / clean norm",
-    "silent": "images without gradient",
-}
 
 
 def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATES) -> Picture:
@@ -64,7 +56,7 @@ def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATE
         figure = Picture(figsize=(3.2 * len(values) + 1, 3.4))
         axes = figure.subplots(1, len(values), squeeze=False)[0]
         for axis, value in zip(axes, values, strict=True):
-            axis.set_title(_NAMES[value])
+            axis.set_title(NAMES[value])
             groups = list(summary.groupby(by, sort=by == "eps"))
             # The attack does not change standard accuracy: one line tells it all.
             one = by == "eps" and value == RATES[0]
@@ -76,39 +68,6 @@ def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATE
         if set(values) <= set(RATES):
             axes[0].set_ylabel("share of the test images")
         legend(figure, axes[-1])
-    return figure
-
-
-def heat_maps(
-    table: pd.DataFrame, rows: str, values: Sequence[str] = RATES[:2], label: str = ""
-) -> Picture:
-    """A panel per value: a row for each of ``rows``, a column for each β, the mean in each field.
-
-    Args:
-        table: one row per network; accuracies or rates.
-        rows: the column whose values are the rows, in the order in which they come.
-        values: the panels.
-        label: what the rows are.
-    """
-    mean = table.groupby([rows, "beta"], sort=False)[list(values)].mean()
-    names, betas = list(dict.fromkeys(table[rows])), sorted(table["beta"].unique())
-    with style():
-        size = (0.62 * len(betas) * len(values) + 2.2, 0.42 * len(names) + 1.5)
-        figure = Picture(figsize=size)
-        axes = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
-        for axis, value in zip(axes, values, strict=True):
-            grid = mean[value].unstack("beta").reindex(index=names, columns=betas)
-            axis.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-            for (i, j), share in np.ndenumerate(grid.to_numpy()):
-                # Dark letters on light fields, light ones on dark.
-                colour = "black" if share > 0.6 else "white"
-                if not math.isnan(share):
-                    axis.text(j, i, f"{share:.2f}", ha="center", va="center", color=colour, size=8)
-            axis.set_title(_NAMES[value])
-            axis.set_yticks(range(len(names)), [str(name) for name in names])
-            beta_axis(axis, betas)
-            axis.grid(False)
-        axes[0].set_ylabel(label)
     return figure
 
 
@@ -172,7 +131,7 @@ def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pic
                     axis.set_yscale("log")
                 axis.set_xticks(range(len(group)), [str(i) for i in group["layer"]])
         for axis, value in zip(axes[:, 0], values, strict=True):
-            axis.set_ylabel(_NAMES[value])
+            axis.set_ylabel(NAMES[value])
         legend(figure, axes[0, 0])
     return figure
 

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper.attacks import adaptive_pgd, classified, fgsm, pgd
+from cappaper.balls import BALLS
 from cappaper.checks import check_count, check_eps
 from cappaper.layers import layer_signals
 
+_POINTS = 100
 _POINT = 0.01  # of accuracy: less than this is no sign
 _GAP = 0.05  # between two attacks: other losses and more restarts find a little more anywhere
 
@@ -25,9 +27,9 @@ class MaskingReport:
     ``standard``: accuracy without attack. ``zero_gradient``: share of the correctly classified
     images whose input gradient is exactly zero. ``at_zero``, ``at_cap``: share of hidden units
     that put out 0, or their max value. ``loss``: mean cross-entropy after so many steps of PGD.
-    ``one_step``: robust accuracy under FGSM. ``by_steps``, ``by_eps``: robust accuracy under PGD
-    with so many steps, or with such a radius. ``adaptive``: under the attack that knows about the
-    cap.
+    Robust accuracy: ``noise`` at 100 random points of the ball, ``one_step`` under FGSM,
+    ``by_steps`` and ``by_eps`` under PGD with so many steps or such a radius, and ``adaptive``
+    under the attack that knows about the cap.
     """
 
     standard: float
@@ -35,6 +37,7 @@ class MaskingReport:
     at_zero: float
     at_cap: float
     loss: dict[int, float]
+    noise: float
     one_step: float
     by_steps: dict[int, float]
     by_eps: dict[float, float]
@@ -46,6 +49,9 @@ class MaskingReport:
         found = {
             f"{self.zero_gradient:.0%} of the images have an input gradient of exactly zero": (
                 self.zero_gradient > _POINT
+            ),
+            f"random points leave {self.noise:.3f}, PGD {min(steps):.3f}": (
+                self.noise < min(steps) - _POINT
             ),
             f"one step leaves {self.one_step:.3f}, many steps leave {min(steps):.3f}": (
                 self.one_step < min(steps) - _POINT
@@ -111,6 +117,10 @@ def masking_report(
     loss = F.cross_entropy(model(point), y[correct], reduction="sum")
     (gradient,) = torch.autograd.grad(loss, point)
     silent = gradient.flatten(1).eq(0).all(1).double()
+    ball, generator = BALLS["linf"](eps, 1), torch.Generator().manual_seed(seed)
+    stands = correct
+    for _ in range(_POINTS):
+        stands = stands & classified(model, ball.random(x, generator), y)
     # A run of k steps is the beginning of every longer one.
     fixed = partial(attack, early_exit=False, step_size=2.5 * eps / 40)
     path = {k: fixed(model, x, y, eps, steps=k) for k in (1, 2, 5, 10, 20, 40)}
@@ -120,6 +130,7 @@ def masking_report(
         at_zero=sum(s.at_zero * s.units for s in signals) / units,
         at_cap=sum(s.at_cap * s.units for s in signals) / units,
         loss={k: _loss(model, end, y) for k, end in {0: x, **path}.items()},
+        noise=stands.double().mean().item(),
         one_step=left(fgsm(model, x, y, eps)),
         by_steps={k: left(attack(model, x, y, eps, steps=k)) for k in steps},
         by_eps={radius: left(attack(model, x, y, radius)) for radius in epsilons},

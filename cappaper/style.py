@@ -16,6 +16,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cappaper.tables import RATES
+
 # Okabe and Ito's palette, dark to light; every line also has a mark and a dash of its own.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKS = ("o", "s", "^", "D", "v", "P")
@@ -36,6 +38,19 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
+}
+
+RATE_NAMES = dict(zip(RATES, ("standard accuracy", "robust accuracy", "success rate"), strict=True))
+NAMES = RATE_NAMES | {
+    "accuracy": "accuracy",
+    "at_cap": "share of units at β",
+    "at_zero": "share of units at 0",
+    "gradient": "gradient's L2 norm",
+    "l2": "L2 distance",
+    "linf": "L∞ distance",
+    "median_l2": "median L2 distortion",
+    "relative_l2": "L2 distance / clean norm",
+    "silent": "images without gradient",
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cappaper import chapters, claims, cli, tables, verdicts
+from cappaper import chapters, claims, cli, ledger, tables, verdicts
 from cappaper.verdicts import Finding
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +124,7 @@ def test_a_chapter_states_its_own_claims_and_no_others(capsys):
 
 
 def test_every_claim_is_decided_by_a_table_that_has_what_it_needs():
-    found = claims.ledger(ROOT / "book")
+    found = ledger.weigh(ROOT / "book")
     assert sorted(set(found["claim"])) == [1, 2, 3, 4, 5, 6]
     assert not found["evidence"].str.contains("lacks|nan|no capped").any()
     listed = {chapter.name for chapter in chapters.manifest(ROOT)}
@@ -159,13 +159,13 @@ def test_a_number_edited_in_any_table_is_noticed(book, name, capsys):
 
 
 def test_a_verdict_edited_by_hand_is_noticed(book, capsys):
-    path = book / claims.LEDGER
+    path = book / ledger.LEDGER
     path.write_text(path.read_text().replace(",reproduced,", ",not reproduced,", 1))
     assert cli.main(["claims"]) == 1
     assert "disagree" in capsys.readouterr().err
-    claims.write(book)
+    ledger.write(book)
     assert cli.main(["claims"]) == 0
-    (book / claims.PAGE).write_text("# Another page")
+    (book / ledger.PAGE).write_text("# Another page")
     assert cli.main(["claims"]) == 1
 
 

@@ -53,7 +53,7 @@ def test_every_judge_speaks_on_every_image(tmp_path, monkeypatch):
     ]
     tables = {j.name: study.outcomes(specs, j, [0.05], limit=12) for j in judges}
     for name, table in tables.items():
-        assert len(table) == 2 and set(table["judge"]) == {name}
+        assert len(table) == 2 and set(table["attack"]) == {name}
         for _, row in table.iterrows():
             assert set(row["outcomes"]) <= set(".x?") and len(row["outcomes"]) == 12
             assert row["robust_accuracy"] == row["outcomes"].count(".") / 12
@@ -68,7 +68,7 @@ def test_transfer_takes_the_examples_of_another_network(tmp_path, monkeypatch):
     monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path))
     specs = study.sweep(TINY, betas=[0.1, math.inf], seeds=[0])
     moved = study.transfers(specs, [specs[1]] * 2, study.PGD(10), [0.1], limit=40)
-    assert list(moved["judge"]) == ["transfer"] * 2
+    assert list(moved["attack"]) == ["transfer"] * 2
     x, y = load("digits", "test", limit=40)
     capped, relu = study.networks(specs)
     found = pgd(relu, x, y, 0.1, steps=10, seed=0)
@@ -81,7 +81,7 @@ def test_the_strongest_judge_is_the_worst_of_all_image_by_image():
     table = pd.DataFrame(
         {
             "beta": [1.0] * 3,
-            "judge": ["a", "b", "c"],
+            "attack": ["a", "b", "c"],
             "eps": [0.1] * 3,
             "robust_accuracy": [0.75, 0.5, 0.0],
             "outcomes": ["..x.", ".xx?", "xxxx"],
@@ -90,4 +90,4 @@ def test_the_strongest_judge_is_the_worst_of_all_image_by_image():
         }
     )
     (row,) = strongest(table, ["a", "b"], "both").to_dict("records")
-    assert row["outcomes"] == ".xx?" and row["robust_accuracy"] == 0.25 and row["judge"] == "both"
+    assert row["outcomes"] == ".xx?" and row["robust_accuracy"] == 0.25 and row["attack"] == "both"
