@@ -215,7 +215,8 @@ def hardening(table: pd.DataFrame) -> Picture:
             axis.set_ylim(-0.03, 1.03)
             axis.set_xlabel("attack radius ε (0: no attack)")
         axes[0].set_ylabel("robust accuracy")
-        legend(figure, axes[-1])
+        # Not every training has every β.
+        legend(figure, max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1])))
     return figure
 
 
