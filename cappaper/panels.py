@@ -125,7 +125,7 @@ def followed(table: pd.DataFrame, images: dict[str, list[tuple[str, Tensor]]]) -
         for fields, (name, row) in zip(grid, images.items(), strict=True):
             fields[0].set_ylabel(name)
             for field, (text, image) in zip(fields, row, strict=True):
-                field.imshow(image[0], cmap="gray_r", vmin=0, vmax=1)
+                field.imshow(image[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
                 field.set_title(text, size=8, loc="center")
                 field.set_xticks([])
                 field.set_yticks([])

@@ -117,3 +117,22 @@ def test_bad_input_gets_a_sentence(make, says):
     with pytest.raises(ValueError, match=says) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_a_learned_cap_moves_with_training_and_a_fixed_one_does_not():
+    digits = cappaper.load("digits", "train", limit=256)
+    learned = mlp(64, [16, 8], beta=0.05, activation=lambda b: CappedReLU(b, learned=True))
+    fixed = mlp(64, [16, 8], beta=0.05)
+    for net in (learned, fixed):
+        cappaper.fit(net, *digits, epochs=2, lr=3e-3)
+    assert all(net.beta == torch.tensor(0.05) for net in fixed if isinstance(net, CappedReLU))
+    assert all(net.beta != torch.tensor(0.05) for net in learned if isinstance(net, CappedReLU))
+    with pytest.raises(ValueError, match="must start finite"):
+        CappedReLU(learned=True)
+
+
+def test_a_learned_cap_has_the_same_gradient_for_the_input():
+    z = torch.tensor([-1.0, 0.2, 3.0], requires_grad=True)
+    (fixed,) = torch.autograd.grad(CappedReLU(0.5)(z).sum(), z)
+    (learned,) = torch.autograd.grad(CappedReLU(0.5, learned=True)(z).sum(), z)
+    assert torch.equal(fixed, learned)

@@ -87,6 +87,29 @@ def test_a_heat_map_shows_every_mean_where_it_belongs(table):
     assert [label.get_text() for label in axis.get_yticklabels()] == ["1+2", "none"]
 
 
+def test_a_sandwich_has_a_row_for_every_judge_and_a_panel_for_every_training(table):
+    one = table[table["eps"] == 0.1]
+    trainings = [one.assign(training_eps=e) for e in (0.0, 0.3)]
+    judges = ["no attack", "PGD", "certified"]
+    rows = pd.concat([t.assign(attack=judge) for t in trainings for judge in judges])
+    axes = figures.sandwich(rows, judges, ["certified"]).axes
+    assert len(axes) == 2 and [len(axis.texts) for axis in axes] == [9, 9]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == judges
+    (edge,) = axes[0].get_lines()
+    assert list(edge.get_ydata()) == [1.5, 1.5]
+
+
+def test_dots_and_steps_draw_what_they_are_given(table):
+    attacked = pd.concat([table.assign(attack=a) for a in ("PGD", "other")])
+    axes = figures.dots(attacked, "placement", ["PGD", "other"]).axes
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["1+2", "none"]
+    path = pd.DataFrame({"attack": "PGD", "step": range(3), "loss": [0.1, 0.5, 2.0]})
+    image = torch.zeros(1, 4, 4)
+    drawn = figures.followed(path, {"PGD": [("step 0", image), ("step 2", image)]})
+    assert len(drawn.axes) == 3
+    assert list(drawn.axes[0].get_lines()[0].get_ydata()) == [0.1, 0.5, 2.0]
+
+
 @pytest.fixture
 def shown(monkeypatch):
     bundles = []

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cappaper import cache, networks, study, tables, workers
+from cappaper import cache, load, mlp, networks, study, tables, workers
 
 TINY = study.profile("quick", epochs=2, hidden=[16, 8], limit=60)
 
@@ -196,3 +196,12 @@ def test_importing_the_package_stays_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_adversary_that_knows_about_the_cap_moves_where_pgd_stands_still():
+    x, y = load("digits", "test", limit=20)
+    plain, knowing = study.Adversary(0.1).at(5, 10), study.Adversary(0.1, sharpness=10.0).at(5, 10)
+    relu, capped = mlp(64, [16], seed=0), mlp(64, [16], beta=1e-4, seed=0)
+    assert torch.equal(plain(relu, x, y), knowing(relu, x, y))
+    assert not torch.equal(plain(capped, x, y), knowing(capped, x, y))
+    assert (knowing(capped, x, y) - x).abs().max() <= 0.1 + 1e-6
