@@ -13,7 +13,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from cappaper import chapters, profiles, tables
+from cappaper import chapters, profiles, tables, verdicts
 from cappaper.evidence import contradictions
 
 ROOT = Path(__file__).parents[1]
@@ -228,6 +228,17 @@ def test_the_truth_is_known_for_a_hundred_digits_with_and_without_a_cap():
     page = (BOOK / "chapters" / "exact.ipynb").read_text()
     undecided = truth["outcomes"].str.count(r"\?").sum()  # time-outs are told
     assert f"undecided: {undecided}\\n" in page
+
+
+def test_what_survives_is_what_the_pages_say():
+    """Nothing at ε = 0.1; at 0.3 a cap at 1, under every attack."""
+    table = results("what-survives")
+    by = table.groupby(["eps", "attack", "variant"])["robust_accuracy"].mean()
+    small = by.loc[0.1, "strongest attack"]
+    assert small.drop("ReLU").max() <= small["ReLU"]
+    assert verdicts.lasting(table, eps=0.3).holds is True
+    for attack in ("PGD", "APGD-CE", "APGD-T", "Square", "cap-aware PGD"):
+        assert by[0.3, attack, "β = 1, knowing"] > by[0.3, attack, "ReLU"], attack
 
 
 def test_a_moved_network_falls_as_it_did():
