@@ -220,6 +220,7 @@ def _ascend(
     batch = y.ndim - 1  # the dimension along which finished examples are dropped
     end, index = start, torch.arange(y.shape[-1], device=y.device).expand_as(y)
     here, centre, labels = start, x, y  # the columns still at work; index says where they belong
+    project = ball.around(centre)
     for _ in range(steps):
         width = int(live.sum(-1).max())
         if width == 0:
@@ -229,6 +230,7 @@ def _ascend(
             keep = live.argsort(dim=-1, descending=True, stable=True)[..., :width]
             index, live, labels = (t.gather(-1, keep) for t in (index, live, labels))
             here, centre = (t.gather(batch, _whole(keep, t)) for t in (here, centre))
+            project = ball.around(centre)
         point = here.detach().requires_grad_()
         logits = model(point)
         total = loss(logits.flatten(0, -2), labels.flatten())
@@ -236,8 +238,9 @@ def _ascend(
         if early_exit:
             fooled = logits.argmax(-1) != labels
             live = live & ~fooled & gradient.flatten(y.ndim).ne(0).any(-1)
-        moved = ball.project(here + step_size * ball.direction(gradient), centre)
-        here = torch.where(column(live, here), moved, here)
+        moved = project(torch.add(here, ball.direction(gradient), alpha=step_size))
+        # Without early exit nothing is ever done, and all of it moves.
+        here = torch.where(column(live, here), moved, here) if early_exit else moved
     return end.scatter(batch, _whole(index, here), here)
 
 

@@ -50,17 +50,20 @@ def reproduce(options: argparse.Namespace) -> None:
         if not options.only:
             shutil.rmtree(book, ignore_errors=True)
         chapters.stage(root, book, _QUICK)
-    # Small networks on digits are over before a second process has started.
-    jobs = options.jobs or (os.cpu_count() or 1 if options.profile == "paper" else 1)
-    os.environ[workers.JOBS] = str(jobs)
+    jobs = 1 if device == "cuda" else options.jobs or os.cpu_count() or 1
+    # A network on digits is over before a second process has started: there, chapters share the
+    # cores; on MNIST, the networks of one chapter do.
+    at_once = 1 if options.profile == "paper" else jobs
+    os.environ[workers.JOBS] = str(jobs if options.profile == "paper" else 1)
     print(f"{len(chosen)} chapters, profile {options.profile}, on {device}", flush=True)
-    for i, chapter in enumerate(chosen):
-        label, start = f"[{i + 1}/{len(chosen)}] {chapter.name}", time.monotonic()
-        show = _Line(label)
-        show("starting")
-        parameters = {"profile": options.profile, "device": device}
-        chapters.execute(chapter, root, book, parameters, show)
-        show.end(f"{chapter.title}, {time.monotonic() - start:.0f} s")
+    parameters = {"profile": options.profile, "device": device}
+    calls = [
+        (chapter, root, book, parameters, f"[{i + 1}/{len(chosen)}] {chapter.name}")
+        for i, chapter in enumerate(chosen)
+    ]
+    failed = [error for _, error in workers.side_by_side(_execute, calls, at_once) if error]
+    if failed:
+        raise chapters.ChapterError("; ".join(failed))
     missing = [c.name for c in listed if not (book / "chapters" / f"{c.name}.ipynb").exists()]
     if missing:
         print(f"The book is not built: {', '.join(missing)} did not run yet.")
@@ -68,6 +71,21 @@ def reproduce(options: argparse.Namespace) -> None:
     ledger.write(book)
     if not options.no_build:
         build(book)
+
+
+def _execute(
+    chapter: chapters.Chapter, root: Path, book: Path, parameters: dict[str, str], label: str
+) -> str | None:
+    """Run one chapter; what went wrong is returned, so that the others still run."""
+    show, start = _Line(label), time.monotonic()
+    show("starting")
+    try:
+        chapters.execute(chapter, root, book, parameters, show)
+    except chapters.ChapterError as error:
+        show.end("failed")
+        return str(error)
+    show.end(f"{chapter.title}, {time.monotonic() - start:.0f} s")
+    return None
 
 
 def build(book: Path) -> None:
@@ -147,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     command.add_argument(
-        "--jobs", type=int, metavar="N", help="processes on a CPU (paper: one a core; quick: 1)"
+        "--jobs", type=int, metavar="N", help="processes on a CPU; one a core if not said"
     )
     command.add_argument("--no-build", action="store_true", help="stop before the book is built")
     command.set_defaults(run=reproduce)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,9 +18,9 @@ from cappaper.models import Population
 from cappaper.progress import report, reporting
 from cappaper.specs import Spec
 from cappaper.training import fit
-from cappaper.workers import side_by_side
+from cappaper.workers import jobs, side_by_side
 
-_TOGETHER = 8  # networks trained as one population: the pace of saving, and of resuming
+_TOGETHER = 8  # networks in one population, at most: the pace of saving, and of resuming
 
 
 def networks(specs: Sequence[Spec], device: str = "cpu") -> list[nn.Module]:
@@ -31,13 +32,13 @@ def fitted(specs: Sequence[Spec], device: str) -> list[tuple[nn.Module, float]]:
     """Each spec's network, trained, in eval mode, and the seconds that its training took."""
     wanted = list(dict.fromkeys(specs))
     entries = {spec: cache.find("weights", key(spec, device)) for spec in wanted}
-    groups = list(_groups([spec for spec in wanted if entries[spec] is None]))
+    groups = _groups([spec for spec in wanted if entries[spec] is None], jobs(device))
     calls = [
         (group, device, f"training group {i + 1} of {len(groups)}")
         for i, group in enumerate(groups)
     ]
     with reporting():
-        for position, fitted in side_by_side(_train, calls, device):
+        for position, fitted in side_by_side(_train, calls, jobs(device)):
             for spec, found in zip(groups[position], fitted, strict=True):
                 entries[spec] = found
                 cache.store("weights", key(spec, device), found)
@@ -70,15 +71,22 @@ def _train(group: Sequence[Spec], device: str, label: str) -> list[dict[str, Any
     return [{"weights": member.cpu().state_dict(), "seconds": seconds} for member in population]
 
 
-def _groups(specs: Sequence[Spec]) -> Iterator[list[Spec]]:
-    """Networks that can train as one population: alike in all but β and seed."""
+def _groups(specs: Sequence[Spec], processes: int) -> list[list[Spec]]:
+    """Networks that can train as one population: alike in all but β and seed.
+
+    Alike networks are dealt out evenly, so that no process waits long for another's last group.
+    """
 
     def recipe(spec: Spec) -> str:
         return repr(dataclasses.replace(spec, beta=(), seed=0))
 
+    groups = []
     for _, alike in itertools.groupby(sorted(specs, key=recipe), key=recipe):
         group = list(alike)
-        yield from (group[i : i + _TOGETHER] for i in range(0, len(group), _TOGETHER))
+        rounds = math.ceil(len(group) / (_TOGETHER * processes))
+        count = min(rounds * processes, len(group))
+        groups += [group[i::count] for i in range(count)]
+    return sorted(groups, key=len, reverse=True)
 
 
 def key(spec: Spec, device: str) -> list[Any]:

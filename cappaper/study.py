@@ -29,7 +29,7 @@ from cappaper.networks import fitted, images, key, networks
 from cappaper.profiles import PROFILES, Profile, profile
 from cappaper.progress import report, reporting
 from cappaper.specs import Adversary, Spec, sweep
-from cappaper.workers import side_by_side
+from cappaper.workers import jobs, side_by_side
 
 __all__ = [
     "CW",
@@ -211,7 +211,7 @@ def _table(
     ]
     with reporting():
         report(f"{measure.__name__}: {len(missing)} networks")
-        for done, (position, entry) in enumerate(side_by_side(_measured, calls, device)):
+        for done, (position, entry) in enumerate(side_by_side(_measured, calls, jobs(device))):
             report(f"{measure.__name__}: network {done + 1} of {len(missing)}")
             found[missing[position]] = entry
             cache.store(kind, keys[missing[position]], entry)

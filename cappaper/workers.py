@@ -18,13 +18,14 @@ def jobs(device: str = "cpu") -> int:
 
 
 def side_by_side(
-    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], device: str
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], count: int
 ) -> Iterator[tuple[int, Any]]:
     """Positions and results of ``function(*call)`` for every call, as they finish.
 
-    Networks of this book's size leave a second thread little to do, and a second process much.
+    Networks of this book's size leave a second thread little to do, and a second process much: up
+    to ``count`` processes share the calls and the cores.
     """
-    count = min(jobs(device), len(calls))
+    count = min(count, len(calls))
     if count <= 1:
         yield from ((i, function(*call)) for i, call in enumerate(calls))
         return
