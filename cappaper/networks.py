@@ -72,13 +72,13 @@ def _train(group: Sequence[Spec], device: str, label: str) -> list[dict[str, Any
 
 
 def _groups(specs: Sequence[Spec], processes: int) -> list[list[Spec]]:
-    """Networks that can train as one population: alike in all but β and seed.
+    """Networks that can train as one population: alike in all but β, seed and how they start.
 
     Alike networks are dealt out evenly, so that no process waits long for another's last group.
     """
 
     def recipe(spec: Spec) -> str:
-        return repr(dataclasses.replace(spec, beta=(), seed=0))
+        return repr(dataclasses.replace(spec, beta=(), seed=0, initial_cap=None))
 
     groups = []
     for _, alike in itertools.groupby(sorted(specs, key=recipe), key=recipe):
