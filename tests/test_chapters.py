@@ -101,8 +101,11 @@ def test_a_chapter_gets_its_title_and_parameters(project, capsys):
     assert "[1/1] works: It works" in printed and "fails did not run yet" in printed
 
 
-def test_a_failing_chapter_is_named_and_nothing_is_lost(project, capsys):
-    assert cli.main(["reproduce"]) == 1
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_failing_chapter_is_named_and_nothing_is_lost(project, capsys, jobs):
+    listed = project / "notebooks" / "chapters.yml"
+    listed.write_text(yaml.safe_dump(yaml.safe_load(listed.read_text())[::-1]))  # it fails first
+    assert cli.main(["reproduce", "--jobs", jobs]) == 1
     said = capsys.readouterr().err
     assert "chapter fails failed in cell [3]: AssertionError: on purpose" in said
     book = project / "build" / "quick"

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 import subprocess
 import sys
@@ -112,6 +113,18 @@ def test_processes_side_by_side_give_the_same_table(monkeypatch, tmp_path):
         results.append(study.rates(specs, study.PGD(steps=3), [0.1], limit=60))
     one, two = (table.drop(columns="seconds") for table in results)
     pd.testing.assert_frame_equal(one, two, atol=0.05)  # one thread sums in another order than two
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_alike_networks_are_dealt_out_evenly(processes):
+    many = study.sweep(TINY, betas=[0.1, 1.0, math.inf], seeds=range(6))
+    few = study.sweep(TINY, hidden=[8, 8], betas=[0.1], seeds=[0])
+    groups = networks._groups([*many, *few], processes)
+    dealt = itertools.chain.from_iterable(groups)
+    assert sorted(dealt, key=repr) == sorted([*many, *few], key=repr)
+    assert all(len({spec.hidden for spec in group}) == 1 for group in groups)
+    sizes = [len(group) for group in groups if group != few]
+    assert max(sizes) <= 8 and max(sizes) - min(sizes) <= 1 and len(sizes) % processes == 0
 
 
 def test_signals_at_the_start_train_nothing(fresh, monkeypatch):
