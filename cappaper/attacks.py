@@ -119,8 +119,7 @@ def pgd(
     step_size = 2.5 * eps / steps if step_size is None else step_size
     generator = torch.Generator().manual_seed(seed)
     x = x.detach()
-    correct = classified(model, x, y)
-    todo = correct if early_exit else torch.ones_like(correct)
+    todo = classified(model, x, y) if early_exit else torch.ones_like(y, dtype=torch.bool)
     adversarial = x
     for run in range(restarts):
         if run > 0:
@@ -221,7 +220,7 @@ def _ascend(
     end, index = start, torch.arange(y.shape[-1], device=y.device).expand_as(y)
     here, centre, labels = start, x, y  # the columns still at work; index says where they belong
     project = ball.around(centre)
-    for _ in range(steps):
+    for step in range(steps):
         width = int(live.sum(-1).max())
         if width == 0:
             break
@@ -233,6 +232,8 @@ def _ascend(
             project = ball.around(centre)
         point = here.detach().requires_grad_()
         logits = model(point)
+        if step == 0:
+            check_logits(logits, labels)
         total = loss(logits.flatten(0, -2), labels.flatten())
         (gradient,) = torch.autograd.grad(total, point)
         if early_exit:
@@ -241,6 +242,8 @@ def _ascend(
         moved = project(torch.add(here, ball.direction(gradient), alpha=step_size))
         # Without early exit nothing is ever done, and all of it moves.
         here = torch.where(column(live, here), moved, here) if early_exit else moved
+    if labels is y:  # nothing was dropped
+        return here
     return end.scatter(batch, _whole(index, here), here)
 
 
