@@ -50,11 +50,12 @@ def reproduce(options: argparse.Namespace) -> None:
         if not options.only:
             shutil.rmtree(book, ignore_errors=True)
         chapters.stage(root, book, _QUICK)
-    jobs = 1 if device == "cuda" else options.jobs or os.cpu_count() or 1
-    # A network on digits is over before a second process has started: there, chapters share the
-    # cores; on MNIST, the networks of one chapter do.
-    at_once = 1 if options.profile == "paper" else jobs
-    os.environ[workers.JOBS] = str(jobs if options.profile == "paper" else 1)
+    os.environ[workers.JOBS] = str(options.jobs or os.cpu_count() or 1)
+    at_once = 1
+    if options.profile != "paper":
+        # A network on digits is over before a second process has started: there, chapters share
+        # the cores; on MNIST, the networks of one chapter do.
+        at_once, os.environ[workers.JOBS] = workers.jobs(device), "1"
     print(f"{len(chosen)} chapters, profile {options.profile}, on {device}", flush=True)
     parameters = {"profile": options.profile, "device": device}
     calls = [
