@@ -104,8 +104,8 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
         TypeError, ValueError: as :func:`~cappaper.pgd`; or the model has no activation that this
             package knows, or its weights do not require gradients.
 
-    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), CappedReLU(0.1), nn.Linear(3, 2))
-    >>> (signal,) = layer_signals(net, torch.rand(8, 1, 2, 2), torch.zeros(8, dtype=torch.long))
+    >>> from cappaper import load, mlp
+    >>> (signal,) = layer_signals(mlp(64, [32], beta=0.1), *load("digits", "test", limit=8))
     >>> 0 <= signal.at_zero + signal.at_cap <= 1
     True
     """
