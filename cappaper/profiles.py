@@ -14,7 +14,8 @@ from cappaper.checks import one_of
 class Profile:
     """The sizes that an experiment runs at; chapters take everything else from their own code.
 
-    ``hidden``: units of the two-hidden-layer classifier. ``betas``: max values, ascending, ∞ last.
+    ``hidden``: units of the two-hidden-layer classifier. ``adversarial_epochs``: of adversarial
+    training, which costs seven times as much. ``betas``: max values, ascending, ∞ last.
     ``constants``: of the sigmoid family. ``epsilons``: L∞ radii of the attack, ascending.
     ``steps``: of PGD. ``limit``: test images, all of them if None.
     """
@@ -23,6 +24,7 @@ class Profile:
     dataset: str
     hidden: tuple[int, ...]
     epochs: int
+    adversarial_epochs: int
     batch_size: int
     lr: float
     seeds: tuple[int, ...]
@@ -39,6 +41,7 @@ PROFILES = {
         dataset="digits",
         hidden=(128, 64),
         epochs=30,
+        adversarial_epochs=30,
         batch_size=64,
         lr=3e-3,
         seeds=(0, 1),
@@ -51,6 +54,7 @@ PROFILES = {
         dataset="mnist",
         hidden=(300, 100),
         epochs=10,
+        adversarial_epochs=6,
         batch_size=128,
         lr=1e-3,
         seeds=(0, 1, 2),
@@ -67,7 +71,8 @@ def profile(name: str = "quick", **changes: Any) -> Profile:
     Args:
         name: ``"quick"`` (embedded digits, minutes for the entire book) or ``"paper"`` (MNIST).
         changes: fields of :class:`Profile`; ``None`` keeps the profile's value, lists become
-            tuples, as notebook parameters arrive.
+            tuples, as notebook parameters arrive. ``epochs`` counts for both trainings, unless
+            ``adversarial_epochs`` is given too.
 
     Raises:
         ValueError: unknown profile or field.
@@ -82,4 +87,6 @@ def profile(name: str = "quick", **changes: Any) -> Profile:
     given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
     }
+    if "epochs" in given:
+        given = {"adversarial_epochs": given["epochs"], **given}
     return dataclasses.replace(PROFILES[name], **given)

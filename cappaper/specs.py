@@ -138,7 +138,7 @@ def sweep(
             hidden=hidden,
             beta=tuple(per_layer(beta, len(hidden))),
             seed=seed,
-            epochs=profile.epochs,
+            epochs=profile.adversarial_epochs if adversary else profile.epochs,
             batch_size=profile.batch_size,
             lr=profile.lr,
             activation=activation,

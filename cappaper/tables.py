@@ -36,6 +36,7 @@ def provenance(profile: Profile, device: str, table: pd.DataFrame) -> dict[str, 
             load(profile.dataset, s).checksum() for s in ("train", "test")
         ),
         "epochs": str(profile.epochs),
+        "adversarial_epochs": str(profile.adversarial_epochs),
         "batch_size": str(profile.batch_size),
         "learning_rate": str(profile.lr),
         "device": f"{device} ({name})",

@@ -126,8 +126,8 @@ def method_numbers():
     """What the method page says about the paper profile, computed from the profile."""
     paper = profiles.profile("paper")
     return (
-        f"step size {paper.lr:g}, batches of {paper.batch_size}, {paper.epochs} epochs,"
-        " 60,000 images"
+        f"step size {paper.lr:g}, batches of {paper.batch_size}, {paper.epochs} epochs"
+        f" ({paper.adversarial_epochs} of adversarial training), 60,000 images"
     )
 
 

@@ -127,6 +127,14 @@ def test_alike_networks_are_dealt_out_evenly(processes):
     assert max(sizes) <= 8 and max(sizes) - min(sizes) <= 1 and len(sizes) % processes == 0
 
 
+def test_adversarial_training_has_epochs_of_its_own():
+    paper = study.profile("paper")
+    for adversary, epochs in ((None, paper.epochs), (study.Adversary(0.1), 6)):
+        assert study.sweep(paper, betas=[1.0], adversary=adversary)[0].epochs == epochs
+    assert study.profile("paper", epochs=1).adversarial_epochs == 1
+    assert study.profile("paper", epochs=1, adversarial_epochs=2).adversarial_epochs == 2
+
+
 def test_signals_at_the_start_train_nothing(fresh, monkeypatch):
     specs = study.sweep(TINY, betas=[0.1], seeds=[0], initial_cap=1.0)
     monkeypatch.setattr(networks, "fit", None)
