@@ -31,7 +31,14 @@ def side_by_side(
         return
     from joblib import Parallel, delayed
 
-    workers = Parallel(n_jobs=count, return_as="generator_unordered", pre_dispatch=count)
+    # One worker may wait long for another's last group; after joblib's five minutes it would go
+    # home, with a warning that ends up in the chapter.
+    workers = Parallel(
+        n_jobs=count,
+        return_as="generator_unordered",
+        pre_dispatch=count,
+        idle_worker_timeout=3600,
+    )
     yield from workers(delayed(_numbered)(i, function, call) for i, call in enumerate(calls))
 
 
