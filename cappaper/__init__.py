@@ -13,17 +13,14 @@ torch.Size([100, 1, 8, 8])
 
 from cappaper._version import __version__
 from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace_relu
-from cappaper.attacks import adaptive_pgd, fgsm, pgd
-from cappaper.autoattack import auto_attack
-from cappaper.carlini import cw_l2
-from cappaper.certification import certified_accuracy, certify
+from cappaper.attacks import adaptive_pgd, auto_attack, cw_l2, fgsm, pgd, surrogate_gradient
+from cappaper.certificates import certified_accuracy, certify, exact_robustness
 from cappaper.data import Dataset, load
 from cappaper.evaluation import Rates, evaluate, robustness_curve
-from cappaper.exact import exact_robustness
-from cappaper.layers import layer_distances, layer_signals
+from cappaper.inspection import layer_distances, layer_signals
 from cappaper.masking import MaskingReport, masking_report
-from cappaper.models import Population, convnet, mlp, rescale
-from cappaper.surrogate import surrogate_gradient
+from cappaper.models import convnet, mlp, rescale
+from cappaper.population import Population
 from cappaper.training import fit
 
 __all__ = [

@@ -36,7 +36,7 @@ class CappedReLU(nn.Module):
     """:func:`capped_relu` as a layer.
 
     ``beta`` is a buffer: it moves with the model, is saved with it, and stacks by itself in a
-    :class:`~cappaper.models.Population`.
+    :class:`~cappaper.population.Population`.
 
     Args:
         beta: the max value, above 0; the default ``inf`` makes the layer a ReLU.

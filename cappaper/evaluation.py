@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks import Attack, classified
+from cappaper.attacks.gradient import Attack, classified
 from cappaper.checks import check_batch, check_count, check_eps
-from cappaper.models import Population, members
+from cappaper.population import Population, members
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ def evaluate(
     """Standard accuracy, robust accuracy and success rate under an attack.
 
     Args:
-        model: one classifier, or a :class:`~cappaper.models.Population`; attacked in eval mode.
+        model: one classifier, or a :class:`~cappaper.population.Population`; attacked in eval mode.
         x: images ``[N, ...]`` in [0, 1], on the model's device.
         y: int64 labels ``[N]``.
         attack: ``attack(model, x, y) -> x_adv``, for example ``partial(pgd, eps=0.1)``.
         batch_size: examples attacked at once.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.attacks.pgd`.
+        TypeError, ValueError: as :func:`~cappaper.attacks.gradient.pgd`.
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd

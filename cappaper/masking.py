@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cappaper.attacks import adaptive_pgd, classified, fgsm, pgd
-from cappaper.balls import BALLS
+from cappaper.attacks.balls import BALLS
+from cappaper.attacks.gradient import adaptive_pgd, classified, fgsm, pgd
 from cappaper.checks import check_count, check_eps
-from cappaper.layers import layer_signals
+from cappaper.inspection import layer_signals
 
 _POINTS = 100
 _POINT = 0.01  # of accuracy: less than this is no sign

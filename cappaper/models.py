@@ -1,4 +1,4 @@
-"""Networks of the paper, and populations of networks that train and fall as one."""
+"""Networks of the paper, and the same network under another cap."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch import nn
 
 from cappaper.activations import Activation, CappedReLU, per_layer
 from cappaper.checks import check_count
@@ -151,103 +149,9 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     return model
 
 
-class Population(nn.Module):
-    """Many networks of one architecture as one module, by ``torch.func.vmap``.
-
-    Parameters and buffers (β among them) are stacked along a new first dimension of size M; each
-    member computes what it would compute alone.
-
-    Args:
-        models: M modules of one class and architecture. They are copied, not changed.
-        sample_dims: dimensions of one input; 3 for images ``[C, H, W]``. It tells inputs that all
-            members share from inputs of their own.
-
-    Raises:
-        ValueError: there is no model, or their architectures differ.
-
-    >>> sweep = Population([mlp(64, [32], beta=b) for b in (0.1, 1.0, math.inf)])
-    >>> sweep(torch.zeros(5, 1, 8, 8)).shape  # [B, ...]: every member sees the same images
-    torch.Size([3, 5, 10])
-    >>> sweep(torch.zeros(3, 5, 1, 8, 8)).shape  # [M, B, ...]: each its own
-    torch.Size([3, 5, 10])
-    """
-
-    def __init__(self, models: Sequence[nn.Module], *, sample_dims: int = 3) -> None:
-        super().__init__()
-        if not models:
-            raise ValueError("a population needs at least one model")
-        shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in models]
-        if any(s != shapes[0] for s in shapes) or len({str(type(m)) for m in models}) > 1:
-            raise ValueError("the members of a population must share one architecture")
-        parameters, buffers = stack_module_state([copy.deepcopy(m) for m in models])
-        self._parameter_names, self._buffer_names = list(parameters), list(buffers)
-        for name, tensor in parameters.items():
-            self.register_parameter(_flat(name), nn.Parameter(tensor.detach()))
-        for name, tensor in buffers.items():
-            self.register_buffer(_flat(name), tensor)
-        # In a tuple, so that the skeleton's own tensors are not taken for the population's.
-        self._skeleton = (copy.deepcopy(models[0]),)
-        self._size = len(models)
-        self._sample_dims = sample_dims
-        self.train(models[0].training)
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> nn.Module:
-        """Member ``index`` as a module of its own, with copies of its tensors."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"member {index} of a population of {len(self)}")
-        member = copy.deepcopy(self._skeleton[0]).train(self.training)
-        member.to(next(iter(self.state_dict().values())).device)
-        parameters, buffers = self._state()
-        member.load_state_dict({k: v[index] for k, v in {**parameters, **buffers}.items()})
-        return member
-
-    def __iter__(self) -> Iterator[nn.Module]:
-        return (self[i] for i in range(len(self)))
-
-    def train(self, mode: bool = True) -> Population:
-        self._skeleton[0].train(mode)
-        return super().train(mode)
-
-    def forward(self, x: Tensor) -> Tensor:
-        own = x.ndim == self._sample_dims + 2
-        if not own and x.ndim != self._sample_dims + 1:
-            raise ValueError(
-                f"a population takes inputs [B, ...] or [M, B, ...] of {self._sample_dims + 1} or"
-                f" {self._sample_dims + 2} dimensions, got shape {list(x.shape)}"
-            )
-        if own and len(x) != len(self):
-            raise ValueError(f"got inputs for {len(x)} members, the population has {len(self)}")
-
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Any:
-            return functional_call(self._skeleton[0], (parameters, buffers), (x,))
-
-        mapped = vmap(one, in_dims=(0, 0, 0 if own else None), randomness="different")
-        logits: Tensor = mapped(*self._state(), x)
-        return logits
-
-    def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return (
-            {name: getattr(self, _flat(name)) for name in self._parameter_names},
-            {name: getattr(self, _flat(name)) for name in self._buffer_names},
-        )
-
-
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from ``seed`` inside the block; the global random state is restored after it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def members(model: nn.Module) -> list[nn.Module]:
-    """The members of a population; a single model is its own only member."""
-    return list(model) if isinstance(model, Population) else [model]
-
-
-def _flat(name: str) -> str:
-    # Parameter names may not hold dots; "__" keeps apart what a dot kept apart.
-    return name.replace(".", "__")

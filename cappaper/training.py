@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cappaper.attacks import Attack
+from cappaper.attacks.gradient import Attack
 from cappaper.checks import check_batch, check_count, check_logits
-from cappaper.models import Population
+from cappaper.population import Population
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -36,7 +36,7 @@ def fit(
     replaced by the examples that ``attack`` makes of it.
 
     Args:
-        model: one network, or a :class:`~cappaper.models.Population`. A member's result does not
+        model: one network, or a :class:`~cappaper.Population`. A member's result does not
             depend on the others: each sees its own batches, in the order of its own seed. Only
             rounding may differ with their number, and long training amplifies it.
         x: images ``[N, ...]`` in [0, 1], on the model's device.
@@ -45,7 +45,7 @@ def fit(
             takes what is left).
         lr: Adam's step size.
         attack: ``attack(model, x, y) -> x_adv``. Bind ``early_exit=False`` in
-            :func:`~cappaper.attacks.pgd`: training wants the end of each run, not its first
+            :func:`~cappaper.pgd`: training wants the end of each run, not its first
             success.
         attack_at: in place of ``attack``: ``attack_at(step, steps)`` is the attack of one step
             out of all. For an ε that grows, and for random starts that differ from step to step.

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cappaper import Population, auto_attack, fit, load, mlp
-from cappaper.attacks import classified
-from cappaper.autoattack import PARTS, ReliabilityWarning
+from cappaper.attacks.autoattack import PARTS, ReliabilityWarning
+from cappaper.attacks.gradient import classified
 
 
 @pytest.fixture(scope="module")

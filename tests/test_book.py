@@ -13,16 +13,16 @@ import nbformat
 import pandas as pd
 import pytest
 
-from cappaper import chapters, profiles, tables, verdicts
-from cappaper.evidence import contradictions
+from cappaper.paper import chapters, decisions, profiles, results
+from cappaper.paper.evidence import contradictions
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 NAMES = [chapter.name for chapter in chapters.manifest(ROOT)]
 
 
-def results(name):
-    return tables.read(BOOK / "results" / f"{name}.csv")
+def table_of(name):
+    return results.read(BOOK / "results" / f"{name}.csv")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -30,7 +30,7 @@ def test_a_committed_chapter_is_of_the_paper_profile(name):
     notebook = nbformat.read(BOOK / "chapters" / f"{name}.ipynb", 4)
     (given,) = [c for c in notebook.cells if "injected-parameters" in c.metadata.get("tags", [])]
     assert 'profile = "paper"' in given.source
-    origin = results(name).attrs["provenance"]
+    origin = table_of(name).attrs["provenance"]
     # The truth is known for small networks on small images alone.
     assert origin["profile"] == "paper"
     assert origin["dataset"] == ("digits" if name == "exact" else "mnist")
@@ -53,7 +53,7 @@ def test_a_committed_chapter_is_of_the_notebook_as_it_stands(name):
 def test_every_network_of_the_paper_profile_is_in_the_table():
     paper = profiles.profile("paper")
     for name in ("fig-04", "fig-05"):
-        table = results(name)
+        table = table_of(name)
         assert len(table) == len(paper.betas) * len(paper.seeds) * len(paper.epsilons)
         assert set(table["beta"]) == set(paper.betas) and math.inf in set(table["beta"])
         assert set(table["images"]) == {10_000}
@@ -61,7 +61,7 @@ def test_every_network_of_the_paper_profile_is_in_the_table():
 
 def test_the_relu_baseline_is_what_the_field_knows():
     """MLP 300-100 on MNIST: accurate, and helpless under PGD-40."""
-    table = results("fig-04")
+    table = table_of("fig-04")
     relu = table[table["beta"] == math.inf]
     assert (relu["standard_accuracy"] >= 0.97).all()
     assert (relu[relu["eps"] == 0.1]["robust_accuracy"] <= 0.06).all()
@@ -70,7 +70,7 @@ def test_the_relu_baseline_is_what_the_field_knows():
 
 def test_adversarial_training_does_what_the_field_knows():
     """ReLU, trained and attacked at ε = 0.1: accurate, and far from helpless."""
-    table = results("adversarial-training")
+    table = table_of("adversarial-training")
     relu = table[(table["beta"] == math.inf) & (table["training_eps"] == 0.1)]
     at = relu[(relu["attack"] == "PGD") & (relu["eps"] == 0.1)]
     assert len(at) == 6  # two orders of layers, three seeds
@@ -86,7 +86,7 @@ RATES_OVER_EPS = [
 
 @pytest.mark.parametrize("name", RATES_OVER_EPS)
 def test_rates_are_consistent(name):
-    table = results(name)
+    table = table_of(name)
     table = table[table["attack"] == "PGD"]
     assert (table["robust_accuracy"] <= table["standard_accuracy"]).all()
     expected = 1 - table["robust_accuracy"] / table["standard_accuracy"]
@@ -142,9 +142,9 @@ def test_the_method_says_what_the_profile_says():
 
 def readme_numbers():
     """What the README says, computed from the table it speaks of."""
-    table = results("fig-04")
+    table = table_of("fig-04")
     at = table[table["eps"] == 0.1]
-    mean = tables.over_seeds(at, ["beta"], tables.RATES).set_index("beta")
+    mean = results.over_seeds(at, ["beta"], results.RATES).set_index("beta")
     best = mean["robust_accuracy"].idxmax()
     relu = mean.loc[math.inf]
     return (
@@ -157,7 +157,7 @@ def readme_numbers():
 
 def readme_answer():
     """What the README says of the attack that knows about the cap."""
-    table = results("how-robust")
+    table = table_of("how-robust")
     plain = table[(table["training_eps"] == 0) & (table["eps"] == 0.1)]
     mean = plain.groupby(["attack", "beta"])["robust_accuracy"].mean()
     best = mean["PGD"].idxmax()
@@ -175,7 +175,7 @@ def test_the_readme_says_what_the_table_says():
 
 def judged(beta, training_eps=0.0, eps=0.1):
     """Robust accuracy on the how-robust page: a row per seed, a column per judge."""
-    table = results("how-robust")
+    table = table_of("how-robust")
     chosen = (table["beta"] == beta) & (table["training_eps"] == training_eps)
     chosen &= table["eps"] == eps
     return table[chosen].pivot(index="seed", columns="attack", values="robust_accuracy")
@@ -191,7 +191,7 @@ def test_no_part_of_autoattack_finds_more_on_the_cap():
     low = judged(0.05)
     for part in ("APGD-CE", "APGD-T", "FAB-T", "Square"):
         assert (low["cap-aware PGD"] <= low[part]).all(), part
-    table = results("how-robust")
+    table = table_of("how-robust")
     said = table[(table["attack"] == "APGD-T") & (table["beta"] == 0.05)]["warning"]
     assert said.str.contains("zero gradient").any()  # AutoAttack's own doubts are kept
 
@@ -207,7 +207,7 @@ LADDER = ["certified by IBP", "certified by CROWN", "exact", "cap-aware PGD", "P
 
 @pytest.mark.parametrize("name", ["how-robust", "exact", "what-survives"])
 def test_no_committed_bound_contradicts_another_on_any_image(name):
-    table = results(name)
+    table = table_of(name)
     keys = ["variant"] if "variant" in table else []
     keys += ["training_eps", "beta", "seed", "eps"]
     wide = table.pivot(index=keys, columns="attack", values="outcomes")
@@ -222,7 +222,7 @@ def test_no_committed_bound_contradicts_another_on_any_image(name):
 
 
 def test_the_truth_is_known_for_a_hundred_digits_with_and_without_a_cap():
-    table = results("exact")
+    table = table_of("exact")
     truth = table[table["attack"] == "exact"]
     assert (truth["images"] >= 100).all()
     assert math.inf in set(truth["beta"]) and (truth["beta"] < math.inf).any()
@@ -233,17 +233,17 @@ def test_the_truth_is_known_for_a_hundred_digits_with_and_without_a_cap():
 
 def test_what_survives_is_what_the_pages_say():
     """At ε = 0.1 nothing beyond the spread; at 0.3 a cap at 1, under every attack."""
-    table = results("what-survives")
+    table = table_of("what-survives")
     by = table.groupby(["eps", "attack", "variant"])["robust_accuracy"].mean()
-    assert verdicts.lasting(table, eps=0.1).holds is not True
-    assert verdicts.lasting(table, eps=0.3).holds is True
+    assert decisions.lasting(table, eps=0.1).holds is not True
+    assert decisions.lasting(table, eps=0.3).holds is True
     for attack in ("PGD", "APGD-CE", "APGD-T", "Square", "cap-aware PGD"):
         assert by[0.3, attack, "β = 1, knowing"] > by[0.3, attack, "ReLU"], attack
 
 
 def test_a_moved_network_falls_as_it_did():
     """β is only a scale: the same function, the same robust accuracy."""
-    table = results("only-a-scale")
+    table = table_of("only-a-scale")
     keys = ["attack", "beta", "seed"]
     value = table.set_index(["initialisation", *keys])["robust_accuracy"]
     moved, trained = value.loc["moved to 1"], value.loc["default"]
@@ -252,7 +252,7 @@ def test_a_moved_network_falls_as_it_did():
 
 
 def test_the_attack_that_knows_is_never_weaker():
-    table = pd.concat([results("how-robust"), results("only-a-scale")])
+    table = pd.concat([table_of("how-robust"), table_of("only-a-scale")])
     keys = ["training_eps", "initialisation", "eps", "beta", "seed"]
     table = table.drop_duplicates([*keys, "attack"])
     wide = table.pivot(index=keys, columns="attack", values="robust_accuracy")
@@ -289,7 +289,7 @@ def test_the_book_has_every_page_and_no_unresolved_number(html):
         text = (html / f"{page}.html").read_text()
         assert "glue:" not in text and "np.float" not in text, page
         assert "Quick profile" not in text
-    assert "cappaper.attacks.pgd" in (html / "api.html").read_text()
+    assert "cappaper.attacks.gradient.pgd" in (html / "api.html").read_text()
 
 
 def test_the_static_slider_turns_beta_in_a_browser(html, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cappaper import Population, fit, mlp
-from cappaper.carlini import cw_l2
+from cappaper.attacks.carlini_wagner import cw_l2
 from cappaper.data import import_torchvision
 
 

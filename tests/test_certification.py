@@ -19,8 +19,8 @@ from cappaper import (
     mlp,
     pgd,
 )
-from cappaper.attacks import classified
-from cappaper.certification import bounds
+from cappaper.attacks.gradient import classified
+from cappaper.certificates.bounds import bounds
 
 BETAS = (0.05, 0.3, 1.0, math.inf)
 

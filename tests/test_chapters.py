@@ -11,7 +11,7 @@ import nbformat
 import pytest
 import yaml
 
-from cappaper import chapters, cli
+from cappaper.paper import chapters, cli
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted({chapter.source for chapter in chapters.manifest(ROOT)})

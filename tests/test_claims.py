@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cappaper import chapters, claims, cli, ledger, tables, verdicts
-from cappaper.verdicts import Finding
+from cappaper.paper import chapters, claims, cli, decisions, ledger, results
+from cappaper.paper.decisions import Finding
 
 ROOT = Path(__file__).parents[1]
 TABLES = sorted({test.chapter for claim in claims.CLAIMS for test in claim.tests})
@@ -26,7 +26,7 @@ TABLES = sorted({test.chapter for claim in claims.CLAIMS for test in claim.tests
     ],
 )
 def test_a_difference_counts_beyond_margin_and_spread(gain, margin, holds):
-    assert verdicts.beyond(pd.Series(gain), margin) is holds
+    assert decisions.beyond(pd.Series(gain), margin) is holds
 
 
 def rates(robust, success=None, **columns):
@@ -57,9 +57,9 @@ RELU = {math.inf: [0.05, 0.06, 0.04]}
 def test_a_cap_must_beat_relu_in_every_architecture():
     better = rates({0.1: [0.8, 0.82, 0.81], **RELU})
     worse = rates({0.1: [0.02, 0.02, 0.02], **RELU}, architecture="2-3")
-    assert verdicts.capping(better).holds is True
-    assert verdicts.capping(worse).holds is False
-    both = verdicts.capping(pd.concat([better, worse]))
+    assert decisions.capping(better).holds is True
+    assert decisions.capping(worse).holds is False
+    both = decisions.capping(pd.concat([better, worse]))
     assert both.holds is False and "3-2" in both.evidence and "2-3" in both.evidence
 
 
@@ -67,27 +67,27 @@ def test_a_gain_must_survive_another_attack():
     shown = rates({0.1: [0.8, 0.82, 0.81], **RELU})
     lost = rates({0.1: [0.06, 0.06, 0.05], **RELU}, attack="other")
     kept = rates({0.1: [0.7, 0.72, 0.71], **RELU}, attack="other")
-    assert verdicts.surviving(pd.concat([shown, lost]), "other").holds is False
-    assert verdicts.surviving(pd.concat([shown, kept]), "other").holds is True
+    assert decisions.surviving(pd.concat([shown, lost]), "other").holds is False
+    assert decisions.surviving(pd.concat([shown, kept]), "other").holds is True
     trained = rates({0.1: [0.9, 0.9, 0.9]}, attack="other", training_eps=0.1)
-    assert verdicts.surviving(pd.concat([shown, lost, trained]), "other").holds is False
+    assert decisions.surviving(pd.concat([shown, lost, trained]), "other").holds is False
 
 
 def test_lower_must_be_better_all_the_way():
     falling = {0.1: [0.9, 0.9, 0.91], 1.0: [0.5, 0.52, 0.51], **RELU}
-    assert verdicts.lowering(rates(falling)).holds is True
+    assert decisions.lowering(rates(falling)).holds is True
     turning = {0.01: [0.3, 0.3, 0.31], **falling}
-    assert verdicts.lowering(rates(turning)).holds is False
+    assert decisions.lowering(rates(turning)).holds is False
 
 
 def test_order_is_compared_at_the_same_cap():
     there = rates({0.1: [0.8, 0.82, 0.81], **RELU})
-    assert verdicts.ordering(there).holds is None  # nothing to compare it with
+    assert decisions.ordering(there).holds is None  # nothing to compare it with
     back = rates({0.1: [0.5, 0.51, 0.52], **RELU}, architecture="2-3")
-    found = verdicts.ordering(pd.concat([there, back]))
+    found = decisions.ordering(pd.concat([there, back]))
     assert found.holds is True and "3-2 keep 0.810" in found.evidence
     same = rates({0.1: [0.8, 0.82, 0.81], **RELU}, architecture="2-3")
-    assert verdicts.ordering(pd.concat([there, same])).holds is False
+    assert decisions.ordering(pd.concat([there, same])).holds is False
 
 
 @pytest.mark.parametrize(
@@ -180,5 +180,5 @@ def test_a_missing_table_or_folder_gets_a_sentence(book, tmp_path, monkeypatch, 
 
 def test_numbers_survive_the_disk_where_there_are_none(tmp_path):
     table = pd.DataFrame({"median_l2": [math.inf, 0.5], "eps": [math.nan, 0.1]})
-    tables.save(table, tmp_path / "t.csv", {"profile": "quick"})
-    pd.testing.assert_frame_equal(tables.read(tmp_path / "t.csv"), table)
+    results.save(table, tmp_path / "t.csv", {"profile": "quick"})
+    pd.testing.assert_frame_equal(results.read(tmp_path / "t.csv"), table)

@@ -4,9 +4,10 @@ import math
 import pandas as pd
 import pytest
 
-from cappaper import fit, load, masking_report, mlp, pgd, study
-from cappaper.attacks import classified
-from cappaper.evidence import contradictions, strongest
+from cappaper import fit, load, masking_report, mlp, pgd
+from cappaper.attacks.gradient import classified
+from cappaper.paper import study
+from cappaper.paper.evidence import contradictions, strongest
 
 TINY = study.profile("quick", epochs=20, hidden=[16, 8])
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cappaper import curves, figures, widgets
+from cappaper.paper import figures
 
 BETAS = [0.1, 1.0, math.inf]
 
@@ -66,10 +66,10 @@ def test_every_kind_of_figure_draws(table, tmp_path):
         figures.placements(one),
         figures.by_layer(layers),
         figures.over_beta(one, "architecture", ["success_rate"]),
-        curves.functions({"ReLU": torch.relu}, -1, 1),
+        figures.functions({"ReLU": torch.relu}, -1, 1),
         figures.steepness({"caps": one[one["beta"] < math.inf].assign(slope=1 / one["beta"])}),
-        curves.cap(0.5),
-        curves.cap(math.inf),
+        figures.cap(0.5),
+        figures.cap(math.inf),
         figures.curve_at(table, 0.1),
         figures.hardening(pd.concat([table.assign(training_eps=e) for e in (0.0, 0.1)])),
     ]
@@ -113,7 +113,9 @@ def test_dots_and_steps_draw_what_they_are_given(table):
 @pytest.fixture
 def shown(monkeypatch):
     bundles = []
-    monkeypatch.setattr(widgets, "display", lambda bundle, raw: bundles.append(bundle))
+    monkeypatch.setattr(
+        "cappaper.paper.figures.slider.display", lambda bundle, raw: bundles.append(bundle)
+    )
     return bundles
 
 
@@ -122,9 +124,9 @@ def test_turning_beta_draws_anew(shown):
 
     def draw(beta):
         drawn.append(beta)
-        return curves.cap(beta)
+        return figures.cap(beta)
 
-    widgets.beta_explorer(draw, BETAS, start=1.0)
+    figures.beta_explorer(draw, BETAS, start=1.0)
     (bundle,) = shown
     model = bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
     box = ipywidgets.Widget._instances[model] if hasattr(ipywidgets.Widget, "_instances") else None
@@ -137,7 +139,7 @@ def test_turning_beta_draws_anew(shown):
 
 
 def test_a_static_page_holds_every_frame(shown):
-    widgets.beta_explorer(curves.cap, BETAS, start=1.0)
+    figures.beta_explorer(figures.cap, BETAS, start=1.0)
     html = shown[0]["text/html"]
     assert html.count("<img") == 3 and html.count(" hidden") == 2
     assert 'data-beta="∞"' in html and "<output>β = 1</output>" in html
@@ -148,4 +150,4 @@ def test_a_static_page_holds_every_frame(shown):
 )
 def test_bad_input_gets_a_sentence(betas, start, says):
     with pytest.raises(ValueError, match=says):
-        widgets.beta_explorer(curves.cap, betas, start=start)
+        figures.beta_explorer(figures.cap, betas, start=start)

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from cappaper import cache, load, mlp, networks, study, tables, workers
+from cappaper import load, mlp
+from cappaper.paper import cache, networks, results, study, workers
 
 TINY = study.profile("quick", epochs=2, hidden=[16, 8], limit=60)
 
@@ -156,15 +157,15 @@ def test_distortions_count_what_was_not_found(fresh, monkeypatch):
         row["standard_accuracy"] * (1 - row["success_rate"])
     )
     # An attack that does nothing finds nothing, and nothing is infinitely far.
-    monkeypatch.setattr("cappaper.carlini.cw_l2", lambda model, x, y, **settings: x)
+    monkeypatch.setattr("cappaper.attacks.cw_l2", lambda model, x, y, **settings: x)
     (row,) = study.distortions(specs, study.CW(), limit=60).to_dict("records")
     assert (row["success_rate"], row["median_l2"]) == (0, math.inf)
 
 
 def test_a_table_survives_the_disk_with_its_provenance(fresh, tmp_path):
     table = tiny_rates()
-    tables.publish(table, TINY, "cpu", str(tmp_path / "some" / "table"))
-    back = tables.read(tmp_path / "some" / "table.csv")
+    results.publish(table, TINY, "cpu", str(tmp_path / "some" / "table"))
+    back = results.read(tmp_path / "some" / "table.csv")
     pd.testing.assert_frame_equal(back, table, rtol=1e-5, check_dtype=False)
     origin = back.attrs["provenance"]
     assert origin["profile"] == "quick" and origin["torch"] == torch.__version__
@@ -175,13 +176,13 @@ def test_a_table_survives_the_disk_with_its_provenance(fresh, tmp_path):
 def test_nothing_is_written_where_nothing_is_asked(tmp_path, monkeypatch, fresh):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*.csv"))
-    tables.publish(tiny_rates(), TINY, "cpu", "")
+    results.publish(tiny_rates(), TINY, "cpu", "")
     assert sorted(tmp_path.rglob("*.csv")) == before
 
 
 def test_over_seeds():
     table = pd.DataFrame({"beta": [1, 1, 2, 2], "value": [0.0, 1.0, 3.0, 3.0]})
-    summary = tables.over_seeds(table, ["beta"], ["value"])
+    summary = results.over_seeds(table, ["beta"], ["value"])
     assert summary["value"].tolist() == [0.5, 3.0] and summary["seeds"].tolist() == [2, 2]
     assert summary["value_spread"].tolist() == pytest.approx([0.5**0.5, 0.0])
 

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cappaper.tables import RATES
+from cappaper.paper.results import RATES
 
 # Okabe and Ito's palette, dark to light; every line also has a mark and a dash of its own.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

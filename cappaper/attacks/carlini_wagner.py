@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks import margin
-from cappaper.balls import column
+from cappaper.attacks.balls import column
+from cappaper.attacks.gradient import margin
 from cappaper.checks import check_batch, check_count, check_logits
 
 
@@ -47,7 +47,7 @@ def cw_l2(
         it was misclassified to begin with, and where nothing was found.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.attacks.pgd`; or ``confidence`` < 0, ``lr`` or
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or ``confidence`` < 0, ``lr`` or
             ``initial_const`` not above 0.
 
     >>> from cappaper import cw_l2, load, mlp

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from cappaper.progress import STATUS_FILE
+from cappaper.paper.progress import STATUS_FILE
 
 MANIFEST = Path("notebooks/chapters.yml")
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import nn
 
-from cappaper import attacks, carlini
-from cappaper.attacks import Attack, classified
+from cappaper import attacks
+from cappaper.attacks.gradient import Attack, classified
 from cappaper.data import Dataset
 from cappaper.evaluation import EpsAttack, robustness_curve
-from cappaper.layers import layer_distances, layer_signals
+from cappaper.inspection import layer_distances, layer_signals
 
 Row = dict[str, Any]
 
@@ -79,7 +79,7 @@ class CW:
 
     def bind(self, seed: int) -> Attack:
         settings = {k: v for k, v in dataclasses.asdict(self).items() if k != "name"}
-        return partial(carlini.cw_l2, **settings)
+        return partial(attacks.cw_l2, **settings)
 
 
 def rates(

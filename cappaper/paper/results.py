@@ -14,8 +14,8 @@ import torch
 
 from cappaper._version import __version__
 from cappaper.data import load
-from cappaper.profiles import Profile
-from cappaper.workers import jobs
+from cappaper.paper.profiles import Profile
+from cappaper.paper.workers import jobs
 
 RATES = ("standard_accuracy", "robust_accuracy", "success_rate")
 
@@ -92,14 +92,14 @@ def over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) ->
 
 def _git_commit() -> str:
     """The commit that the code stands at; "unknown" where it is not a clone of the project."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
-        if not git("ls-files", "cappaper/tables.py"):  # some other project's repository
+        if not git("ls-files", "cappaper/paper/results.py"):  # some other project's repository
             return "unknown"
         commit = git("rev-parse", "--short=12", "HEAD")
         # Results are being written while chapters run: only code and notebooks count.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cappaper.activations import capped_relu
-from cappaper.style import COLOURS, Picture, legend, looks, style
+from cappaper.paper.figures.style import COLOURS, Picture, legend, looks, style
 
 
 def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: float) -> Picture:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks import classified
+from cappaper.attacks.gradient import classified
 from cappaper.checks import check_batch, check_count, check_eps, one_of
-from cappaper.models import members
+from cappaper.population import members
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 """The standard ensemble: two automatic PGDs, a minimum-norm attack, and a black-box one."""

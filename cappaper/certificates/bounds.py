@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cappaper.activations import CappedReLU
 from cappaper.checks import check_batch, check_eps, one_of
-from cappaper.models import Population, members
+from cappaper.population import Population, members
 
 METHODS = ("ibp", "crown")
 

@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets
 from IPython.display import display
 
-from cappaper.style import Picture, beta_label
+from cappaper.paper.figures.style import Picture, beta_label
 
 # No ids: several explorers may stand on one page.
 _TURN = (

@@ -13,14 +13,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks import classified
-from cappaper.autoattack import ReliabilityWarning, auto_attack
-from cappaper.certification import certify
+from cappaper.attacks.autoattack import ReliabilityWarning, auto_attack
+from cappaper.attacks.gradient import classified
+from cappaper.certificates.bounds import certify
+from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset
 from cappaper.evaluation import EpsAttack
-from cappaper.exact import exact_robustness
 from cappaper.masking import masking_report
-from cappaper.measures import FGSM, PGD, AdaptivePGD, Row
+from cappaper.paper.measures import FGSM, PGD, AdaptivePGD, Row
 
 STANDS, FALLS, UNKNOWN = ".", "x", "?"
 """One character for every image in the column ``outcomes``."""

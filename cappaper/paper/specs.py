@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from cappaper import attacks
 from cappaper.activations import Activation, CappedReLU, ScaledSigmoid, per_layer
-from cappaper.attacks import Attack
+from cappaper.attacks.gradient import Attack
+from cappaper.attacks.surrogate import surrogate_gradient
 from cappaper.checks import one_of
 from cappaper.data import IMAGE_SIDE
 from cappaper.models import convnet, mlp, rescale
-from cappaper.profiles import Profile
-from cappaper.surrogate import surrogate_gradient
+from cappaper.paper.profiles import Profile
 
 _ACTIVATIONS: dict[str, Activation] = {
     "capped": CappedReLU,

@@ -1,4 +1,4 @@
-"""The figures of the book, each a function from a result table to a picture."""
+"""Figures of lines: rates over β, over ε, over layers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from cappaper.panels import dots, followed, heat_maps, sandwich
-from cappaper.style import (
+from cappaper.paper.figures.style import (
     COLOURS,
     NAMES,
     RATE_NAMES,
@@ -18,35 +17,16 @@ from cappaper.style import (
     legend,
     line,
     looks,
-    save,
     style,
 )
-from cappaper.tables import RATES, over_seeds
-
-__all__ = [
-    "RATE_NAMES",
-    "Picture",
-    "beta_label",
-    "by_layer",
-    "curve_at",
-    "dots",
-    "followed",
-    "hardening",
-    "heat_maps",
-    "over_beta",
-    "placements",
-    "sandwich",
-    "save",
-    "steepness",
-    "style",
-]
+from cappaper.paper.results import RATES, over_seeds
 
 
 def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATES) -> Picture:
     """A panel per value over β, a line for each of ``by``; bands are ± one spread over seeds.
 
     Args:
-        table: as :func:`cappaper.study.rates` gives.
+        table: as :func:`cappaper.paper.study.rates` gives.
         by: the column whose values are the lines, such as ``eps`` or ``architecture``.
         values: the panels, such as the three rates.
     """
@@ -103,8 +83,8 @@ def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pic
     """What happens layer by layer: a row per value, a column per architecture, a line per β.
 
     Args:
-        table: as :func:`cappaper.study.distances` gives at one ε, or
-            :func:`cappaper.study.signals`.
+        table: as :func:`cappaper.paper.study.distances` gives at one ε, or
+            :func:`cappaper.paper.study.signals`.
         values: the rows. Norms are drawn on a logarithmic axis, shares from 0 to 1.
     """
     summary = over_seeds(table, ["architecture", "beta", "layer"], values)
@@ -163,7 +143,7 @@ def curve_at(table: pd.DataFrame, beta: float) -> Picture:
     """Robust accuracy over ε at one β, among the curves of all others.
 
     Args:
-        table: as :func:`cappaper.study.rates` gives, one architecture and attack.
+        table: as :func:`cappaper.paper.study.rates` gives, one architecture and attack.
         beta: a max value of the table.
     """
     summary = _from_zero(table, ["beta", "eps"])
@@ -194,8 +174,8 @@ def hardening(table: pd.DataFrame) -> Picture:
     """Robust accuracy over ε: a panel per training, a line per β, the training's ε marked.
 
     Args:
-        table: as :func:`cappaper.study.rates` gives, one architecture and attack, with several
-            values of ``training_eps`` (0 is standard training).
+        table: as :func:`cappaper.paper.study.rates` gives, one architecture and attack, with
+            several values of ``training_eps`` (0 is standard training).
     """
     summary = _from_zero(table, ["training_eps", "beta", "eps"])
     trainings = sorted(summary["training_eps"].unique())

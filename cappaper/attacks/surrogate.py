@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cappaper.activations import CappedReLU, ScaledSigmoid
-from cappaper.models import Population
+from cappaper.population import Population
 
 
 @contextmanager

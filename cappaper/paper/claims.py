@@ -9,9 +9,9 @@ from functools import partial
 
 import pandas as pd
 
-from cappaper import verdicts
-from cappaper.evidence import STRONGEST
-from cappaper.verdicts import Finding
+from cappaper.paper import decisions
+from cappaper.paper.decisions import Finding
+from cappaper.paper.evidence import STRONGEST
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ _TRAINED = "Trained and attacked at ε = {}, some cap keeps more than ReLU under
 _SURVIVES = (
     "More than half of what the best cap gains under PGD is left under the strongest attack found"
 )
-_survives = partial(verdicts.surviving, attack=STRONGEST)
+_survives = partial(decisions.surviving, attack=STRONGEST)
 _KEEPS = (
     "Trained and attacked at ε = {}, some cap keeps more than ReLU under the strongest attack found"
 )
@@ -60,7 +60,7 @@ CLAIMS = (
                 "The distance between hidden outputs on clean and on PGD examples grows from the"
                 " first to the last of equally wide ReLU layers, as it is and divided by the clean"
                 " norm",
-                verdicts.growth,
+                decisions.growth,
             ),
         ),
     ),
@@ -69,15 +69,15 @@ CLAIMS = (
         "Capping improves robustness, and a lower max value is more robust.",
         "Figures 4 and 5",
         (
-            Trial("fig-04", _EITHER, verdicts.capping),
+            Trial("fig-04", _EITHER, decisions.capping),
             Trial(
                 "fig-04",
                 "PGD's success rate at ε = 0.1 never rises as β is lowered",
-                verdicts.lowering,
+                decisions.lowering,
             ),
-            Trial("fig-05", _EITHER, verdicts.capping),
-            Trial("deeper-networks", f"{_EITHER}, in every architecture", verdicts.capping),
-            Trial("convolutions", _EITHER, verdicts.capping),
+            Trial("fig-05", _EITHER, decisions.capping),
+            Trial("deeper-networks", f"{_EITHER}, in every architecture", decisions.capping),
+            Trial("convolutions", _EITHER, decisions.capping),
             Trial("how-robust", _SURVIVES, _survives, paper=False),
         ),
     ),
@@ -86,17 +86,17 @@ CLAIMS = (
         "The effect depends on which layers are capped, and on the size and order of the layers.",
         "Figures 2, 4 and 5",
         (
-            Trial("fig-02", _PLACES, verdicts.placing),
-            Trial("capped-layers", _PLACES, verdicts.placing),
+            Trial("fig-02", _PLACES, decisions.placing),
+            Trial("capped-layers", _PLACES, decisions.placing),
             Trial(
                 "deeper-networks",
                 "At one β, robust accuracy differs between architectures",
-                verdicts.sizing,
+                decisions.sizing,
             ),
             Trial(
                 "deeper-networks",
                 "At one β, robust accuracy differs between an order of layers and its reverse",
-                verdicts.ordering,
+                decisions.ordering,
             ),
         ),
     ),
@@ -105,27 +105,27 @@ CLAIMS = (
         "Adversarial training with capped ReLU beats conventional adversarial training.",
         "not in a figure known to us",
         (
-            Trial("adversarial-training", _TRAINED.format(0.1), verdicts.hardening),
+            Trial("adversarial-training", _TRAINED.format(0.1), decisions.hardening),
             Trial(
-                "adversarial-training", _TRAINED.format(0.3), partial(verdicts.hardening, eps=0.3)
+                "adversarial-training", _TRAINED.format(0.3), partial(decisions.hardening, eps=0.3)
             ),
             Trial(
                 "how-robust",
                 _KEEPS.format(0.1),
-                partial(verdicts.hardening, attack=STRONGEST),
+                partial(decisions.hardening, attack=STRONGEST),
                 paper=False,
             ),
             Trial(
                 "how-robust",
                 _KEEPS.format(0.3),
-                partial(verdicts.hardening, eps=0.3, attack=STRONGEST),
+                partial(decisions.hardening, eps=0.3, attack=STRONGEST),
                 paper=False,
             ),
-            Trial("what-survives", _KNOWING.format(0.1), verdicts.lasting, paper=False),
+            Trial("what-survives", _KNOWING.format(0.1), decisions.lasting, paper=False),
             Trial(
                 "what-survives",
                 _KNOWING.format(0.3),
-                partial(verdicts.lasting, eps=0.3),
+                partial(decisions.lasting, eps=0.3),
                 paper=False,
             ),
         ),
@@ -139,7 +139,7 @@ CLAIMS = (
                 "vanishing-gradients",
                 "The deepest network with the lowest cap stays ten points behind ReLU after the"
                 " same training",
-                verdicts.vanishing,
+                decisions.vanishing,
             ),
         ),
     ),
@@ -152,7 +152,7 @@ CLAIMS = (
                 "carlini-wagner",
                 "Carlini and Wagner's L2 attack, of unlimited radius, fails on some capped network"
                 " more often than on ReLU",
-                verdicts.carlini,
+                decisions.carlini,
                 paper=False,
             ),
             Trial("how-robust", _SURVIVES, _survives, paper=False),

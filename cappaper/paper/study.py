@@ -3,7 +3,7 @@
 A notebook says *what* (specs, an attack, radii); this module trains each network once, keeps it by
 content, and answers with a tidy table, one row per network and radius.
 
->>> from cappaper import study
+>>> from cappaper.paper import study
 >>> quick = study.profile("quick", epochs=1, limit=50)
 >>> specs = study.sweep(quick, betas=[0.1, 1.0], seeds=[0])
 >>> study.rates(specs, study.PGD(steps=2), [0.1], limit=50).shape[0]
@@ -21,15 +21,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cappaper import cache, evidence, measures
 from cappaper.checks import one_of
-from cappaper.evidence import AutoAttack, Certificate, Clean, Exact, Judge, strongest
-from cappaper.measures import CW, FGSM, PGD, AdaptivePGD, EpsSpec
-from cappaper.networks import fitted, images, key, networks
-from cappaper.profiles import PROFILES, Profile, profile
-from cappaper.progress import report, reporting
-from cappaper.specs import Adversary, Spec, sweep
-from cappaper.workers import jobs, side_by_side
+from cappaper.paper import cache, evidence, measures
+from cappaper.paper.evidence import AutoAttack, Certificate, Clean, Exact, Judge, strongest
+from cappaper.paper.measures import CW, FGSM, PGD, AdaptivePGD, EpsSpec
+from cappaper.paper.networks import fitted, images, key, networks
+from cappaper.paper.profiles import PROFILES, Profile, profile
+from cappaper.paper.progress import report, reporting
+from cappaper.paper.specs import Adversary, Spec, sweep
+from cappaper.paper.workers import jobs, side_by_side
 
 __all__ = [
     "CW",
@@ -102,7 +102,7 @@ def distances(
     Returns:
         One row per network, radius and hidden layer (1 is the first): the columns of
         :meth:`Spec.columns`, ``attack``, ``eps``, ``layer``, ``units``, and the distances of
-        :class:`~cappaper.layers.LayerDistance`.
+        :class:`~cappaper.inspection.LayerDistance`.
     """
     return _table(specs, measures.distances, (attack, sorted(epsilons)), limit, device)
 
@@ -114,7 +114,7 @@ def distortions(
 
     Returns:
         One row per network: the columns of :meth:`Spec.columns` and those of
-        :func:`cappaper.measures.distortions`.
+        :func:`cappaper.paper.measures.distortions`.
     """
     return _table(specs, measures.distortions, (attack,), limit, device)
 
@@ -127,7 +127,7 @@ def signals(
     Returns:
         One row per network and hidden layer (1 is the first): the columns of
         :meth:`Spec.columns`, ``trained``, ``layer``, ``accuracy``, and those of
-        :class:`~cappaper.layers.LayerSignal`.
+        :class:`~cappaper.inspection.LayerSignal`.
     """
     table = _table(specs, measures.signals, (), limit, device, trained)
     return table.assign(trained=trained)
@@ -145,7 +145,7 @@ def outcomes(
 
     Returns:
         One row per network and radius: the columns of :meth:`Spec.columns`, those of
-        :func:`cappaper.evidence.outcomes`, and ``seconds``, the judge's alone.
+        :func:`cappaper.paper.evidence.outcomes`, and ``seconds``, the judge's alone.
     """
     return _table(specs, evidence.outcomes, (judge, sorted(epsilons)), limit, device)
 
@@ -185,7 +185,7 @@ def masking(
 
     Returns:
         One row per network and question: the columns of :meth:`Spec.columns` and those of
-        :func:`cappaper.evidence.masking`.
+        :func:`cappaper.paper.evidence.masking`.
     """
     return _table(specs, evidence.masking, (eps,), limit, device)
 

@@ -15,9 +15,26 @@ from typing import Any
 import torch
 
 # The modules whose code decides what a trained network, and what an attack's outcome is.
-_WEIGHTS = ("activations", "balls", "models", "data", "surrogate", "attacks", "training", "specs")
-_MEASURES = (*_WEIGHTS, "carlini", "evaluation", "layers", "measures")
-_EVIDENCE = (*_MEASURES, "autoattack", "certification", "exact", "masking", "evidence")
+_WEIGHTS = (
+    "activations",
+    "attacks.balls",
+    "models",
+    "population",
+    "data",
+    "attacks.surrogate",
+    "attacks.gradient",
+    "training",
+    "paper.specs",
+)
+_MEASURES = (*_WEIGHTS, "attacks.carlini_wagner", "evaluation", "inspection", "paper.measures")
+_EVIDENCE = (
+    *_MEASURES,
+    "attacks.autoattack",
+    "certificates.bounds",
+    "certificates.exact",
+    "masking",
+    "paper.evidence",
+)
 _DECISIVE = {"weights": _WEIGHTS, "measures": _MEASURES, "evidence": _EVIDENCE}
 
 

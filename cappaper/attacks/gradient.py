@@ -1,7 +1,7 @@
 """Attacks as pure functions, ``attack(model, x, y, eps, ...) -> x_adv``.
 
 The labels' shape says which leading dimensions are batch: ``[B]`` for one model, ``[M, B]`` for a
-:class:`~cappaper.models.Population`. All attacks are untargeted and stay in [0, 1] and in the ball
+:class:`~cappaper.Population`. All attacks are untargeted and stay in [0, 1] and in the ball
 of radius ``eps`` around ``x``.
 
 Two savings change no verdict. An example that is already misclassified stops, because robust
@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cappaper.balls import BALLS, Ball, column
+from cappaper.attacks.balls import BALLS, Ball, column
+from cappaper.attacks.surrogate import surrogate_gradient
 from cappaper.checks import check_batch, check_count, check_eps, check_logits, one_of
-from cappaper.surrogate import surrogate_gradient
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """An attack with its settings bound, as ``functools.partial(pgd, eps=0.1)`` gives."""
@@ -154,7 +154,7 @@ def adaptive_pgd(
     with the backward pass approximation of Athalye et al., arXiv 1802.00420, section 4.1.
 
     Args:
-        model: from images to logits: a network, a :class:`~cappaper.models.Population`, or any
+        model: from images to logits: a network, a :class:`~cappaper.Population`, or any
             model of yours after :func:`~cappaper.replace_relu`.
         x, y, eps, steps, step_size, norm, seed: as :func:`pgd`.
         restarts: runs for each sharpness and loss.

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from cappaper.style import NAMES, Picture, beta_axis, legend, line, looks, style
-from cappaper.tables import RATES, over_seeds
+from cappaper.paper.figures.style import NAMES, Picture, beta_axis, legend, line, looks, style
+from cappaper.paper.results import RATES, over_seeds
 
 
 def heat_maps(
@@ -43,7 +43,7 @@ def sandwich(table: pd.DataFrame, rows: Sequence[str], bounds: Sequence[str] = (
     """Robust accuracy by judge: a panel per training, a row per judge, a column per β.
 
     Args:
-        table: as :func:`cappaper.study.outcomes` gives, one radius for each ``training_eps``.
+        table: as :func:`cappaper.paper.study.outcomes` gives, one radius for each ``training_eps``.
         rows: the judges, from the weakest attack to the weakest certificate.
         bounds: those of them that are certificates; a line parts them from the attacks.
     """

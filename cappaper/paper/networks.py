@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import nn
 
-from cappaper import cache
 from cappaper.data import Dataset, load
-from cappaper.models import Population
-from cappaper.progress import report, reporting
-from cappaper.specs import Spec
+from cappaper.paper import cache
+from cappaper.paper.progress import report, reporting
+from cappaper.paper.specs import Spec
+from cappaper.paper.workers import jobs, side_by_side
+from cappaper.population import Population
 from cappaper.training import fit
-from cappaper.workers import jobs, side_by_side
 
 _TOGETHER = 8  # networks in one population, at most: the pace of saving, and of resuming
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cappaper.evidence import STRONGEST
+from cappaper.paper.evidence import STRONGEST
 
 SPREADS = 2.0
 """A difference counts if its mean over seeds is this many standard deviations from the margin."""

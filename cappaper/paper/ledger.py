@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cappaper import tables, verdicts
-from cappaper.claims import CLAIMS, decided, verdict, word
+from cappaper.paper import decisions, results
+from cappaper.paper.claims import CLAIMS, decided, verdict, word
 
 LEDGER = Path("results/claims.csv")
 SUMS = Path("results/SHA256SUMS")
@@ -24,7 +24,7 @@ def weigh(book: Path) -> pd.DataFrame:
     rows = []
     for claim in CLAIMS:
         paths = [book / "results" / f"{test.chapter}.csv" for test in claim.tests]
-        findings = [decided(t, tables.read(p)) for t, p in zip(claim.tests, paths, strict=True)]
+        findings = [decided(t, results.read(p)) for t, p in zip(claim.tests, paths, strict=True)]
         for test, finding in zip(claim.tests, findings, strict=True):
             rows.append(
                 {
@@ -98,9 +98,9 @@ def page(found: pd.DataFrame) -> str:
         )
     lines += [
         "",
-        f"A difference counts where its mean over seeds is {verdicts.SPREADS:g} standard deviations"
-        f" beyond a margin of {verdicts.POINT:g} ({verdicts.FAILED:g} for failed training, none"
-        " for growth); where it is neither beyond nor short of it by as much, the test is"
+        f"A difference counts where its mean over seeds is {decisions.SPREADS:g} standard"
+        f" deviations beyond a margin of {decisions.POINT:g} ({decisions.FAILED:g} for failed"
+        " training, none for growth); where it is neither beyond nor short of it by as much, the test is"
         " *undecided*. A claim is *reproduced* if all its tests are, *not reproduced* if none is,"
         " *reproduced only under the paper's attack* if a test by this attack holds and none by"
         " another does, and *undecided* otherwise. All robust accuracies are what one attack"

@@ -12,9 +12,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cappaper import chapters, claims, ledger, study, workers
 from cappaper.checks import check_count
 from cappaper.data import DATASETS, data_root, load
+from cappaper.paper import chapters, claims, ledger, study, workers
 
 _QUICK = (
     "Quick profile: every figure and number here comes from small networks on scikit-learn's"

@@ -12,8 +12,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, diags_array, eye_array, lil_array, vstack
 from torch import Tensor, nn
 
-from cappaper.attacks import classified
-from cappaper.certification import Layers, bounds, read_layers
+from cappaper.attacks.gradient import classified
+from cappaper.certificates.bounds import Layers, bounds, read_layers
 from cappaper.checks import check_batch, check_eps
 
 _LEAST = 1e-4  # of the margin between logits: the solver's tolerances are far smaller

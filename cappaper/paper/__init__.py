@@ -1,0 +1,1 @@
+"""The machinery of this one book: experiments, judges, tables, claims, chapters."""

@@ -1,0 +1,35 @@
+"""The figures of the book, each a function from a result table to a picture."""
+
+from cappaper.paper.figures.activations import cap, functions
+from cappaper.paper.figures.grids import dots, followed, heat_maps, sandwich
+from cappaper.paper.figures.lines import (
+    by_layer,
+    curve_at,
+    hardening,
+    over_beta,
+    placements,
+    steepness,
+)
+from cappaper.paper.figures.slider import beta_explorer
+from cappaper.paper.figures.style import RATE_NAMES, Picture, beta_label, save, style
+
+__all__ = [
+    "RATE_NAMES",
+    "Picture",
+    "beta_explorer",
+    "beta_label",
+    "by_layer",
+    "cap",
+    "curve_at",
+    "dots",
+    "followed",
+    "functions",
+    "hardening",
+    "heat_maps",
+    "over_beta",
+    "placements",
+    "sandwich",
+    "save",
+    "steepness",
+    "style",
+]
