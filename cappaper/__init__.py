@@ -14,9 +14,10 @@ torch.Size([100, 1, 8, 8])
 from cappaper._version import __version__
 from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace_relu
 from cappaper.attacks import adaptive_pgd, auto_attack, cw_l2, fgsm, pgd, surrogate_gradient
+from cappaper.bounded import Bounded, exact_gradient, register_bounded
 from cappaper.certificates import certified_accuracy, certify, exact_robustness
 from cappaper.data import Dataset, load
-from cappaper.evaluation import Rates, evaluate, robustness_curve
+from cappaper.evaluation import Rates, evaluate, robustness_curve, standing
 from cappaper.inspection import layer_distances, layer_signals
 from cappaper.masking import MaskingReport, masking_report
 from cappaper.models import convnet, mlp, rescale
@@ -24,6 +25,7 @@ from cappaper.population import Population
 from cappaper.training import fit
 
 __all__ = [
+    "Bounded",
     "CappedReLU",
     "Dataset",
     "MaskingReport",
@@ -39,6 +41,7 @@ __all__ = [
     "convnet",
     "cw_l2",
     "evaluate",
+    "exact_gradient",
     "exact_robustness",
     "fgsm",
     "fit",
@@ -48,8 +51,10 @@ __all__ = [
     "masking_report",
     "mlp",
     "pgd",
+    "register_bounded",
     "replace_relu",
     "rescale",
     "robustness_curve",
+    "standing",
     "surrogate_gradient",
 ]

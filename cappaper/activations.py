@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -26,9 +27,14 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
         A tensor shaped like ``z`` with values in [0, β]. Its derivative is 1 on (0, β] and 0
         elsewhere, so ``beta=inf`` has exactly ReLU's gradient.
 
+    Raises:
+        ValueError: a number ``beta`` that is 0, negative or NaN.
+
     >>> capped_relu(torch.tensor([-1.0, 0.5, 3.0]), 1.0)
     tensor([0.0000, 0.5000, 1.0000])
     """
+    if not isinstance(beta, Tensor):
+        _positive(beta, "the max value β")
     return torch.relu(z).clamp(max=beta)
 
 
@@ -99,8 +105,20 @@ class ScaledSigmoid(nn.Module):
         return f"c={self.c.item():g}"
 
 
-ACTIVATIONS = (nn.ReLU, CappedReLU, ScaledSigmoid)
+ACTIVATIONS = (
+    nn.ReLU,
+    CappedReLU,
+    ScaledSigmoid,
+    nn.Hardtanh,  # and ReLU6, which is one
+    nn.Hardsigmoid,
+    nn.Sigmoid,
+    nn.Tanh,
+)
 """The layers whose outputs this package calls a hidden layer's outputs."""
+
+
+class LeftAloneWarning(UserWarning):
+    """Activations of a model that :func:`replace_relu` did not cap."""
 
 
 def replace_relu(
@@ -110,8 +128,9 @@ def replace_relu(
 ) -> nn.Module:
     """Copy a model with its ReLUs capped; the original stays as it is.
 
-    Works on any model whose ReLUs are modules (``nn.ReLU`` or :class:`CappedReLU`), a torchvision
-    ResNet too. ``torch.nn.functional.relu`` inside a ``forward`` is out of reach.
+    Works on any model whose ReLUs are modules (``nn.ReLU``, ``nn.ReLU6`` or :class:`CappedReLU`), a
+    torchvision ResNet or MobileNet too. A ``torch.nn.functional.relu`` inside a ``forward``, and
+    activations of another kind, are out of reach: a warning says what stays uncapped.
 
     Args:
         model: any torch module.
@@ -122,11 +141,14 @@ def replace_relu(
     Returns:
         A deep copy of ``model``: same weights, same training mode, capped activations.
 
+    Warns:
+        LeftAloneWarning: all ReLUs were to be capped, and some activation is not.
+
     Raises:
         ValueError: there is no ReLU module, a layer does not exist, ``beta`` is not above 0, or
             there are not as many max values as layers.
 
-    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU())
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU6())
     >>> replace_relu(net, 0.5, layers=[1])[3]
     CappedReLU(beta=0.5)
     """
@@ -135,13 +157,14 @@ def replace_relu(
     sites: dict[int, list[str]] = {}
     modules: dict[int, nn.Module] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, (nn.ReLU, CappedReLU)):
+        if isinstance(module, (nn.ReLU, nn.ReLU6, CappedReLU)):
             sites.setdefault(id(module), []).append(name)
             modules[id(module)] = module
+    others = _left_alone(model)
     if not sites:
         raise ValueError(
-            "the model has no ReLU to cap: expected nn.ReLU or CappedReLU modules"
-            " (torch.nn.functional.relu inside forward cannot be replaced)"
+            "the model has no ReLU to cap: expected nn.ReLU, nn.ReLU6 or CappedReLU modules"
+            f" ({'; '.join(others) or 'a function inside forward'} cannot be replaced)"
         )
     chosen = list(sites) if layers is None else list(_select(layers, sites))
     for key, value in zip(chosen, per_layer(beta, len(chosen)), strict=True):
@@ -151,7 +174,29 @@ def replace_relu(
                 return capped
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, capped)
+    if others and layers is None:
+        warnings.warn(
+            f"replace_relu left alone: {'; '.join(others)}", LeftAloneWarning, stacklevel=2
+        )
     return model
+
+
+def _left_alone(model: nn.Module) -> list[str]:
+    """Activations that are no ReLU modules: of another kind, or functions inside a forward."""
+    found = []
+    for name, module in model.named_modules():
+        kind = type(module)
+        if kind.__module__ == "torch.nn.modules.activation":
+            if not isinstance(module, (nn.ReLU, nn.ReLU6, nn.MultiheadAttention, nn.Softmax)):
+                found.append(f"{kind.__name__} at {name!r}")
+        elif not kind.__module__.startswith("torch.nn."):
+            # A name that is an attribute too is a layer of that name, and no function.
+            called = getattr(getattr(kind.forward, "__code__", None), "co_names", ())
+            functions = {"relu", "relu_", "relu6", "leaky_relu", "gelu", "silu", "hardswish"}
+            for function in sorted(functions.intersection(called)):
+                if not hasattr(module, function):
+                    found.append(f"{function} in {kind.__name__}.forward")
+    return list(dict.fromkeys(found))
 
 
 def per_layer(value: float | Sequence[float], count: int, what: str = "max value") -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
@@ -29,13 +29,36 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
 
 
+def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The model's logits for images, checked against their labels."""
+    try:
+        logits: Tensor = model(x)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"the model fails on images of shape {list(x.shape)}: {reason}") from error
+    check_logits(logits, y)
+    return logits
+
+
 def check_logits(logits: Tensor, y: Tensor) -> None:
     """Refuse logits that do not fit the labels, and labels that are no class of the model."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the model must return a tensor of logits, got {type(logits).__name__}: wrap it in a"
+            " module that returns the logits alone"
+        )
     if logits.ndim != y.ndim + 1 or logits.shape[:-1] != y.shape:
         raise ValueError(
             f"labels of shape {list(y.shape)} need logits of shape {[*y.shape, 'classes']},"
             f" the model gave {list(logits.shape)}"
+            f"{'; a population needs [M, B]' if logits.ndim == y.ndim + 2 else ''}"
         )
+    if logits.shape[-1] < 2:
+        raise ValueError("the model has one class: a classifier needs at least 2")
+    if logits.isnan().any():
+        raise ValueError("the model's logits are NaN: its weights or its input are not finite")
     low, high = torch.aminmax(y)
     if low < 0 or high >= logits.shape[-1]:
         raise ValueError(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol, cast, overload
 
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.gradient import Attack, classified
+from cappaper.attacks.ascent import Attack, classified
 from cappaper.checks import check_batch, check_count, check_eps
 from cappaper.population import Population, members
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Images and labels batch by batch, as a ``torch.utils.data.DataLoader`` gives them."""
 
 
 @dataclass(frozen=True)
@@ -29,29 +33,52 @@ class Rates:
     success_rate: float | list[float]
 
 
+@overload
 def evaluate(
     model: nn.Module, x: Tensor, y: Tensor, attack: Attack, *, batch_size: int = 2048
+) -> Rates: ...
+@overload
+def evaluate(model: nn.Module, x: Batches, y: Attack, /) -> Rates: ...
+def evaluate(
+    model: nn.Module,
+    x: Tensor | Batches,
+    y: Tensor | Attack,
+    attack: Attack | None = None,
+    *,
+    batch_size: int = 2048,
 ) -> Rates:
     """Standard accuracy, robust accuracy and success rate under an attack.
 
+    Call it as ``evaluate(model, x, y, attack)``, or as ``evaluate(model, loader, attack)``.
+
     Args:
-        model: one classifier, or a :class:`~cappaper.population.Population`; attacked in eval mode.
-        x: images ``[N, ...]`` in [0, 1], on the model's device.
+        model: one classifier, or a :class:`~cappaper.Population`, whose members are attacked one by
+            one; in eval mode, and as it was afterwards.
+        x: images ``[N, ...]`` in [0, 1], on the model's device; or a
+            ``torch.utils.data.DataLoader`` of images and labels, which are moved there.
         y: int64 labels ``[N]``.
         attack: ``attack(model, x, y) -> x_adv``, for example ``partial(pgd, eps=0.1)``.
-        batch_size: examples attacked at once.
+        batch_size: examples attacked at once; a loader brings its own.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.attacks.gradient.pgd`.
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or the attack returns something else than
+            finite images of the same shape in [0, 1].
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
     >>> evaluate(mlp(64, [32]), *load("digits", "test"), partial(pgd, eps=1.0)).robust_accuracy
     0.0
     """
-    check_batch(x, y)
     check_count(batch_size, "batch_size")
-    return _merge(model, [_curve(m, x, y, [attack], batch_size) for m in members(model)])[0]
+    if isinstance(x, Tensor):
+        if attack is None:
+            raise TypeError("evaluate needs an attack: evaluate(model, x, y, attack)")
+        batches: Batches = _split(x, cast(Tensor, y), batch_size)
+    else:
+        attack = cast(Attack, y) if attack is None else attack
+        batches = list(x)
+    curves = [_rates([_standing(m, *b, [attack]) for b in batches]) for m in members(model)]
+    return _merge(model, curves)[0]
 
 
 class EpsAttack(Protocol):
@@ -89,38 +116,97 @@ def robustness_curve(
     >>> [rates.success_rate for rates in curve]
     [0.0, 1.0]
     """
-    check_batch(x, y)
     check_count(batch_size, "batch_size")
     for eps in epsilons:
         check_eps(eps)
     if list(epsilons) != sorted(epsilons):
         raise ValueError(f"epsilons must ascend, got {list(epsilons)}")
     attacks = [partial(attack, eps=eps) for eps in epsilons]
-    return _merge(model, [_curve(m, x, y, attacks, batch_size) for m in members(model)])
+    batches = _split(x, y, batch_size)
+    curves = [_rates([_standing(m, *b, attacks) for b in batches]) for m in members(model)]
+    return _merge(model, curves)
 
 
-def _curve(
-    model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack], batch_size: int
-) -> list[Rates]:
-    """Rates of one member after each attack, on the examples that the attacks before left.
+def standing(
+    model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack], *, batch_size: int = 2048
+) -> Tensor:
+    """Which examples one classifier gets right, before any attack and after each.
 
-    Member by member: examples fall at different steps in different members, so a member alone
-    keeps no other's examples waiting, and its result cannot depend on its company.
+    A success counts for every later attack too, and an example that fell is not attacked again.
+
+    Args:
+        model, x, y, batch_size: as :func:`evaluate`.
+        attacks: each ``attack(model, x, y) -> x_adv``.
+
+    Returns:
+        Booleans ``[1 + len(attacks), N]``; the first row is standard accuracy's.
+
+    Raises:
+        TypeError, ValueError: as :func:`evaluate`.
+
+    >>> from functools import partial
+    >>> from cappaper import load, mlp, pgd
+    >>> standing(mlp(64, [32]), *load("digits", "test"), [partial(pgd, eps=1.0)]).sum(1)[1].item()
+    0
     """
-    was_training = model.training
+    check_count(batch_size, "batch_size")
+    return torch.cat([_standing(model, *b, attacks) for b in _split(x, y, batch_size)], dim=1)
+
+
+def _split(x: Tensor, y: Tensor, batch_size: int) -> list[tuple[Tensor, Tensor]]:
+    check_batch(x, y)
+    pairs = zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
+    return cast("list[tuple[Tensor, Tensor]]", list(pairs))
+
+
+def _standing(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack]) -> Tensor:
+    """:func:`standing` for one batch, on the model's device."""
+    check_batch(x, y)
+    device = next((p.device for p in model.parameters()), x.device)
+    x, y = x.to(device), y.to(device)
+    with _in_eval_mode(model):
+        stands = classified(model, x, y)
+        rows = [stands]
+        for attack in attacks:
+            left = stands.nonzero().squeeze(1)
+            if len(left):
+                found = attack(model, x[left], y[left])
+                _check_found(found, x[left])
+                stands = stands.index_copy(0, left, classified(model, found, y[left]))
+            rows.append(stands)
+    return torch.stack(rows)
+
+
+def _check_found(found: Any, x: Tensor) -> None:
+    if not isinstance(found, Tensor) or found.shape != x.shape:
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"the attack must return images of shape {list(x.shape)}, got {shape}")
+    if not (found.amin() >= 0 and found.amax() <= 1):  # NaN fails too
+        raise ValueError("the attack must return finite images in [0, 1]")
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in eval mode inside the block, and as it was after it, whatever happens."""
+    # A population keeps its layers outside its registered modules, in the mode it is in itself.
+    before: list[tuple[Callable[[bool], Any], bool]] = [(model.train, model.training)]
+    if not isinstance(model, Population):
+        before += [(partial(setattr, m, "training"), m.training) for m in model.modules()]
     model.eval()
-    correct, left = 0, [0] * len(attacks)
-    for images, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
-        stands = classified(model, images, labels)
-        correct += int(stands.sum())
-        for i, attack in enumerate(attacks):
-            images, labels = images[stands], labels[stands]
-            if len(labels) == 0:
-                break
-            stands = classified(model, attack(model, images, labels), labels)
-            left[i] += int(stands.sum())
-    model.train(was_training)
-    return [Rates(correct / len(y), n / len(y), 1 - n / correct if correct else 0.0) for n in left]
+    try:
+        yield
+    finally:
+        for put_back, training in before:
+            put_back(training)
+
+
+def _rates(batches: list[Tensor]) -> list[Rates]:
+    """The rates after each attack from what :func:`_standing` says of each batch."""
+    if not batches:
+        raise ValueError("there are no images: the loader gave no batch")
+    correct, *left = torch.cat(batches, dim=1).sum(1).tolist()
+    count = sum(batch.shape[1] for batch in batches)
+    return [Rates(correct / count, n / count, 1 - n / correct if correct else 0.0) for n in left]
 
 
 def _merge(model: nn.Module, curves: list[list[Rates]]) -> list[Rates]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cappaper.activations import ACTIVATIONS, CappedReLU
+from cappaper.activations import ACTIVATIONS
 from cappaper.checks import check_batch, check_logits
 
 
@@ -125,7 +126,7 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
         length = gradient.flatten(1).norm(dim=1)
         # The norm of a tiny gradient underflows; a silent one has no entry but zero.
         silent = gradient.flatten(1).eq(0).all(1).float().mean().item()
-        capped = output.ge(module.beta) if isinstance(module, CappedReLU) else output.isinf()
+        cap = getattr(module, "beta", getattr(module, "max_val", math.inf))
         signals.append(
             LayerSignal(
                 layer,
@@ -133,7 +134,7 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
                 length.mean().item(),
                 silent,
                 output.eq(0).float().mean().item(),
-                capped.float().mean().item(),
+                output.ge(cap).float().mean().item(),
             )
         )
     return signals
@@ -157,7 +158,8 @@ def _watched(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
     ]
     if not handles:
         raise ValueError(
-            "the model has no hidden layer: expected ReLU, CappedReLU or ScaledSigmoid"
+            "the model has no hidden layer: expected "
+            + ", ".join(activation.__name__ for activation in ACTIVATIONS)
         )
     try:
         yield seen

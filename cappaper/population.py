@@ -24,7 +24,8 @@ class Population(nn.Module):
     Raises:
         ValueError: there is no model, or their architectures differ.
 
-    >>> sweep = Population([mlp(64, [32], beta=b) for b in (0.1, 1.0, math.inf)])
+    >>> from cappaper import mlp
+    >>> sweep = Population([mlp(64, [32], beta=b) for b in (0.1, 1.0, float("inf"))])
     >>> sweep(torch.zeros(5, 1, 8, 8)).shape  # [B, ...]: every member sees the same images
     torch.Size([3, 5, 10])
     >>> sweep(torch.zeros(3, 5, 1, 8, 8)).shape  # [M, B, ...]: each its own
@@ -36,7 +37,8 @@ class Population(nn.Module):
         if not models:
             raise ValueError("a population needs at least one model")
         shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in models]
-        if any(s != shapes[0] for s in shapes) or len({str(type(m)) for m in models}) > 1:
+        kinds = [[(name, type(part)) for name, part in m.named_modules()] for m in models]
+        if any(s != shapes[0] for s in shapes) or any(k != kinds[0] for k in kinds):
             raise ValueError("the members of a population must share one architecture")
         parameters, buffers = stack_module_state([copy.deepcopy(m) for m in models])
         self._parameter_names, self._buffer_names = list(parameters), list(buffers)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cappaper.attacks.gradient import Attack
+from cappaper.attacks.ascent import Attack
 from cappaper.checks import check_batch, check_count, check_logits
 from cappaper.population import Population
 
@@ -28,6 +30,7 @@ def fit(
     attack: Attack | None = None,
     attack_at: Callable[[int, int], Attack] | None = None,
     seed: int | Sequence[int] = 0,
+    checkpoint: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> M:
     """Train in place with Adam on the cross-entropy.
@@ -50,15 +53,18 @@ def fit(
         attack_at: in place of ``attack``: ``attack_at(step, steps)`` is the attack of one step
             out of all. For an ε that grows, and for random starts that differ from step to step.
         seed: of the batch order; one for all members, or one each.
+        checkpoint: a file that is to hold the state after every epoch; where it is there already,
+            training goes on from it, to the same result. It stays when training ends.
         progress: called after every epoch with (epochs done, epochs in all).
 
     Returns:
         ``model``, in eval mode.
 
     Raises:
+        ValueError: ``checkpoint`` is damaged, or of another training.
         TypeError, ValueError: images outside [0, 1], of the wrong shape or dtype; labels that are
-            no class; a count below 1; a learning rate not above 0; one seed too many or too few;
-            both ``attack`` and ``attack_at``.
+            no class; a count below 1; a learning rate that is not a finite number above 0; one seed
+            too many or too few; both ``attack`` and ``attack_at``.
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
@@ -69,8 +75,8 @@ def fit(
     check_batch(x, y)
     check_count(epochs, "epochs")
     check_count(batch_size, "batch_size")
-    if not lr > 0:
-        raise ValueError(f"the learning rate must be above 0, got {lr}")
+    if not 0 < lr < math.inf:
+        raise ValueError(f"the learning rate must be a finite number above 0, got {lr}")
     if attack is not None and attack_at is not None:
         raise ValueError("got both attack and attack_at: give one of them")
     size = len(model) if isinstance(model, Population) else 1
@@ -80,8 +86,12 @@ def fit(
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     model.train()
-    step, steps = 0, epochs * math.ceil(len(y) / batch_size)
-    for epoch in range(epochs):
+    path = None if checkpoint is None else Path(checkpoint)
+    about = [size, seeds, list(x.shape), epochs, batch_size, lr]
+    done = _resume(path, about, model, optimizer, generators) if path and path.exists() else 0
+    per_epoch = math.ceil(len(y) / batch_size)
+    step, steps = done * per_epoch, epochs * per_epoch
+    for epoch in range(done, epochs):
         order = torch.stack([torch.randperm(len(y), generator=g) for g in generators]).to(y.device)
         if not isinstance(model, Population):
             order = order[0]
@@ -92,13 +102,58 @@ def fit(
                 images = current(model, images, labels)
             optimizer.zero_grad(set_to_none=True)
             logits = model(images)
-            if epoch == 0:
+            if epoch == done:
                 check_logits(logits, labels)
             # The sum over members of their mean losses: no member's gradient sees another's.
             loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
             torch.autograd.backward(loss / batch.shape[-1])
             optimizer.step()
             step += 1
+        if path is not None:
+            _save(path, about, epoch + 1, model, optimizer, generators)
         if progress is not None:
             progress(epoch + 1, epochs)
     return model.eval()
+
+
+def _save(
+    path: Path,
+    about: list[Any],
+    epoch: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generators: Sequence[torch.Generator],
+) -> None:
+    """Write the state of a training; who reads it never sees half a file."""
+    state = {
+        "about": about,
+        "epoch": epoch,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "generators": [generator.get_state() for generator in generators],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    torch.save(state, unfinished)
+    unfinished.replace(path)
+
+
+def _resume(
+    path: Path,
+    about: list[Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generators: Sequence[torch.Generator],
+) -> int:
+    """Put a training where it was; the epochs that it had done."""
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise ValueError(f"{path} is no checkpoint of a training: delete it") from error
+    if not isinstance(state, dict) or state.get("about") != about:
+        raise ValueError(f"{path} belongs to another training: delete it, or name another file")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    for generator, before in zip(generators, state["generators"], strict=True):
+        generator.set_state(before)
+    return int(state["epoch"])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, strategies
 
 from cappaper import Population, ScaledSigmoid, adaptive_pgd, fit, mlp, pgd, rescale
-from cappaper.attacks.gradient import classified
+from cappaper.attacks.ascent import classified
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 
 from cappaper import Population, auto_attack, fit, load, mlp
 from cappaper.attacks.autoattack import PARTS, ReliabilityWarning
-from cappaper.attacks.gradient import classified
+from cappaper.attacks.ascent import classified
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from cappaper import (
     mlp,
     pgd,
 )
-from cappaper.attacks.gradient import classified
+from cappaper.attacks.ascent import classified
 from cappaper.certificates.bounds import bounds
 
 BETAS = (0.05, 0.3, 1.0, math.inf)

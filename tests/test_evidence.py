@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cappaper import fit, load, masking_report, mlp, pgd
-from cappaper.attacks.gradient import classified
+from cappaper.attacks.ascent import classified
 from cappaper.paper import study
 from cappaper.paper.evidence import contradictions, strongest
 

@@ -46,7 +46,7 @@ X, Y = torch.rand(8, 1, 2, 2), torch.arange(8)
         ({"y": Y + 5}, ValueError, "0 to 9"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
-        ({"lr": 0}, ValueError, "learning rate must be above 0"),
+        ({"lr": 0}, ValueError, "learning rate must be a finite number"),
         ({"seed": [1, 2]}, ValueError, "2 seeds for 1 network"),
         ({"model": Population([mlp(4, [3])] * 3), "seed": [1]}, ValueError, "1 seeds for 3"),
     ],

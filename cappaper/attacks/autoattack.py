@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.gradient import classified
+from cappaper.attacks.ascent import classified
+from cappaper.attacks.batches import undisturbed
 from cappaper.checks import check_batch, check_count, check_eps, one_of
 from cappaper.population import members
 
@@ -40,7 +41,8 @@ def auto_attack(
     Source: Croce and Hein, arXiv 2003.01690; the implementation is ``pyautoattack``.
 
     Args:
-        model: from images to logits, in the mode it is to be attacked in.
+        model: any module from images to logits of at least 4 classes, in the mode it is to be
+            attacked in.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, floating point in [0, 1].
         y: int64 labels ``[B]`` or ``[M, B]``; a population's members are attacked one by one.
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
@@ -56,6 +58,7 @@ def auto_attack(
         ReliabilityWarning: where AutoAttack warns, once for each message.
 
     Raises:
+        ImportError: ``pyautoattack`` is not installed.
         TypeError, ValueError: as :func:`~cappaper.pgd`; or an unknown part or none, ``eps`` of 0,
             images that are not ``[B, C, H, W]``, or fewer than 4 classes, which the targeted
             parts need.
@@ -94,9 +97,12 @@ def _attack(
     batch_size: int,
     seed: int,
 ) -> Tensor:
-    # Lazily: `import cappaper` does not need it.
-    from pyautoattack import AutoAttack
-
+    try:
+        from pyautoattack import AutoAttack
+    except ImportError as error:
+        raise ImportError(
+            'auto_attack needs pyautoattack: pip install "cappaper[autoattack]"'
+        ) from error
     classified(model, x, y)  # refuses labels that are no class
     with torch.no_grad():
         classes = model(x[:1]).shape[-1]
@@ -107,7 +113,7 @@ def _attack(
     targets = min(9, classes - 1)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
     devices = [x.device] if x.is_cuda else []
-    with torch.random.fork_rng(devices), _warnings_of("auto-attack"):
+    with undisturbed(model), torch.random.fork_rng(devices), _warnings_of("auto-attack"):
         adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=batch_size)[0]
     return adversarial.detach()
 

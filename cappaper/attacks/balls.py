@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,10 +31,10 @@ class Ball(ABC):
         """The way back into the ball around ``x``: points of the ball stay where they are."""
 
     @abstractmethod
-    def random(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def random(self, x: Tensor, seed: int, run: int = 0) -> Tensor:
         """Uniform in the ball around ``x``, then clipped to [0, 1].
 
-        Drawn for one batch and shared by a population's members, so that company changes nothing.
+        A point hangs on the seed, the run and the image itself, as :func:`uniform` does.
         """
 
 
@@ -48,9 +50,9 @@ class Linf(Ball):
         lower, upper = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
         return lambda point: point.clamp(lower, upper)
 
-    def random(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.rand(x.shape[self.batch_dims - 1 :], generator=generator) * 2 - 1
-        return (x + self.eps * noise.to(x)).clamp(0, 1)
+    def random(self, x: Tensor, seed: int, run: int = 0) -> Tensor:
+        noise = uniform(x.flatten(self.batch_dims), seed, run).reshape(x.shape)
+        return torch.add(x, noise.mul_(2).sub_(1), alpha=self.eps).clamp_(0, 1)
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,48 @@ class L2(Ball):
 
         return project
 
-    def random(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        shape = x.shape[self.batch_dims - 1 :]
-        flat = torch.randn(shape, generator=generator).flatten(1)
-        radius = torch.rand(len(flat), 1, generator=generator) ** (1 / flat.shape[1])
-        noise: Tensor = (flat / flat.norm(dim=-1, keepdim=True) * radius).reshape(shape)
-        return (x + self.eps * noise.to(x)).clamp(0, 1)
+    def random(self, x: Tensor, seed: int, run: int = 0) -> Tensor:
+        flat = x.flatten(self.batch_dims)
+        draws = uniform(flat, seed, run, more=1)
+        normal = torch.erfinv(2 * draws[..., :-1] - 1)  # but for a factor: the length follows
+        radius = draws[..., -1:] ** (1 / flat.shape[-1])
+        noise = normal / normal.norm(dim=-1, keepdim=True) * radius
+        return torch.add(x, noise.reshape(x.shape), alpha=self.eps).clamp_(0, 1)
 
     def _length(self, delta: Tensor) -> Tensor:
         return column(delta.flatten(self.batch_dims).norm(dim=-1), delta)
+
+
+def uniform(x: Tensor, seed: int, run: int, more: int = 0) -> Tensor:
+    """Numbers in (0, 1) for examples ``[..., P]`` of P pixels: one each, and ``more`` behind them.
+
+    What an example gets hangs on the seed, the run and its own pixels, and on nothing else: not on
+    its place, the batch, the members of a population, the device, or what was drawn before. Over
+    seeds the numbers are uniform, and those of two examples independent.
+
+    Source: multiply-shift hashing of an image's fingerprint, Dietzfelbinger, Hagerup, Katajainen
+    and Penttonen, A reliable randomized algorithm for the closest-pair problem, Journal of
+    Algorithms 25, 1997.
+    """
+    pixels = x.shape[-1]
+    weights = _integers(pixels, 0, 0).to(x.device)
+    bits = x.float().view(torch.int32)
+    # Simple numbers leave the lower half of their bits empty, where a product starts.
+    bits = torch.bitwise_right_shift(bits, 16).bitwise_xor_(bits).mul_(weights)
+    fingerprint = bits.sum(-1, keepdim=True, dtype=torch.int32)
+    factor, shift = (_integers(pixels + more, seed, 2 * run + i).to(x.device) for i in (1, 2))
+    draws = torch.addcmul(shift, fingerprint, factor)  # modulo 2^32
+    draws = draws.bitwise_right_shift_(9).bitwise_and_(0x7FFFFF).to(x.dtype)
+    return draws.add_(0.5).mul_(2.0**-23)
+
+
+@functools.lru_cache(maxsize=256)
+def _integers(count: int, seed: int, stream: int) -> Tensor:
+    """Random 32-bit integers, odd so that their products keep every bit."""
+    mixed = int.from_bytes(hashlib.sha256(f"{seed} {stream}".encode()).digest()[:7], "big")
+    generator = torch.Generator().manual_seed(mixed)
+    wide = torch.randint(-(2**31), 2**31, (count,), generator=generator)
+    return wide.to(torch.int32) | 1
 
 
 BALLS: dict[str, type[Ball]] = {"linf": Linf, "l2": L2}

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cappaper.attacks.ascent import margin
 from cappaper.attacks.balls import column
-from cappaper.attacks.gradient import margin
-from cappaper.checks import check_batch, check_count, check_logits
+from cappaper.attacks.batches import Progress, in_batches
+from cappaper.checks import check_batch, check_count, logits_of
 
 
 def cw_l2(
@@ -22,6 +23,8 @@ def cw_l2(
     search_steps: int = 9,
     lr: float = 1e-2,
     initial_const: float = 1e-2,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Minimise ``‖x' - x‖² + c · max(margin(x') + κ, 0)`` over images x', with a search for c.
 
@@ -31,7 +34,7 @@ def cw_l2(
     Source: Carlini and Wagner, arXiv 1608.04644, section V (the function f₆, untargeted).
 
     Args:
-        model: from images to logits, in the mode it is to be attacked in.
+        model: as :func:`~cappaper.pgd`.
         x: images ``[B, ...]`` or ``[M, B, ...]``, floating point in [0, 1].
         y: int64 labels ``[B]`` or ``[M, B]``.
         confidence: κ, in units of logits: by how much another class must win.
@@ -41,6 +44,7 @@ def cw_l2(
         lr: Adam's step size, in w. Black and white pixels start at w = ±7.3, so where ``steps``
             times ``lr`` stays below that, the attack can hardly use them.
         initial_const: the first c.
+        batch_size, progress: as :func:`~cappaper.pgd`.
 
     Returns:
         Examples shaped like ``x``: the nearest one found that is misclassified; ``x`` itself where
@@ -63,24 +67,26 @@ def cw_l2(
             "confidence must be at least 0, lr and initial_const above 0,"
             f" got {confidence}, {lr} and {initial_const}"
         )
-    x = x.detach()
-    with torch.no_grad():
-        logits = model(x)
-    check_logits(logits, y)
-    best = x.clone()
-    # Squared distances; 0 where nothing needs to be done, so nothing is nearer.
-    nearest = torch.where(logits.argmax(-1) == y, math.inf, 0.0).to(x)
-    const = torch.full_like(nearest, initial_const)
-    low, high = torch.zeros_like(const), torch.full_like(const, math.inf)
-    for _ in range(search_steps):
-        found, distance = _minimise(model, x, y, const, confidence, steps, lr)
-        hit = distance < math.inf
-        closer = distance < nearest
-        best = torch.where(column(closer, x), found, best)
-        nearest = torch.where(closer, distance, nearest)
-        high, low = torch.where(hit, const, high), torch.where(hit, low, const)
-        const = torch.where(high < math.inf, (low + high) / 2, const * 10)
-    return best
+
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = logits_of(model, x, y)
+        best = x.clone()
+        # Squared distances; 0 where nothing needs to be done, so nothing is nearer.
+        nearest = torch.where(logits.argmax(-1) == y, math.inf, 0.0).to(x)
+        const = torch.full_like(nearest, initial_const)
+        low, high = torch.zeros_like(const), torch.full_like(const, math.inf)
+        for _ in range(search_steps):
+            found, distance = _minimise(model, x, y, const, confidence, steps, lr)
+            hit = distance < math.inf
+            closer = distance < nearest
+            best = torch.where(column(closer, x), found, best)
+            nearest = torch.where(closer, distance, nearest)
+            high, low = torch.where(hit, const, high), torch.where(hit, low, const)
+            const = torch.where(high < math.inf, (low + high) / 2, const * 10)
+        return best
+
+    return in_batches(attack, model, x, y, batch_size, progress)
 
 
 def _minimise(

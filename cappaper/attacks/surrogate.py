@@ -1,38 +1,53 @@
-"""A gradient where the cap has none: exact outputs, a smooth slope on the way back."""
+"""A gradient where a bounded activation has none: exact outputs, a smooth slope on the way back."""
 
 from __future__ import annotations
 
+import math
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from cappaper.activations import CappedReLU, ScaledSigmoid
+from cappaper.attacks.batches import undisturbed
+from cappaper.bounded import Bound, Bounded, read_call, reader_of
+from cappaper.checks import logits_of
 from cappaper.population import Population
+
+
+class UnreachedWarning(UserWarning):
+    """An attack that knows about bounded activations met none, or cannot reach into one."""
 
 
 @contextmanager
 def surrogate_gradient(model: nn.Module, sharpness: float | None) -> Iterator[nn.Module]:
-    """Inside the block, gradients pass through units at 0 and at their cap.
+    """Inside the block, gradients pass through units that a bounded activation holds at its bounds.
 
     The forward pass stays as it is, to the last bit. In the backward pass the derivative of every
-    :class:`~cappaper.CappedReLU` becomes ``σ(kz) · σ(k(β - z))``, which is smooth, positive
-    everywhere, and close to the cap's own derivative for a large k; that of every
-    :class:`~cappaper.ScaledSigmoid` becomes ``σ(kz) · σ(-kz)``, wherever it saturates. Here
+    bounded activation becomes ``slope · σ(k(z - lower)) · σ(k(upper - z))``, which is smooth,
+    positive everywhere, and close to its own derivative for a large k. For capped ReLU that is
+    ``σ(kz) · σ(k(β - z))``; for a sigmoid, wherever it saturates, ``σ(kz) · σ(-kz)``. Here
     ``k = sharpness / s``, and s is the root mean square of the layer's pre-activations for that
     example: the surrogate does not change when a network is :func:`~cappaper.rescale`\\ d.
 
-    The model must not be capped everywhere: ReLU layers (β = ∞, and ``nn.ReLU``) keep their own
-    gradient, so a network without caps is attacked as it always was.
+    It reaches capped ReLU, ``relu6``, ``hardtanh``, ``hardsigmoid``, ``sigmoid``, ``tanh``,
+    ``clamp``, ``minimum`` and ``maximum`` with a bound, as modules, functions and methods, in
+    subclasses and populations, and whatever :func:`~cappaper.register_bounded` was told. A ReLU is
+    not bounded: it keeps its own gradient, unless a cap follows at once. A clamp that is no
+    activation is left out inside :func:`~cappaper.exact_gradient`. Traced and scripted models and
+    custom ``torch.autograd.Function``\\ s are out of reach.
 
     Source: backward pass differentiable approximation, Athalye et al., arXiv 1802.00420, section
     4.1; the smooth slope is this project's.
 
     Args:
-        model: any torch module, or a :class:`~cappaper.Population`; it is not changed. Other
-            threads that use it at the same time keep their own gradients.
+        model: any torch module, or a :class:`~cappaper.Population`; it is not changed, and only
+            calls of itself are meant, not of its parts. Other threads that use it at the same time
+            keep their own gradients.
         sharpness: above 0; None is the exact gradient.
 
     Yields:
@@ -42,9 +57,8 @@ def surrogate_gradient(model: nn.Module, sharpness: float | None) -> Iterator[nn
         ValueError: ``sharpness`` is not above 0.
 
     >>> z = torch.tensor([[2.0, 0.5]], requires_grad=True)
-    >>> cap = nn.Sequential(CappedReLU(1.0))
-    >>> with surrogate_gradient(cap, sharpness=2.0):
-    ...     cap(z).sum().backward()
+    >>> with surrogate_gradient(nn.ReLU6(), sharpness=2.0) as relu6:
+    ...     relu6(z * 10).sum().backward()
     >>> bool((z.grad > 0).all())
     True
     """
@@ -53,50 +67,179 @@ def surrogate_gradient(model: nn.Module, sharpness: float | None) -> Iterator[nn
         return
     if not sharpness > 0:
         raise ValueError(f"the sharpness must be above 0, or None, got {sharpness}")
-    owner = threading.get_ident()
+    with _watching(model, lambda call, output: _smooth(call, output, sharpness)):
+        yield model
 
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if threading.get_ident() != owner:
-            return output
-        (z,) = inputs
-        still = z.detach()
-        return output.detach() + (z - still) * _SLOPES[type(module)](module, still, sharpness)
+
+def bounded_calls(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[Bounded], Tensor]:
+    """What the registry sees in one forward pass, ReLUs too, and the logits with their graph."""
+    seen: dict[int, Bounded] = {}
+
+    def keep(call: Bounded, output: Tensor) -> Tensor:
+        seen[id(call.z)] = call  # a ReLU that a cap follows becomes that capped ReLU
+        return output
+
+    with undisturbed(model), _watching(model, keep):
+        logits = logits_of(model, x.detach().clone().requires_grad_(), y)
+    return list(seen.values()), logits
+
+
+def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, who: str) -> None:
+    """Warn where the surrogate gradient has nothing to do, or cannot get at what there is."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{who} needs a torch module, got {type(model).__name__}")
+    few = min(2, y.shape[-1])  # not one: a BatchNorm in train mode refuses it
+    calls, logits = bounded_calls(model, x.narrow(y.ndim - 1, 0, few), y[..., :few])
+    traced = [
+        name or "the model"
+        for name, module in model.named_modules()
+        if isinstance(module, torch.jit.ScriptModule)
+    ]
+    own = sorted({type(node).__name__.removesuffix("Backward") for node in _custom_nodes(logits)})
+    if traced:
+        said = f"cannot reach into {traced[0]}, which is traced or scripted: attack the original"
+    elif own:
+        said = (
+            f"cannot reach into the custom autograd function {own[0]}: name the module that calls"
+            " it with cappaper.register_bounded, or its gradient stays as it is"
+        )
+    elif not any(_is_bounded(call) for call in calls):
+        said = (
+            f"met no bounded activation in {type(model).__name__}, so it adds starts and losses to"
+            " PGD, and nothing else: if there is one, name it with cappaper.register_bounded"
+        )
+    else:
+        return
+    warnings.warn(f"{who} {said}", UnreachedWarning, stacklevel=3)
+
+
+class _Watch(TorchFunctionMode):
+    """Shows every bounded activation of a forward pass, once all of its bounds are known."""
+
+    def __init__(self, seen: Callable[[Bounded, Tensor], Tensor]) -> None:
+        super().__init__()
+        self._seen = seen
+        # By id, beside the tensor itself, so that no other can come to have that id.
+        self._known: dict[int, tuple[Tensor, Bounded]] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        call = read_call(func, args, kwargs) if torch.is_grad_enabled() else None
+        if call is None:
+            return func(*args, **kwargs)
+        in_place = func.__name__.endswith("_") or kwargs.get("inplace")
+        in_place = in_place or any(argument is True for argument in args[1:])
+        before = self._known.get(id(call.z))
+        call = _both(before[1], call) if before else call
+        if in_place:
+            call = call._replace(z=call.z.clone())
+        output = func(*args, **kwargs)
+        seen = self._seen(call, output)
+        result = output.copy_(seen) if in_place and seen is not output else seen
+        if _is_clamp(call):
+            self._known[id(result)] = result, call
+        return result
+
+
+@contextmanager
+def _watching(model: nn.Module, seen: Callable[[Bounded, Tensor], Tensor]) -> Iterator[None]:
+    owner, entered = threading.get_ident(), list[_Watch]()
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        if threading.get_ident() == owner:
+            entered.append(_Watch(seen))
+            entered[-1].__enter__()  # type: ignore[no-untyped-call]
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() == owner and entered:
+            entered.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def registered(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        read = reader_of(module)
+        if threading.get_ident() != owner or read is None:
+            return None
+        call = read(module, *inputs)
+        return None if call is None else seen(call, output)
 
     handles = [
-        module.register_forward_hook(hook)
+        model.register_forward_pre_hook(enter),
+        model.register_forward_hook(leave, prepend=True, always_call=True),
+    ]
+    handles += [
+        module.register_forward_hook(registered)
         for part in _parts(model)
         for module in part.modules()
-        if type(module) in _SLOPES
+        if reader_of(module) is not None
     ]
     try:
-        yield model
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _capped(module: nn.Module, z: Tensor, sharpness: float) -> Tensor:
-    assert isinstance(module, CappedReLU)
-    k = sharpness / _scale(z)
-    smooth = torch.sigmoid(k * z) * torch.sigmoid(k * (module.beta - z))
-    return torch.where(module.beta.isinf(), (z > 0).to(z), smooth)
-
-
-def _sigmoid(module: nn.Module, z: Tensor, sharpness: float) -> Tensor:
-    k = sharpness / _scale(z)
-    return torch.sigmoid(k * z) * torch.sigmoid(-k * z)
-
-
-_SLOPES: dict[type[nn.Module], Callable[[nn.Module, Tensor, float], Tensor]] = {
-    CappedReLU: _capped,
-    ScaledSigmoid: _sigmoid,
-}
+def _smooth(call: Bounded, output: Tensor, sharpness: float) -> Tensor:
+    """``output`` with the smooth slope behind it; a call without a finite cap keeps its own."""
+    z, lower, upper, slope = call
+    if isinstance(upper, float | int) and math.isinf(upper):
+        return output
+    still = z.detach()
+    k = sharpness / _scale(still)
+    rise = slope * torch.sigmoid(k * (upper - still))
+    if not (isinstance(lower, float | int) and math.isinf(lower)):
+        rise = rise * torch.sigmoid(k * (still - lower))
+    if isinstance(upper, Tensor):  # β = ∞ is ReLU, also as one of a population's caps
+        rise = torch.where(upper.detach().isinf(), (still > lower).to(still), rise)
+    return output.detach() + (z - still) * rise.detach()
 
 
 def _scale(z: Tensor) -> Tensor:
     """Root mean square of each example's pre-activations, shaped to broadcast against them."""
     dims = tuple(range(1, z.ndim))
-    return z.square().mean(dims, keepdim=True).sqrt().clamp(min=torch.finfo(z.dtype).tiny)
+    square = z.square().mean(dims, keepdim=True) if dims else z.square()
+    return square.sqrt().clamp(min=torch.finfo(z.dtype).tiny)
+
+
+def _both(first: Bounded, then: Bounded) -> Bounded:
+    """A clamp of a clamp is one clamp: capped ReLU is often written as ReLU, then a minimum."""
+    return Bounded(
+        first.z,
+        _extreme(first.lower, then.lower, max, torch.maximum),
+        _extreme(first.upper, then.upper, min, torch.minimum),
+        then.slope,
+    )
+
+
+def _extreme(one: Bound, other: Bound, number: Any, tensor: Any) -> Any:
+    if not isinstance(one, Tensor) and not isinstance(other, Tensor):
+        return number(one, other)
+    like = cast(Tensor, one if isinstance(one, Tensor) else other)
+    return tensor(*(torch.as_tensor(bound).to(like) for bound in (one, other)))
+
+
+def _is_clamp(call: Bounded) -> bool:
+    """Whether the output is ``z`` itself between its bounds, so that another clamp may follow."""
+    numbers = not isinstance(call.lower, Tensor) and not isinstance(call.upper, Tensor)
+    return call.slope == 1.0 and not (numbers and call.lower == call.upper)
+
+
+def _is_bounded(call: Bounded) -> bool:
+    return isinstance(call.upper, Tensor) or math.isfinite(call.upper)
+
+
+def _custom_nodes(logits: Tensor) -> Iterator[Any]:
+    """The nodes of a graph that belong to custom autograd functions."""
+    todo, seen = [logits.grad_fn], set[Any]()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            yield node
+        todo += [following for following, _ in node.next_functions]
 
 
 def _parts(model: nn.Module) -> list[nn.Module]:

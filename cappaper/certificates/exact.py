@@ -12,7 +12,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, diags_array, eye_array, lil_array, vstack
 from torch import Tensor, nn
 
-from cappaper.attacks.gradient import classified
+from cappaper.attacks.ascent import classified
 from cappaper.certificates.bounds import Layers, bounds, read_layers
 from cappaper.checks import check_batch, check_eps
 

@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from cappaper.attacks.ascent import classified
 from cappaper.attacks.autoattack import ReliabilityWarning, auto_attack
-from cappaper.attacks.gradient import classified
 from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from cappaper import attacks
-from cappaper.attacks.gradient import Attack, classified
+from cappaper.attacks.ascent import Attack, classified
 from cappaper.data import Dataset
 from cappaper.evaluation import EpsAttack, robustness_curve
 from cappaper.inspection import layer_distances, layer_signals

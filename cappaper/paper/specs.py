@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cappaper import attacks
 from cappaper.activations import Activation, CappedReLU, ScaledSigmoid, per_layer
-from cappaper.attacks.gradient import Attack
+from cappaper.attacks.ascent import Attack
 from cappaper.attacks.surrogate import surrogate_gradient
 from cappaper.checks import one_of
 from cappaper.data import IMAGE_SIDE

@@ -1,0 +1,67 @@
+"""What every attack does around its work: batches, progress, and a model left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from cappaper.checks import check_count
+
+Progress = Callable[[int, int], None]
+"""Called with (examples done, examples in all)."""
+
+_ON_CPU = 2048  # examples at once: more leave the cache, fewer leave the cores idle
+
+
+def in_batches(
+    attack: Callable[[Tensor, Tensor], Tensor],
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    batch_size: int | None,
+    progress: Progress | None,
+) -> Tensor:
+    """``attack(x, y)`` batch by batch, with gradients on, and put together again.
+
+    ``batch_size`` counts the examples of all members of a population; None is the default.
+    """
+    if batch_size is not None:
+        check_count(batch_size, "batch_size")
+    elif x.device.type == "cpu":
+        batch_size = _ON_CPU
+    batch, count = y.ndim - 1, y.shape[-1]
+    at_once = max(1, (batch_size or y.numel()) * count // y.numel())
+    found: list[Tensor] = []
+    with undisturbed(model):
+        # An inference tensor has no gradient; its clone may.
+        whole = x.clone() if x.is_inference() else x.detach()
+        labels = y.clone() if y.is_inference() else y
+        for images, classes in zip(
+            torch.split(whole, at_once, batch), torch.split(labels, at_once, batch), strict=True
+        ):
+            found.append(attack(images, classes))
+            if progress is not None:
+                progress(min(len(found) * at_once, count), count)
+    return found[0] if len(found) == 1 else torch.cat(found, batch)
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Gradients are on inside the block, and the model is as it was after it.
+
+    In train mode every forward pass moves a BatchNorm's statistics: they are put back.
+    """
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    moving = [m for m in modules if isinstance(m, _NormBase) and m.training]
+    kept = [(buffer, buffer.clone()) for module in moving for buffer in module.buffers()]
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)
