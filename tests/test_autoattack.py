@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cappaper import Population, auto_attack, fit, load, mlp
-from cappaper.attacks.autoattack import PARTS, ReliabilityWarning
 from cappaper.attacks.ascent import classified
+from cappaper.attacks.autoattack import PARTS, ReliabilityWarning
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,21 @@ import threading
 
 import pytest
 import torch
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 from torch import nn
 
 import cappaper
-from cappaper import CappedReLU, Population, ScaledSigmoid, mlp, rescale, surrogate_gradient
+from cappaper import (
+    CappedReLU,
+    Population,
+    ScaledSigmoid,
+    exact_gradient,
+    mlp,
+    rescale,
+    surrogate_gradient,
+)
 from cappaper.data import import_torchvision
+from tests.spellings import SPELLINGS, Function, respelled
 
 
 def gradient(model, x):
@@ -86,6 +95,83 @@ def test_a_population_has_the_gradients_of_its_members(images):
     for net, member in zip(nets, together, strict=True):
         with surrogate_gradient(net, 5.0):
             torch.testing.assert_close(gradient(net, images.double()), member)
+
+
+@settings(max_examples=40)
+@given(
+    spelling=strategies.sampled_from(sorted(SPELLINGS)),
+    beta=strategies.sampled_from([0.05, 0.5, 4.0]),
+    sharpness=strategies.floats(0.5, 50),
+    seed=strategies.integers(0, 100),
+)
+def test_a_cap_in_other_words_has_the_same_gradient(spelling, beta, sharpness, seed):
+    net = mlp(64, [16, 8], beta=beta, seed=seed).double()
+    other = respelled(net, SPELLINGS[spelling])
+    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(seed)).double()
+    before = other(x)
+    with surrogate_gradient(net, sharpness), surrogate_gradient(other, sharpness):
+        assert torch.equal(other(x), before)
+        torch.testing.assert_close(gradient(other, x), gradient(net, x))
+    torch.testing.assert_close(gradient(other, x), gradient(net, x))
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_cap_in_other_words_is_reached_in_a_population_too(images, spelling):
+    nets = [respelled(stuck(), SPELLINGS[spelling]).double() for _ in range(2)]
+    own = images.double().expand(2, *images.shape)
+    with surrogate_gradient(Population(nets), 3.0) as population:
+        together = gradient(population, own)
+    with surrogate_gradient(nets[0], 3.0):
+        torch.testing.assert_close(together[0], gradient(nets[0], images.double()))
+    assert together.flatten(2).ne(0).all()
+
+
+SATURATING = {
+    "sigmoid": nn.Sigmoid(),
+    "tanh": nn.Tanh(),
+    "hardsigmoid": nn.Hardsigmoid(),
+    "hardtanh": nn.Hardtanh(),
+    "torch.tanh": Function(torch.tanh),
+    "F.hardsigmoid": Function(torch.nn.functional.hardsigmoid),
+    "expit": Function(torch.special.expit),
+}
+
+
+@pytest.mark.parametrize("name", SATURATING)
+def test_other_bounded_activations_are_reached(images, name):
+    far = nn.Sequential(Function(lambda z: z * 1e3), SATURATING[name])
+    net = stuck(lambda: far)
+    assert not gradient(net, images).any()
+    with surrogate_gradient(net, 3.0):
+        assert gradient(net, images).flatten(1).ne(0).all()
+
+
+def test_a_clamp_that_is_no_activation_is_left_out(images):
+    class Clipped(nn.Sequential):
+        def forward(self, x):
+            with exact_gradient():
+                x = (3 * x - 1).clamp(0, 1)
+            return super().forward(x)
+
+    net = Clipped(nn.Flatten(), nn.Linear(64, 4))
+    exact = gradient(net, images)
+    with surrogate_gradient(net, 3.0):
+        assert torch.equal(gradient(net, images), exact)
+
+
+def test_two_layers_compared_are_no_cap(images):
+    net = nn.Sequential(nn.Flatten(), Function(lambda z: torch.minimum(z, z.flip(-1))))
+    exact = gradient(net, images)
+    with surrogate_gradient(net, 3.0):
+        assert torch.equal(gradient(net, images), exact)
+
+
+def test_a_forward_that_raises_leaves_nothing_behind(images):
+    net = stuck()
+    with surrogate_gradient(net, 3.0), pytest.raises(RuntimeError):
+        net(images[:, :, :2])
+    assert torch.overrides._get_current_function_mode() is None
+    assert not gradient(net, images).any()
 
 
 def test_an_error_inside_leaves_nothing_behind(images):
