@@ -103,7 +103,7 @@ def prose():
     for name in NAMES:
         notebook = nbformat.read(BOOK / "chapters" / f"{name}.ipynb", 4)
         for cell in notebook.cells:
-            if cell.cell_type == "markdown":
+            if cell.cell_type == "markdown" or "say(" in cell.source:
                 yield name, cell.source
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,19 @@ def test_a_notebook_has_parameters_and_outputs(source):
     ]
     assert any(c.outputs for c in compared), "nbval would compare nothing"
     assert not any(o.output_type == "error" for c in compared for o in c.outputs)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_notebook_prints_its_numbers_and_glues_those_of_other_pages_alone(source):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{source}.ipynb", as_version=4)
+    text = [c.source for c in notebook.cells if c.cell_type == "markdown"]
+    assert not any("{glue:" in t for t in text), "JupyterLab would show the role, not the number"
+    mine = [c.name for c in chapters.manifest(ROOT) if c.source == source]
+    pages = "".join(page.read_text() for page in (ROOT / "book").glob("*.md"))
+    taken = re.findall(rf"chapters/(?:{'|'.join(mine)})\.ipynb::(\w+)", pages)
+    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    named = [o.get("metadata", {}).get("scrapbook", {}).get("name") for o in outputs]
+    assert {name for name in named if name} == set(taken)
 
 
 def test_a_notebook_runs_without_our_command_line(tmp_path):
