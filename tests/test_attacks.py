@@ -303,7 +303,7 @@ ATTACKS = {
     "pgd": partial(pgd, steps=3),
     "adaptive_pgd": partial(adaptive_pgd, steps=3),
     "cw_l2": lambda model, x, y, eps: cw_l2(model, x, y, steps=5, search_steps=2),
-    "auto_attack": partial(auto_attack, parts=["square"]),
+    "auto_attack": partial(auto_attack, parts=["apgd-ce"]),
     "masking_report": partial(masking_report, steps=[2], epsilons=[0.1]),
 }
 

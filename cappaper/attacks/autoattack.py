@@ -78,13 +78,14 @@ def auto_attack(
         raise ValueError("auto_attack needs at least one part, and an eps above 0")
     if x.ndim != y.ndim + 3:
         raise ValueError(f"auto_attack takes images [B, C, H, W], got shape {list(x.shape)}")
-    if y.ndim == 1:
-        return _attack(model, x, y, eps, _NORMS[norm], parts, batch_size, seed)
-    found = [
-        _attack(member, images, labels, eps, _NORMS[norm], parts, batch_size, seed)
-        for member, images, labels in zip(members(model), x, y, strict=True)
-    ]
-    return torch.stack(found)
+    with undisturbed(model):
+        if y.ndim == 1:
+            return _attack(model, x, y, eps, _NORMS[norm], parts, batch_size, seed)
+        found = [
+            _attack(member, images, labels, eps, _NORMS[norm], parts, batch_size, seed)
+            for member, images, labels in zip(members(model), x, y, strict=True)
+        ]
+        return torch.stack(found)
 
 
 def _attack(
@@ -113,7 +114,7 @@ def _attack(
     targets = min(9, classes - 1)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
     devices = [x.device] if x.is_cuda else []
-    with undisturbed(model), torch.random.fork_rng(devices), _warnings_of("auto-attack"):
+    with torch.random.fork_rng(devices), _warnings_of("auto-attack"):
         adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=batch_size)[0]
     return adversarial.detach()
 
