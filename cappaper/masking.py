@@ -148,6 +148,7 @@ def masking_report(
     for point in range(_POINTS):
         near = ball.random(x, seed, point)
         stands = stands & in_batches(partial(classified, model), model, near, y, batch_size, None)
+    told()
     aware = partial(adaptive_pgd, seed=seed, batch_size=batch_size)
     return MaskingReport(
         standard=correct.double().mean().item(),

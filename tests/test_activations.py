@@ -1,5 +1,6 @@
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 import cappaper
 from cappaper import CappedReLU, ScaledSigmoid, capped_relu, mlp, replace_relu
+from cappaper.activations import LeftAloneWarning
 from cappaper.data import import_torchvision
 
 betas = st.floats(1e-3, 1e3)
@@ -98,9 +100,49 @@ def test_a_capped_resnet_is_attacked_and_bounded():
     assert cappaper.layer_distances(capped, x, x)[0].l2 == 0
 
 
+class Mixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.relu, self.second = nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)
+        self.swish = nn.Hardswish()
+
+    def forward(self, x):
+        return torch.nn.functional.relu(self.second(self.swish(self.relu(self.first(x)))))
+
+
+def test_replace_relu_says_what_it_left_alone():
+    mixed = nn.Sequential(Mixed())
+    with pytest.warns(LeftAloneWarning) as caught:
+        replace_relu(mixed, 0.1)
+    # The layer called relu was capped, so the function of that name cannot be told from it.
+    assert str(caught[0].message) == "replace_relu left alone: Hardswish at '0.swish'"
+    del Mixed.forward
+
+    def forward(self, x):
+        return torch.relu_(self.first(x))
+
+    Mixed.forward = forward
+    with pytest.warns(LeftAloneWarning, match=r"relu_ in Mixed.forward; Hardswish at"):
+        replace_relu(mixed, 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        replace_relu(mixed, 0.1, layers=["0.relu"])  # nothing else was asked for
+        replace_relu(nested(), 0.1)
+
+
+def test_replace_relu_caps_relu6_too():
+    mobile = import_torchvision().models.mobilenet_v2(num_classes=10).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        capped = replace_relu(mobile, 0.5)
+    assert not any(isinstance(m, nn.ReLU6) for m in capped.modules())
+    assert any(isinstance(m, CappedReLU) for m in capped.modules())
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (lambda: capped_relu(torch.zeros(2), -1.0), "above 0, got -1"),
         (lambda: CappedReLU(0), "above 0, got 0"),
         (lambda: CappedReLU(-0.5), "above 0, got -0.5"),
         (lambda: CappedReLU(math.nan), "above 0, got nan"),

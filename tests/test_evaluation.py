@@ -4,9 +4,21 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import cappaper
-from cappaper import Population, evaluate, fgsm, fit, layer_distances, mlp, pgd, robustness_curve
+from cappaper import (
+    Population,
+    adaptive_pgd,
+    evaluate,
+    fgsm,
+    fit,
+    layer_distances,
+    mlp,
+    pgd,
+    robustness_curve,
+    standing,
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +68,52 @@ def test_a_curve_falls_and_starts_at_standard_accuracy(nets, digits):
 
 
 def test_a_curve_is_at_least_as_strong_as_each_radius_alone(nets, digits):
-    curve = robustness_curve(nets, *digits[1], partial(pgd, steps=20), [0.05, 0.1, 0.2])
-    alone = evaluate(nets, *digits[1], partial(pgd, eps=0.2, steps=20))
-    for ours, theirs in zip(curve[-1].robust_accuracy, alone.robust_accuracy, strict=True):
-        assert ours <= theirs + 0.01
+    """Image by image: starts hang on the image, so the curve meets those of each radius again."""
+    x, y = digits[1].images.double(), digits[1].labels
+    epsilons = [0.05, 0.1, 0.2]
+    for net in nets:
+        net = net.double()
+        curve = standing(net, x, y, [partial(pgd, eps=eps, steps=20) for eps in epsilons])
+        for row, eps in zip(curve[1:], epsilons, strict=True):
+            (_, alone) = standing(net, x, y, [partial(pgd, eps=eps, steps=20)])
+            assert not (row & ~alone).any()
+        assert (curve[1:] <= curve[:-1]).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 360])
+def test_the_batch_size_changes_no_verdict(nets, digits, batch_size):
+    x, y = digits[1].images[:40].double(), digits[1].labels[:40]
+    attacks = [partial(adaptive_pgd, eps=0.05, steps=3)]
+    net = nets[0].double()
+    assert torch.equal(
+        standing(net, x, y, attacks, batch_size=batch_size), standing(net, x, y, attacks)
+    )
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_loader_gives_the_rates_of_its_images(nets, digits, shuffle):
+    images, labels = digits[1].images.double(), digits[1].labels
+    generator = torch.Generator().manual_seed(0)
+    data = TensorDataset(images, labels)
+    loader = DataLoader(data, batch_size=50, shuffle=shuffle, generator=generator)
+    attack = partial(pgd, eps=0.1, steps=5)
+    population = Population([net.double() for net in nets])
+    for model in (nets[0].double(), population):
+        assert evaluate(model, loader, attack) == evaluate(model, images, labels, attack)
 
 
 def test_evaluation_leaves_the_mode_as_it_was(digits):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.5)).train()
     assert evaluate(net, *digits[1], partial(fgsm, eps=0.0)).success_rate == 0  # no dropout inside
     assert net.training
+    net[2].eval()  # one part of it is in another mode
+
+    def broken(model, x, y):
+        raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError):
+        evaluate(net, *digits[1], broken)
+    assert [m.training for m in net.modules()] == [True, True, True, False]
 
 
 def test_layer_distances_of_a_network_done_by_hand():
@@ -94,6 +142,10 @@ def test_a_cap_bounds_the_distance(nets, digits):
         (lambda m, x, y: evaluate(m, x, y, pgd, batch_size=0), "batch_size"),
         (lambda m, x, y: robustness_curve(m, x, y, pgd, [0.2, 0.1]), "must ascend"),
         (lambda m, x, y: robustness_curve(m, x, y, pgd, [-0.1]), "at least 0"),
+        (lambda m, x, y: evaluate(m, x, y, lambda m, x, y: x * math.nan), "finite images in"),
+        (lambda m, x, y: evaluate(m, x, y, lambda m, x, y: x + 2), "finite images in"),
+        (lambda m, x, y: evaluate(m, x, y, lambda m, x, y: x[:1]), "images of shape"),
+        (lambda m, x, y: evaluate(m, [], pgd), "there are no images"),
         (lambda m, x, y: layer_distances(m, x, x[:1]), "must share a shape"),
         (lambda m, x, y: layer_distances(nn.Flatten(), x, x), "no hidden layer"),
     ],

@@ -34,6 +34,40 @@ def test_progress_is_told_and_eval_mode_is_left(digits):
     assert seen == [(1, 3), (2, 3), (3, 3)] and not net.training
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_an_interrupted_training_goes_on_from_its_last_epoch(digits, tmp_path, members):
+    x, y = (tensor[:200] for tensor in digits[0])
+    attack = partial(pgd, eps=0.1, steps=2, early_exit=False)
+
+    def network():
+        nets = [mlp(64, [8], seed=i) for i in range(members)]
+        return Population(nets) if members > 1 else nets[0]
+
+    class Stopped(Exception):
+        pass
+
+    def stop(epoch, epochs):
+        if epoch == 2:
+            raise Stopped
+
+    settings = {"epochs": 4, "attack": attack, "seed": list(range(members))}
+    path, seen = tmp_path / "deep" / "training.pt", []
+    with pytest.raises(Stopped):
+        fit(network(), x, y, checkpoint=path, progress=stop, **settings)
+    resumed = network()
+    fit(resumed, x, y, checkpoint=path, progress=lambda *at: seen.append(at[0]), **settings)
+    whole = fit(network(), x, y, **settings)
+    assert seen == [3, 4] and not resumed.training
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert [p.name for p in path.parent.iterdir()] == ["training.pt"]
+    with pytest.raises(ValueError, match="belongs to another training: delete it"):
+        fit(network(), x, y, checkpoint=path, **settings | {"lr": 1e-2})
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        fit(network(), x, y, checkpoint=path, **settings)
+
+
 X, Y = torch.rand(8, 1, 2, 2), torch.arange(8)
 
 
@@ -47,6 +81,7 @@ X, Y = torch.rand(8, 1, 2, 2), torch.arange(8)
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"lr": 0}, ValueError, "learning rate must be a finite number"),
+        ({"lr": float("inf")}, ValueError, "learning rate must be a finite number"),
         ({"seed": [1, 2]}, ValueError, "2 seeds for 1 network"),
         ({"model": Population([mlp(4, [3])] * 3), "seed": [1]}, ValueError, "1 seeds for 3"),
     ],
