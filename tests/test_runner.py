@@ -94,11 +94,11 @@ def test_outcomes_by_image_are_there_where_they_are_asked_for(fresh):
         assert row["outcomes"].count(".") / 60 == row["robust_accuracy"]
 
 
-@pytest.mark.parametrize("judge", [paper.PGD(), paper.Exact(), paper.Masking(0.1), paper.CW()])
+@pytest.mark.parametrize("judge", [paper.PGD(), paper.Exact(), paper.Distances(paper.PGD())])
 def test_radii_are_asked_for_where_they_matter(judge):
-    radii = [] if judge.at_radii else [0.1]
-    with pytest.raises(ValueError, match=f"{judge.name} (needs at least one|takes no) radi"):
-        paper.run([], judge, radii)
+    specs = paper.sweep(TINY, betas=[0.1], seeds=[0])
+    with pytest.raises(ValueError, match=f"{judge.name} needs at least one radius"):
+        paper.run(specs, judge)
 
 
 def test_an_interrupted_run_resumes(fresh, monkeypatch):

@@ -20,10 +20,7 @@ def root() -> Path:
 
 
 def place(kind: str, *key: Any) -> Path:
-    """Where the entry of this key, anything that JSON can write, belongs.
-
-    ``kind`` is ``"weights"``, ``"judgements"`` or ``"checkpoints"``, and only sorts the entries.
-    """
+    """Where the entry of this key, anything that JSON can write, belongs: in a folder ``kind``."""
     content = json.dumps([key, torch.__version__], sort_keys=True)
     return root() / kind / f"{hashlib.sha256(content.encode()).hexdigest()[:24]}.pt"
 

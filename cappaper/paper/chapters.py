@@ -53,13 +53,10 @@ def select(chapters: Sequence[Chapter], names: Sequence[str]) -> list[Chapter]:
 
 
 def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]) -> Path:
-    """Run one chapter's notebook and put it, its table and its figure into a book's folder.
+    """Run a chapter's notebook in the project's folder; put it, its table and figure into a book's.
 
-    Args:
-        chapter: what to run.
-        root: the project's folder; the notebook runs there.
-        book: gets ``chapters/NAME.ipynb`` and ``results/NAME.*``.
-        parameters: on top of the chapter's own: ``profile``, ``device``, ``jobs``.
+    ``book`` gets ``chapters/NAME.ipynb`` and ``results/NAME.*``. ``parameters`` (``profile``,
+    ``device``, ``jobs``) come on top of the chapter's own.
 
     Raises:
         ChapterError: a cell failed. The notebook as far as it came lies beside the chapter as
@@ -133,13 +130,14 @@ def clean(notebook: Any) -> None:
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
-        for output in cell.get("outputs", []):
+        outputs = cell.get("outputs", [])
+        for output in outputs:
             # Without its state a widget shows an error; the static page beside it shows itself.
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-            if output.get("name") == "stderr":
-                output.text = _as_shown(output.text)
-        if "outputs" in cell:
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" or o.text]
+        said = [output for output in outputs if output.get("name") == "stderr"]
+        if said:
+            said[0].text = _as_shown("".join(output.text for output in said))
+            cell.outputs = [o for o in outputs if o not in said] + [o for o in said[:1] if o.text]
 
 
 def _as_shown(text: str) -> str:

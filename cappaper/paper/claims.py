@@ -100,7 +100,8 @@ _CARLINI = (
 )
 _surviving = partial(decisions.surviving, attack=STRONGEST)
 _placing = partial(decisions.differing, by="placement")
-_keeping = partial(decisions.hardening, attack=STRONGEST)
+_trained = partial(decisions.capping, trained=True)
+_keeping = partial(_trained, attack=STRONGEST)
 _knowing = partial(decisions.lasting, attack=STRONGEST)
 
 TESTS = (
@@ -115,8 +116,8 @@ TESTS = (
     Test(3, "capped-layers", _PLACES, _placing),
     Test(3, "deeper-networks", _SIZES, decisions.differing),
     Test(3, "deeper-networks", _ORDERS, decisions.ordering),
-    Test(4, "adversarial-training", _TRAINED.format(0.1), decisions.hardening),
-    Test(4, "adversarial-training", _TRAINED.format(0.3), partial(decisions.hardening, eps=0.3)),
+    Test(4, "adversarial-training", _TRAINED.format(0.1), partial(_trained, eps=0.1)),
+    Test(4, "adversarial-training", _TRAINED.format(0.3), partial(_trained, eps=0.3)),
     Test(4, "how-robust", _KEEPS.format(0.1), partial(_keeping, eps=0.1), paper=False),
     Test(4, "how-robust", _KEEPS.format(0.3), partial(_keeping, eps=0.3), paper=False),
     Test(4, "what-survives", _KNOWING.format(0.1), partial(_knowing, eps=0.1), paper=False),

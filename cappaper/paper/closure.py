@@ -13,10 +13,8 @@ PACKAGE = Path(__file__).parents[1]
 def digest(*roots: str, package: Path = PACKAGE) -> str:
     """Of all code that ``roots`` run, without comments and docstrings, which decide nothing.
 
-    Args:
-        roots: modules, ``cappaper.x.y``; or one class or function of a module,
-            ``cappaper.x.y:name``, with what this one makes use of there.
-        package: the package's folder.
+    A root is a module, ``cappaper.x.y``; or one class or function, ``cappaper.x.y:name``, with
+    what this one makes use of in its module. ``package`` is the package's folder.
     """
     code = closure(*roots, package=package).items()
     said = [f"{name} {ast.dump(tree)}" for name, tree in sorted(code)]

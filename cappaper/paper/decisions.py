@@ -83,9 +83,13 @@ def growth(table: pd.DataFrame) -> Decision:
 
 
 def capping(
-    table: pd.DataFrame, eps: float = EPS, training_eps: float = 0.0, attack: str = "PGD"
+    table: pd.DataFrame, eps: float = EPS, trained: bool = False, attack: str = "PGD"
 ) -> Decision:
-    """In every architecture some cap beats ReLU in robust accuracy, by more than a point."""
+    """In every architecture some cap beats ReLU in robust accuracy, by more than a point.
+
+    ``trained``: of networks that were trained against an attack of the same radius.
+    """
+    training_eps = eps if trained else 0.0
     chosen = table[(table["attack"] == attack) & (table["training_eps"] == training_eps)]
     decisions = []
     for name, rows in _at(chosen, eps).groupby("architecture", sort=False):
@@ -160,11 +164,6 @@ def ordering(table: pd.DataFrame) -> Decision:
             decisions.append(differing(rows[rows["architecture"].isin([name, reverse])]))
     answers = [d.reproduced for d in decisions]
     return Decision(any(answers) or _all(answers), _evidence(decisions))
-
-
-def hardening(table: pd.DataFrame, eps: float = EPS, attack: str = "PGD") -> Decision:
-    """As :func:`capping`, trained and attacked at ``eps``."""
-    return capping(table, eps, eps, attack)
 
 
 def lasting(table: pd.DataFrame, eps: float = EPS, attack: str = STRONGEST) -> Decision:

@@ -84,13 +84,10 @@ PROFILES = {
 
 
 def profile(name: str = "quick", **changes: Any) -> Profile:
-    """A profile by name, with single values changed.
+    """``"quick"`` (embedded digits) or ``"paper"`` (MNIST), with single fields changed.
 
-    Args:
-        name: ``"quick"`` (embedded digits, minutes for the entire book) or ``"paper"`` (MNIST).
-        changes: fields of :class:`Profile`; ``None`` keeps the profile's value, lists become
-            tuples, as notebook parameters arrive. ``epochs`` counts for both trainings, unless
-            ``adversarial_epochs`` is given too.
+    Changes arrive as notebook parameters do: ``None`` keeps the profile's value, and lists become
+    tuples. ``epochs`` counts for both trainings, unless ``adversarial_epochs`` is given too.
 
     Raises:
         ValueError: unknown profile or field.
@@ -209,15 +206,10 @@ def sweep(
     architecture: str = "mlp",
     initial_cap: float | None = None,
 ) -> list[Spec]:
-    """Every β with every seed, at the sizes of a profile.
+    """Every β with every seed; a profile gives what is not said here.
 
-    Args:
-        profile: gives what is not said here.
-        betas: max values (or a sigmoid's constants); each one number, or one per hidden layer.
-        hidden: units of the hidden layers.
-        seeds: one network each.
-        activation, architecture, initial_cap: as :class:`Spec`.
-        adversary: adversarial training; None is standard training.
+    ``betas`` are max values, or a sigmoid's constants: each one number, or one per hidden layer.
+    Without an ``adversary`` training is standard. The rest is as in :class:`Spec`.
     """
     hidden = tuple(profile.hidden if hidden is None else hidden)
     return [
@@ -246,12 +238,9 @@ def train(
     checkpoint: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Tensor]]:
-    """The weights of networks of one recipe, trained as one population.
+    """The weights of networks of one :attr:`Spec.recipe`, trained as one population.
 
-    Args:
-        specs: networks with the same :attr:`Spec.recipe`.
-        device: ``"cpu"`` or ``"cuda"``.
-        checkpoint, progress: as :func:`~cappaper.fit`.
+    ``checkpoint`` and ``progress`` are those of :func:`~cappaper.fit`.
     """
     recipe = specs[0].recipe
     population = Population([spec.build() for spec in specs]).to(device)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +31,7 @@ Radii = Sequence[float]
 
 
 class Judge(ABC):
-    """What is asked of one network: a frozen dataclass, so that its ``repr`` says all about it.
-
-    ``at_radii``: whether it is asked at given ε.
-    """
-
-    at_radii: ClassVar[bool] = True
+    """What is asked of one network: a frozen dataclass, so that its ``repr`` says all about it."""
 
     @property
     @abstractmethod
@@ -50,10 +45,9 @@ class Judge(ABC):
 
     @abstractmethod
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        """Rows of a table about ``model``, a single network in eval mode.
+        """Rows of a table about ``model``, a single network in eval mode, on the ``test`` images.
 
-        ``test`` are the images that it is judged on, ``seed`` that of whatever is drawn, and
-        ``epsilons`` radii, ascending.
+        ``seed`` is that of whatever is drawn; ``epsilons`` are radii, ascending, if it takes any.
         """
 
 
@@ -72,6 +66,8 @@ def attacked(
     name: str, attack: EpsAttack, model: nn.Module, test: Dataset, epsilons: Radii
 ) -> list[Row]:
     """A row per radius: the rates of :class:`~cappaper.Rates`, and every image's outcome."""
+    if not epsilons:
+        return []
     left = standing(model, *test, [partial(attack, eps=eps) for eps in epsilons])
     return rates(name, epsilons, classified(model, *test), left)
 
@@ -169,7 +165,6 @@ class CW(Judge):
     A black pixel starts at w = -7.3: few steps need to be long ones to bring it anywhere.
     """
 
-    at_radii: ClassVar[bool] = False
     steps: int = 300
     search_steps: int = 9
     lr: float = 0.1
@@ -256,7 +251,6 @@ class Distances(Judge):
 class Signals(Judge):
     """The gradient that reaches each hidden layer (1 is the first), and where its units are."""
 
-    at_radii: ClassVar[bool] = False
     trained: bool = True
     name: str = "signals"
 
@@ -270,7 +264,6 @@ class Signals(Judge):
 class Masking(Judge):
     """:func:`cappaper.masking_report` at one radius, which has radii of its own beside it."""
 
-    at_radii: ClassVar[bool] = False
     eps: float
     name: str = "masking"
 

@@ -19,8 +19,7 @@ def verdicts(book: Path) -> pd.DataFrame:
     """Every test with its verdict and evidence, from the result tables of a book's folder.
 
     Raises:
-        FileNotFoundError: a table is missing.
-        ValueError: a table lacks a column.
+        FileNotFoundError, ValueError: a table, or a column of one, is missing.
     """
     rows = []
     for claim in CLAIMS:

@@ -29,11 +29,7 @@ class Machine:
 
 
 def machine(device: str = "auto", jobs: int = 1) -> Machine:
-    """This machine.
-
-    Args:
-        device: ``"cpu"``, ``"cuda"``, or ``"auto"``, which takes CUDA where there is one.
-        jobs: processes on a CPU; a GPU is fed by one.
+    """This machine. ``"auto"`` takes CUDA where there is one; a GPU is fed by one process.
 
     Raises:
         ValueError: another device, CUDA where there is none, or a number of processes below 1.

@@ -50,23 +50,19 @@ def run(
     """Ask a judge about networks. Only what is not known yet is judged, and only that trained.
 
     Args:
-        specs: the networks.
-        judge: an attack, a certificate, ...
-        epsilons: radii, if it is asked at given ones.
+        epsilons: radii, for a judge that takes them.
         limit: test images; all of them if None.
-        machine: where to work.
-        by_image: with ``outcomes``, one character for each image (``.`` stands, ``x`` falls, ``?``
-            is unknown), and ``warning``, what an attack had to say about its own result.
+        by_image: keep ``outcomes``, one of :mod:`~cappaper.paper.marks` for each image, and
+            ``warning``, what an attack had to say about its own result.
 
     Returns:
-        For each network the columns of :meth:`Spec.columns`, those of the judge's
-        :meth:`~cappaper.paper.judges.Judge.rows`, and ``seconds``, the judge's alone, on the
-        network's first row.
+        For each network the columns of :meth:`Spec.columns`, those of the judge's rows, and
+        ``seconds``, the judge's alone, on the network's first row.
 
     Raises:
-        ValueError: radii are missing, or the judge has no use for them.
+        ValueError: radii are missing.
     """
-    epsilons = _radii(judge, epsilons)
+    epsilons = sorted(epsilons)
     places = [_judgement(spec, judge, epsilons, limit, machine.device) for spec in specs]
     found: dict[Path, Any] = {place: cache.recall(place) for place in places}
     missing = {p: spec for p, spec in zip(places, specs, strict=True) if found[p] is None}
@@ -99,7 +95,7 @@ def transfers(
 
     The table is that of :func:`run` by image; the attack is called ``transfer``.
     """
-    epsilons, entries = _radii(attack, epsilons), []
+    epsilons, entries = sorted(epsilons), []
     made: dict[tuple[Spec, float], Tensor] = {}
     pairs = zip(specs, networks(specs, machine), sources, networks(sources, machine), strict=True)
     for spec, model, source, other in pairs:
@@ -179,6 +175,8 @@ def _judge(
     with _one_thread():
         test = _images(spec.dataset, "test", device, limit)
         rows = judge.rows(model.to(device).eval(), test, spec.seed, epsilons)
+    if not rows:
+        raise ValueError(f"{judge.name} needs at least one radius")
     return {"rows": rows, "seconds": round(time.perf_counter() - start, 2)}
 
 
@@ -188,13 +186,6 @@ def _table(specs: Sequence[Spec], entries: Sequence[dict[str, Any]]) -> pd.DataF
         for spec, entry in zip(specs, entries, strict=True)
         for i, row in enumerate(entry["rows"])
     )
-
-
-def _radii(judge: Judge, epsilons: Sequence[float]) -> list[float]:
-    if bool(len(epsilons)) != judge.at_radii:
-        needs = "needs at least one radius" if judge.at_radii else "takes no radii"
-        raise ValueError(f"{judge.name} {needs}, got {list(epsilons)}")
-    return sorted(map(float, epsilons))
 
 
 def _weights(spec: Spec, device: str) -> Path:
