@@ -38,6 +38,17 @@ _HERE = Machine()
 _digest = lru_cache(closure.digest)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums over one thread round otherwise than over two: here or in a process of its own."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def run(
     specs: Sequence[Spec],
     judge: Judge,
@@ -82,6 +93,7 @@ def run(
     return table if by_image else table.drop(columns=["outcomes", "warning"], errors="ignore")
 
 
+@_one_thread()
 def transfers(
     specs: Sequence[Spec],
     sources: Sequence[Spec],
@@ -151,11 +163,12 @@ def _groups(specs: Sequence[Spec]) -> list[list[Spec]]:
     return sorted(groups, key=len, reverse=True)
 
 
+@_one_thread()
 def _train(
     group: Sequence[Spec], device: str, checkpoint: Path, label: str, watched: bool
 ) -> list[dict[str, Tensor]]:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    with _one_thread(), _bar(label, group[0].epochs, watched) as bar:
+    with _bar(label, group[0].epochs, watched) as bar:
 
         def show(epoch: int, epochs: int) -> None:
             bar.update(epoch - bar.n)
@@ -163,6 +176,7 @@ def _train(
         return train(group, device, checkpoint=checkpoint, progress=show)
 
 
+@_one_thread()
 def _judge(
     model: nn.Module,
     judge: Judge,
@@ -172,9 +186,8 @@ def _judge(
     device: str,
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    with _one_thread():
-        test = _images(spec.dataset, "test", device, limit)
-        rows = judge.rows(model.to(device).eval(), test, spec.seed, epsilons)
+    test = _images(spec.dataset, "test", device, limit)
+    rows = judge.rows(model.to(device).eval(), test, spec.seed, epsilons)
     if not rows:
         raise ValueError(f"{judge.name} needs at least one radius")
     return {"rows": rows, "seconds": round(time.perf_counter() - start, 2)}
@@ -218,17 +231,6 @@ def _checksum(name: str, split: str) -> str:
 @lru_cache(maxsize=8)
 def _images(name: str, split: str, device: str, limit: int | None = None) -> Dataset:
     return load(name, split, limit=limit).to(device)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums over one thread round otherwise than over two: here or in a process of its own."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _bar(label: str, total: int, watched: bool) -> tqdm[Any]:
