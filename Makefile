@@ -3,7 +3,7 @@
 # make book        the committed book, nothing is trained
 # make lab         the notebooks in JupyterLab
 # make notebooks   run the notebooks again and store their outputs
-# make lint        ruff and mypy
+# make lint        ruff, mypy, and who may import whom
 
 PROFILE ?= quick
 DEVICE ?= auto
@@ -11,7 +11,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A file to a process: small networks leave a second thread nothing to do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
-export CAPPAPER_CACHE ?= $(CURDIR)/.cache
 
 .PHONY: reproduce test book lab notebooks lint environment clean
 
@@ -32,7 +31,7 @@ notebooks: environment
 	$(BIN)/cappaper refresh
 
 lint: environment
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 environment: .venv/.installed
 
@@ -45,4 +44,4 @@ environment: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf build book/_build .cache
+	rm -rf build book/_build

@@ -13,8 +13,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from cappaper.paper import chapters, decisions, profiles, results
-from cappaper.paper.evidence import contradictions
+from cappaper.paper import chapters, decisions, experiment, results
+from cappaper.paper.marks import contradictions
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -51,7 +51,7 @@ def test_a_committed_chapter_is_of_the_notebook_as_it_stands(name):
 
 
 def test_every_network_of_the_paper_profile_is_in_the_table():
-    paper = profiles.profile("paper")
+    paper = experiment.profile("paper")
     for name in ("fig-04", "fig-05"):
         table = table_of(name)
         assert len(table) == len(paper.betas) * len(paper.seeds) * len(paper.epsilons)
@@ -124,7 +124,7 @@ def test_no_result_is_typed():
 
 def method_numbers():
     """What the method page says about the paper profile, computed from the profile."""
-    paper = profiles.profile("paper")
+    paper = experiment.profile("paper")
     return (
         f"step size {paper.lr:g}, batches of {paper.batch_size}, {paper.epochs} epochs"
         f" ({paper.adversarial_epochs} of adversarial training), 60,000 images"
@@ -133,7 +133,7 @@ def method_numbers():
 
 def test_the_method_says_what_the_profile_says():
     text = (BOOK / "method.md").read_text()
-    paper = profiles.profile("paper")
+    paper = experiment.profile("paper")
     assert method_numbers() in text
     assert f"{paper.hidden[0]} and {paper.hidden[1]} units" in text
     assert f"PGD in L∞, {paper.steps} steps of 2.5·ε/{paper.steps}" in text
@@ -235,8 +235,8 @@ def test_what_survives_is_what_the_pages_say():
     """At ε = 0.1 nothing beyond the spread; at 0.3 a cap at 1, under every attack."""
     table = table_of("what-survives")
     by = table.groupby(["eps", "attack", "variant"])["robust_accuracy"].mean()
-    assert decisions.lasting(table, eps=0.1).holds is not True
-    assert decisions.lasting(table, eps=0.3).holds is True
+    assert decisions.lasting(table, eps=0.1).reproduced is not True
+    assert decisions.lasting(table, eps=0.3).reproduced is True
     for attack in ("PGD", "APGD-CE", "APGD-T", "Square", "cap-aware PGD"):
         assert by[0.3, attack, "β = 1, knowing"] > by[0.3, attack, "ReLU"], attack
 

@@ -1,17 +1,20 @@
 """The way from a notebook to a page: manifest, papermill, command line, and what goes wrong."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 
+from cappaper import paper
 from cappaper.paper import chapters, cli
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +36,7 @@ def test_the_manifest_and_the_table_of_contents_agree():
 def test_a_notebook_has_parameters_and_outputs(source):
     notebook = nbformat.read(ROOT / "notebooks" / f"{source}.ipynb", as_version=4)
     (parameters,) = tagged(notebook, "parameters")
-    for name in ("profile", "device", "save_to"):
+    for name in ("profile", "device", "jobs", "save_to"):
         assert f"\n{name} = " in f"\n{parameters.source}"
     assert notebook.cells[0].source.startswith("# ")
     assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
@@ -45,6 +48,19 @@ def test_a_notebook_has_parameters_and_outputs(source):
     ]
     assert any(c.outputs for c in compared), "nbval would compare nothing"
     assert not any(o.output_type == "error" for c in compared for o in c.outputs)
+    for cell in compared:  # progress goes to standard error, which nbval would compare
+        assert not re.search(r"paper\.(run|networks|transfers)\(", cell.source), cell.source
+    assert not any(o.get("name") == "stderr" for c in notebook.cells for o in c.get("outputs", []))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_notebook_takes_from_us_what_is_public(source):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{source}.ipynb", as_version=4)
+    code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+    for line in re.findall(r"^.*import.*cappaper.*$|^from cappaper.*$", code, re.MULTILINE):
+        assert re.match(r"from cappaper import |import cappaper$", line), line
+    for name in re.findall(r"\bpaper\.(\w+)", code):
+        assert name in paper.__all__, name
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -81,11 +97,11 @@ def project(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("_build"))
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    parameters = "profile = device = save_to = ''\nbreaks = False"
+    parameters = "profile = device = save_to = ''\njobs = 1\nbreaks = False"
     cells = [
         nbformat.v4.new_markdown_cell("# Any title\n\nText."),
         nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell("print(profile, device)\nassert not breaks, 'on purpose'"),
+        nbformat.v4.new_code_cell("print(profile, device, jobs)\nassert not breaks, 'on purpose'"),
     ]
     notebook = nbformat.v4.new_notebook(cells=cells)
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -105,7 +121,7 @@ def test_a_chapter_gets_its_title_and_parameters(project, capsys):
     notebook = nbformat.read(project / "build/quick/chapters/works.ipynb", 4)
     assert notebook.cells[0].source == "# It works\n\nText."
     printed = "".join(output.text for output in notebook.cells[-1].outputs)
-    assert printed == "quick cpu\n"
+    assert printed == "quick cpu 1\n"
     assert tagged(notebook, "injected-parameters")[0].metadata.tags == [
         "injected-parameters",
         "hide-input",
@@ -121,7 +137,7 @@ def test_a_failing_chapter_is_named_and_nothing_is_lost(project, capsys, jobs):
     listed.write_text(yaml.safe_dump(yaml.safe_load(listed.read_text())[::-1]))  # it fails first
     assert cli.main(["reproduce", "--jobs", jobs]) == 1
     said = capsys.readouterr().err
-    assert "chapter fails failed in cell [3]: AssertionError: on purpose" in said
+    assert "fails failed in cell [3]: AssertionError: on purpose" in said
     book = project / "build" / "quick"
     assert (book / "chapters" / "works.ipynb").exists()
     assert (book / "chapters" / "fails.partial.ipynb").exists()
@@ -144,6 +160,7 @@ def test_the_quick_profile_leaves_the_committed_book_alone(project):
     ("arguments", "says"),
     [
         (["reproduce", "--only", "fig-99"], "unknown chapter 'fig-99': use one of works, fails"),
+        (["reproduce", "--only", "works,x"], "unknown chapter 'x': use one of works, fails"),
         (["reproduce", "--device", "cuda"], "torch sees no CUDA device"),
     ],
 )
@@ -160,11 +177,106 @@ def test_another_folder(tmp_path, monkeypatch, capsys):
     assert "run from the project's folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("option", "value"), [("--profile", "huge"), ("--device", "tpu")])
-def test_unknown_choices_are_refused_with_the_known_ones(option, value, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["reproduce", option, value])
-    assert f"invalid choice: '{value}' (choose from" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["reproduce", "--profile", "huge"], "'huge' is not one of 'quick', 'paper'"),
+        (["reproduce", "--device", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
+        (["reproduce", "--jobs", "0"], "'--jobs': 0 is not in the range x>=1"),
+        (["reproduce", "--jobs", "two"], "'--jobs': 'two' is not a valid integer"),
+        (["data", "cifar"], "'cifar' is not one of"),
+        (["reprodcue"], "No such command 'reprodcue'"),
+    ],
+)
+def test_wrong_usage_is_refused_with_what_is_known(arguments, says, capsys):
+    assert cli.main(arguments) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "only", [["--only", "works", "--only", "fails"], ["--only", "fails,works"], []]
+)
+def test_several_chapters_are_named_again_or_with_commas(project, monkeypatch, only):
+    ran = []
+    monkeypatch.setattr(cli, "side_by_side", lambda f, calls, jobs: ran.extend(calls) or [])
+    assert cli.main(["reproduce", *only]) == 0
+    assert [call[0].name for call in ran] == ["works", "fails"]
+
+
+@pytest.mark.parametrize(("profile", "at_once", "within"), [("quick", 3, 1), ("paper", 1, 3)])
+def test_processes_are_shared_out_where_they_help(project, monkeypatch, profile, at_once, within):
+    seen = []
+    monkeypatch.setattr(cli, "side_by_side", lambda *given: seen.append(given) or [])
+    given = ["reproduce", "--profile", profile, "--device", "cpu", "--jobs", "3", "--no-build"]
+    cli.main([*given, "--only", "works"])
+    ((_, calls, jobs),) = seen
+    assert jobs == at_once and calls[0][3]["jobs"] == within
+
+
+def test_stopping_is_no_stack_trace(project, monkeypatch, capsys):
+    def stop(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "side_by_side", stop)
+    assert cli.main(["reproduce"]) == 130
+    assert "a new run resumes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["click", "pandas", "papermill"])
+def test_a_missing_package_gets_the_sentence_that_helps(project, missing):
+    """As where only ``pip install cappaper`` ran."""
+    (project / "sitecustomize.py").write_text(f"import sys\nsys.modules[{missing!r}] = None\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "cappaper", "reproduce", "--only", "works", "--jobs", "1"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(project), str(ROOT)])},
+    )
+    says = f'cappaper: {missing} is missing: pip install "cappaper[paper]"\n'
+    assert (done.returncode, done.stderr) == (1, says)
+
+
+def test_a_broken_refresh_leaves_the_notebook_alone(project, capsys):
+    source = project / "notebooks" / "small.ipynb"
+    notebook = nbformat.read(source, 4)
+    notebook.cells[-1].source = "print('half')\nraise OSError('on purpose')"
+    nbformat.write(notebook, source)
+    before = source.read_bytes()
+    assert cli.main(["refresh"]) == 1
+    assert "small failed in cell [2]: OSError: on purpose" in capsys.readouterr().err
+    assert source.read_bytes() == before
+    assert sorted(p.name for p in source.parent.iterdir()) == ["chapters.yml", "small.ipynb"]
+
+
+PROGRESS = """import sys, time
+from tqdm import tqdm
+print("told")
+for _ in tqdm(range(5), desc="long step", leave=False, file=sys.stderr, mininterval=0):
+    time.sleep(0.01)
+print("a warning", file=sys.stderr)"""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_reaches_a_terminal_and_no_page(project, monkeypatch, terminal):
+    class Stream(io.StringIO):
+        def isatty(self):
+            return terminal
+
+    source, stream = project / "notebooks" / "small.ipynb", Stream()
+    notebook = nbformat.read(source, 4)
+    notebook.cells[-1].source = PROGRESS
+    nbformat.write(notebook, source)
+    monkeypatch.setattr(sys, "stderr", stream)
+    chapters.refresh(source)
+    outputs = nbformat.read(source, 4).cells[-1].outputs
+    assert [(o.name, o.text) for o in outputs] == [("stdout", "told\n"), ("stderr", "a warning\n")]
+    assert ("long step" in stream.getvalue()) is terminal
+
+
+def test_a_log_has_a_line_for_a_chapter(project, capfd):
+    assert cli.main(["reproduce", "--only", "works", "--device", "cpu"]) == 0
+    said = capfd.readouterr()
+    assert said.out.count("\n") == 3 and said.err.count("\n") <= 1
 
 
 def test_data_says_what_is_there(capsys):
@@ -189,6 +301,17 @@ def test_make_has_the_targets_of_the_readme(target):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, env=environment)
     assert done.returncode == 0
+
+
+def test_make_and_the_command_line_share_a_cache():
+    assert "CAPPAPER_CACHE" not in (ROOT / "Makefile").read_text()
+
+
+def test_the_contracts_name_every_module_to_take_home():
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    named = set(linter["contracts"][0]["source_modules"])
+    there = {f"cappaper.{path.stem}" for path in (ROOT / "cappaper").glob("[a-z]*")}
+    assert named == there - {"cappaper.paper", "cappaper.py"}
 
 
 def test_conda_users_get_the_versions_of_make():

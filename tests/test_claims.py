@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 
 from cappaper.paper import chapters, claims, cli, decisions, ledger, results
-from cappaper.paper.decisions import Finding
+from cappaper.paper.decisions import Decision, Undecided
 
 ROOT = Path(__file__).parents[1]
-TABLES = sorted({test.chapter for claim in claims.CLAIMS for test in claim.tests})
+TABLES = sorted({test.chapter for test in claims.TESTS})
 
 
 @pytest.mark.parametrize(
-    ("gain", "margin", "holds"),
+    ("gain", "margin", "answer"),
     [
         ([0.5, 0.6, 0.55], 0.01, True),
         ([0.0, 0.0, 0.0], 0.01, False),
@@ -25,8 +25,8 @@ TABLES = sorted({test.chapter for claim in claims.CLAIMS for test in claim.tests
         ([0.9], 0.0, None),  # a single seed
     ],
 )
-def test_a_difference_counts_beyond_margin_and_spread(gain, margin, holds):
-    assert decisions.beyond(pd.Series(gain), margin) is holds
+def test_a_difference_counts_beyond_margin_and_spread(gain, margin, answer):
+    assert decisions.beyond(pd.Series(gain), margin) is answer
 
 
 def rates(robust, success=None, **columns):
@@ -57,37 +57,38 @@ RELU = {math.inf: [0.05, 0.06, 0.04]}
 def test_a_cap_must_beat_relu_in_every_architecture():
     better = rates({0.1: [0.8, 0.82, 0.81], **RELU})
     worse = rates({0.1: [0.02, 0.02, 0.02], **RELU}, architecture="2-3")
-    assert decisions.capping(better).holds is True
-    assert decisions.capping(worse).holds is False
+    assert decisions.capping(better).reproduced is True
+    assert decisions.capping(worse).reproduced is False
     both = decisions.capping(pd.concat([better, worse]))
-    assert both.holds is False and "3-2" in both.evidence and "2-3" in both.evidence
+    assert both.reproduced is False and "3-2" in both.evidence and "2-3" in both.evidence
 
 
 def test_a_gain_must_survive_another_attack():
     shown = rates({0.1: [0.8, 0.82, 0.81], **RELU})
     lost = rates({0.1: [0.06, 0.06, 0.05], **RELU}, attack="other")
     kept = rates({0.1: [0.7, 0.72, 0.71], **RELU}, attack="other")
-    assert decisions.surviving(pd.concat([shown, lost]), "other").holds is False
-    assert decisions.surviving(pd.concat([shown, kept]), "other").holds is True
+    assert decisions.surviving(pd.concat([shown, lost]), "other").reproduced is False
+    assert decisions.surviving(pd.concat([shown, kept]), "other").reproduced is True
     trained = rates({0.1: [0.9, 0.9, 0.9]}, attack="other", training_eps=0.1)
-    assert decisions.surviving(pd.concat([shown, lost, trained]), "other").holds is False
+    assert decisions.surviving(pd.concat([shown, lost, trained]), "other").reproduced is False
 
 
 def test_lower_must_be_better_all_the_way():
     falling = {0.1: [0.9, 0.9, 0.91], 1.0: [0.5, 0.52, 0.51], **RELU}
-    assert decisions.lowering(rates(falling)).holds is True
+    assert decisions.lowering(rates(falling)).reproduced is True
     turning = {0.01: [0.3, 0.3, 0.31], **falling}
-    assert decisions.lowering(rates(turning)).holds is False
+    assert decisions.lowering(rates(turning)).reproduced is False
 
 
 def test_order_is_compared_at_the_same_cap():
     there = rates({0.1: [0.8, 0.82, 0.81], **RELU})
-    assert decisions.ordering(there).holds is None  # nothing to compare it with
+    with pytest.raises(Undecided):  # nothing to compare it with
+        decisions.ordering(there)
     back = rates({0.1: [0.5, 0.51, 0.52], **RELU}, architecture="2-3")
     found = decisions.ordering(pd.concat([there, back]))
-    assert found.holds is True and "3-2 keep 0.810" in found.evidence
+    assert found.reproduced is True and "3-2 keep 0.810" in found.evidence
     same = rates({0.1: [0.8, 0.82, 0.81], **RELU}, architecture="2-3")
-    assert decisions.ordering(pd.concat([there, same])).holds is False
+    assert decisions.ordering(pd.concat([there, same])).reproduced is False
 
 
 @pytest.mark.parametrize(
@@ -107,10 +108,44 @@ def test_order_is_compared_at_the_same_cap():
     ],
 )
 def test_the_verdict_on_a_claim(paper, other, verdict):
-    trials = [claims.Trial("x", "p", lambda t: Finding(None, ""), paper=True) for _ in paper]
-    trials += [claims.Trial("x", "p", lambda t: Finding(None, ""), paper=False) for _ in other]
-    claim = claims.Claim(1, "says", "where", tuple(trials))
-    assert claims.verdict(claim, [Finding(h, "") for h in paper + other]) == verdict
+    uses = [True] * len(paper) + [False] * len(other)
+    tests = [claims.Test(1, "x", "says", decisions.growth, paper=own) for own in uses]
+    assert claims.verdict(tests, [Decision(answer, "") for answer in paper + other]) == verdict
+
+
+def committed(test):
+    return results.read(ROOT / "book" / "results" / f"{test.chapter}.csv")
+
+
+@pytest.mark.parametrize("test", claims.TESTS, ids=lambda test: f"{test.claim}-{test.chapter}")
+def test_a_missing_column_is_no_undecided_test(test):
+    table = committed(test)
+    whole, refused = claims.decided(test, table), []
+    for column in table:
+        rest = table.drop(columns=column)
+        try:
+            assert claims.decided(test, rest) == whole, column
+        except ValueError as error:
+            refused.append(column)
+            said = f"the table of {test.chapter} has no column '{column}': its columns are "
+            assert str(error) == said + ", ".join(rest)
+    assert "seed" in refused and len(refused) >= 3
+
+
+@pytest.mark.parametrize("test", claims.TESTS, ids=lambda test: f"{test.claim}-{test.chapter}")
+def test_a_table_without_the_networks_is_undecided(test):
+    table = committed(test)
+    # Without a cap there is nothing to compare; growth is about ReLU, and lacks ReLU instead.
+    relu, about_relu = table["beta"] == math.inf, test.decide is decisions.growth
+    for few in (table[:0], table[~relu if about_relu else relu]):
+        assert claims.decided(test, few).verdict == "undecided"
+
+
+def test_some_other_trouble_with_a_table_does_not_pass_as_undecided():
+    twice = pd.concat([rates({0.1: [0.8, 0.82, 0.81], **RELU})] * 2)
+    (test,) = [t for t in claims.TESTS if t.chapter == "fig-05"]
+    with pytest.raises(ValueError, match="duplicate"):
+        claims.decided(test, twice)
 
 
 def test_a_chapter_states_its_own_claims_and_no_others(capsys):
@@ -124,9 +159,9 @@ def test_a_chapter_states_its_own_claims_and_no_others(capsys):
 
 
 def test_every_claim_is_decided_by_a_table_that_has_what_it_needs():
-    found = ledger.weigh(ROOT / "book")
+    found = ledger.verdicts(ROOT / "book")
     assert sorted(set(found["claim"])) == [1, 2, 3, 4, 5, 6]
-    assert not found["evidence"].str.contains("lacks|nan|no capped").any()
+    assert not found["evidence"].str.contains("lacks|nan").any()
     listed = {chapter.name for chapter in chapters.manifest(ROOT)}
     assert set(found["chapter"]) <= listed
 
@@ -158,11 +193,20 @@ def test_a_number_edited_in_any_table_is_noticed(book, name, capsys):
     assert f"{name}.csv is not the table" in capsys.readouterr().err
 
 
+def test_a_table_without_a_column_gets_a_sentence(book, capsys):
+    path = book / "results" / "fig-04.csv"
+    path.write_text(path.read_text().replace("success_rate", "success"))
+    assert cli.main(["claims"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("cappaper: the table of fig-04 has no column 'success_rate': its")
+    assert said.count("\n") == 1
+
+
 def test_a_verdict_edited_by_hand_is_noticed(book, capsys):
     path = book / ledger.LEDGER
     path.write_text(path.read_text().replace(",reproduced,", ",not reproduced,", 1))
     assert cli.main(["claims"]) == 1
-    assert "disagree" in capsys.readouterr().err
+    assert "claims.csv is not what the tables give" in capsys.readouterr().err
     ledger.write(book)
     assert cli.main(["claims"]) == 0
     (book / ledger.PAGE).write_text("# Another page")

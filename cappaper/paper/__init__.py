@@ -1,1 +1,63 @@
-"""The machinery of this one book: experiments, judges, tables, claims, chapters."""
+"""All that a notebook of this book imports: networks, judges, tables, figures, claims."""
+
+from cappaper.attacks.autoattack import PARTS
+from cappaper.paper import figures
+from cappaper.paper.claims import state
+from cappaper.paper.experiment import Adversary, Profile, Spec, profile, sweep
+from cappaper.paper.judges import (
+    CW,
+    FGSM,
+    PGD,
+    AdaptivePGD,
+    AutoAttack,
+    Certificate,
+    Clean,
+    Distances,
+    Exact,
+    Masking,
+    Signals,
+)
+from cappaper.paper.machines import Machine, machine
+from cappaper.paper.marks import contradictions
+from cappaper.paper.prose import name_of, say, tabular, told
+from cappaper.paper.publishing import glue, publish
+from cappaper.paper.results import RATES, STRONGEST, over_seeds, strongest
+from cappaper.paper.runner import networks, run, transfers
+
+__all__ = [
+    "CW",
+    "FGSM",
+    "PARTS",
+    "PGD",
+    "RATES",
+    "STRONGEST",
+    "AdaptivePGD",
+    "Adversary",
+    "AutoAttack",
+    "Certificate",
+    "Clean",
+    "Distances",
+    "Exact",
+    "Machine",
+    "Masking",
+    "Profile",
+    "Signals",
+    "Spec",
+    "contradictions",
+    "figures",
+    "glue",
+    "machine",
+    "name_of",
+    "networks",
+    "over_seeds",
+    "profile",
+    "publish",
+    "run",
+    "say",
+    "state",
+    "strongest",
+    "sweep",
+    "tabular",
+    "told",
+    "transfers",
+]

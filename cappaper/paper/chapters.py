@@ -5,26 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cappaper.paper.progress import STATUS_FILE
-
 MANIFEST = Path("notebooks/chapters.yml")
-
-# A kernel's own log would cut through the progress lines; its errors reach us as exceptions.
-_QUIETLY = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=50"]}
 
 
 class ChapterError(Exception):
-    """A chapter's notebook failed; the message names chapter, cell and error."""
+    """A notebook failed; the message names it, the cell and the error."""
 
 
 @dataclass(frozen=True)
@@ -58,49 +52,32 @@ def select(chapters: Sequence[Chapter], names: Sequence[str]) -> list[Chapter]:
     return [chapter for chapter in chapters if not names or chapter.name in names]
 
 
-def execute(
-    chapter: Chapter,
-    root: Path,
-    book: Path,
-    parameters: dict[str, Any],
-    show: Callable[[str], None] = lambda line: None,
-) -> Path:
-    """Run one chapter's notebook and put it, its table and its figure into a book's folder.
+def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]) -> Path:
+    """Run a chapter's notebook in the project's folder; put it, its table and figure into a book's.
 
-    Args:
-        chapter: what to run.
-        root: the project's folder; the notebook runs there.
-        book: gets ``chapters/NAME.ipynb`` and ``results/NAME.*``.
-        parameters: on top of the chapter's own: ``profile``, ``device``.
-        show: called now and then with a line about where the work stands.
+    ``book`` gets ``chapters/NAME.ipynb`` and ``results/NAME.*``. ``parameters`` (``profile``,
+    ``device``, ``jobs``) come on top of the chapter's own.
 
     Raises:
         ChapterError: a cell failed. The notebook as far as it came lies beside the chapter as
             ``NAME.partial.ipynb``; a chapter that was there before is left alone.
     """
     import nbformat
-    import papermill
 
     target = book / "chapters" / f"{chapter.name}.ipynb"
     partial = target.with_suffix(".partial.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.read(root / "notebooks" / f"{chapter.source}.ipynb", as_version=4)
     _set_title(notebook, chapter.title)
-    with tempfile.TemporaryDirectory() as folder, _status(show) as status:
+    results = Path(os.path.relpath(book, root)) / "results" / chapter.name
+    given = chapter.parameters | parameters | {"save_to": results.as_posix()}
+    with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / f"{chapter.name}.ipynb"
         nbformat.write(notebook, source)
-        results = Path(os.path.relpath(book, root)) / "results" / chapter.name
-        given = chapter.parameters | parameters | {"save_to": results.as_posix()}
         try:
-            with _environment(STATUS_FILE, str(status)):
-                papermill.execute_notebook(source, partial, given, cwd=root, **_QUIETLY)
-        except papermill.PapermillExecutionError as error:
-            raise ChapterError(
-                f"chapter {chapter.name} failed in cell [{error.exec_count}]:"
-                f" {error.ename}: {error.evalue}; the notebook so far is {partial}"
-            ) from error
-    executed = nbformat.read(partial, as_version=4)
-    clean(executed)
+            executed = _run(source, partial, root, given)
+        except ChapterError as error:
+            raise ChapterError(f"{error}; the notebook so far is {partial}") from error
     _fold_parameters(executed)
     nbformat.write(executed, target)
     partial.unlink()
@@ -108,26 +85,65 @@ def execute(
 
 
 def refresh(source: Path) -> None:
-    """Run a notebook of ``notebooks/`` with its own defaults and store its outputs in it."""
+    """Run a notebook of ``notebooks/`` with its own defaults and store its outputs in it.
+
+    Raises:
+        ChapterError: a cell failed. The notebook is as it was.
+    """
     import nbformat
+
+    with tempfile.TemporaryDirectory() as folder:
+        executed = _run(source, Path(folder) / source.name, source.parent)
+    written = source.with_suffix(".new")
+    nbformat.write(executed, written)
+    written.replace(source)
+
+
+def _run(source: Path, target: Path, cwd: Path, parameters: dict[str, Any] | None = None) -> Any:
+    """The executed notebook, cleaned; ``target`` has it as far as it came."""
     import papermill
 
-    papermill.execute_notebook(source, source, cwd=source.parent, **_QUIETLY)
-    notebook = nbformat.read(source, as_version=4)
-    clean(notebook)
-    nbformat.write(notebook, source)
+    try:
+        executed = papermill.execute_notebook(
+            source,
+            target,
+            parameters,
+            cwd=cwd,
+            progress_bar=False,
+            # The bars of the long steps; in a log they would be many lines.
+            stderr_file=sys.stderr if sys.stderr.isatty() else None,
+            # A kernel's own log says nothing new: its errors reach us as exceptions.
+            extra_arguments=["--IPKernelApp.log_level=50"],
+        )
+    except papermill.PapermillExecutionError as error:
+        raise ChapterError(
+            f"{source.stem} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}"
+        ) from error
+    clean(executed)
+    return executed
 
 
 def clean(notebook: Any) -> None:
-    """Drop what differs from run to run and tells a reader nothing: times, paths, widget states."""
+    """Drop what differs from run to run and tells a reader nothing: times, paths, progress."""
     for key in ("papermill", "widgets"):
         notebook.metadata.pop(key, None)
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
-        for output in cell.get("outputs", []):
+        outputs = cell.get("outputs", [])
+        for output in outputs:
             # Without its state a widget shows an error; the static page beside it shows itself.
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+        said = [output for output in outputs if output.get("name") == "stderr"]
+        if said:
+            said[0].text = _as_shown("".join(output.text for output in said))
+            cell.outputs = [o for o in outputs if o not in said] + [o for o in said[:1] if o.text]
+
+
+def _as_shown(text: str) -> str:
+    """What a terminal would still show: progress bars return to the line's start, and go."""
+    lines = (line.rpartition("\r")[2].rstrip() for line in text.split("\n"))
+    return "".join(f"{line}\n" for line in lines if line)
 
 
 def _fold_parameters(notebook: Any) -> None:
@@ -138,6 +154,13 @@ def _fold_parameters(notebook: Any) -> None:
             tags.append("hide-input")
         elif "parameters" in tags:
             tags.append("remove-cell")
+
+
+def _set_title(notebook: Any, title: str) -> None:
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\A# .*", lambda _: f"# {title}", cell.source)
+            return
 
 
 def stage(root: Path, folder: Path, announcement: str) -> None:
@@ -151,47 +174,3 @@ def stage(root: Path, folder: Path, announcement: str) -> None:
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     config["sphinx"]["config"]["html_theme_options"]["announcement"] = announcement
     path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
-
-
-def _set_title(notebook: Any, title: str) -> None:
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = re.sub(r"\A# .*", lambda _: f"# {title}", cell.source)
-            return
-
-
-@contextmanager
-def _status(show: Callable[[str], None]) -> Iterator[Path]:
-    """A file for the kernel's progress lines, and a thread that passes each on to ``show``."""
-    with tempfile.TemporaryDirectory() as folder:
-        path, over = Path(folder) / "status", threading.Event()
-        path.touch()
-
-        def watch() -> None:
-            seen = ""
-            while not over.wait(0.5):
-                line = path.read_text()
-                if line and line != seen:
-                    show(line)
-                    seen = line
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield path
-        finally:
-            over.set()
-            thread.join()
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

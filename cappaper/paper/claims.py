@@ -6,41 +6,84 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import pandas as pd
 
 from cappaper.paper import decisions
-from cappaper.paper.decisions import Finding
-from cappaper.paper.evidence import STRONGEST
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One question put to one chapter's table. ``paper``: by the attack that the paper uses."""
-
-    chapter: str
-    protocol: str
-    decide: Callable[[pd.DataFrame], Finding]
-    paper: bool = True
+from cappaper.paper.decisions import Decision, Undecided
+from cappaper.paper.results import STRONGEST
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, where it does, and the tests that this book puts it to."""
+    """What the paper says, and where it does."""
 
     number: int
     says: str
     where: str
-    tests: tuple[Trial, ...]
+
+    @property
+    def tests(self) -> list[Test]:
+        """What this book puts it to."""
+        return [test for test in TESTS if test.claim == self.number]
 
 
+@dataclass(frozen=True)
+class Test:
+    """What one chapter's table must show. ``paper``: under the attack that the paper uses."""
+
+    __test__: ClassVar[bool] = False  # not one of pytest's
+
+    claim: int
+    chapter: str
+    says: str
+    decide: Callable[[pd.DataFrame], Decision]
+    paper: bool = True
+
+
+CLAIMS = (
+    Claim(1, "Perturbations grow through ReLU layers.", "Figure 1"),
+    Claim(
+        2,
+        "Capping improves robustness, and a lower max value is more robust.",
+        "Figures 4 and 5",
+    ),
+    Claim(
+        3,
+        "The effect depends on which layers are capped, and on the size and order of the layers.",
+        "Figures 2, 4 and 5",
+    ),
+    Claim(
+        4,
+        "Adversarial training with capped ReLU beats conventional adversarial training.",
+        "not in a figure known to us",
+    ),
+    Claim(
+        5,
+        "Vanishing gradients keep capped ReLU from very large models.",
+        "not in a figure known to us",
+    ),
+    Claim(
+        6,
+        "Left open: whether the gain holds under other attacks, such as Carlini and Wagner's.",
+        "an open question of the paper",
+    ),
+)
+
+_GROWS = (
+    "The distance between hidden outputs on clean and on PGD examples grows from the first to the"
+    " last of equally wide ReLU layers, as it is and divided by the clean norm"
+)
 _EITHER = "Some cap keeps more than ReLU under PGD at ε = 0.1"
-_PLACES = "At one β, robust accuracy differs between choices of capped layers"
-_TRAINED = "Trained and attacked at ε = {}, some cap keeps more than ReLU under PGD"
+_LOWER = "PGD's success rate at ε = 0.1 never rises as β is lowered"
 _SURVIVES = (
     "More than half of what the best cap gains under PGD is left under the strongest attack found"
 )
-_survives = partial(decisions.surviving, attack=STRONGEST)
+_PLACES = "At one β, robust accuracy differs between choices of capped layers"
+_SIZES = "At one β, robust accuracy differs between architectures"
+_ORDERS = "At one β, robust accuracy differs between an order of layers and its reverse"
+_TRAINED = "Trained and attacked at ε = {}, some cap keeps more than ReLU under PGD"
 _KEEPS = (
     "Trained and attacked at ε = {}, some cap keeps more than ReLU under the strongest attack found"
 )
@@ -48,151 +91,80 @@ _KNOWING = (
     "The same at ε = {} for seven ways to cap, most of them trained against an adversary that knows"
     " about the cap"
 )
+_FAILS = (
+    "The deepest network with the lowest cap stays ten points behind ReLU after the same training"
+)
+_CARLINI = (
+    "Carlini and Wagner's L2 attack, of unlimited radius, fails on some capped network more often"
+    " than on ReLU"
+)
+_surviving = partial(decisions.surviving, attack=STRONGEST)
+_placing = partial(decisions.differing, by="placement")
+_trained = partial(decisions.capping, trained=True)
+_keeping = partial(_trained, attack=STRONGEST)
+_knowing = partial(decisions.lasting, attack=STRONGEST)
 
-CLAIMS = (
-    Claim(
-        1,
-        "Perturbations grow through ReLU layers.",
-        "Figure 1",
-        (
-            Trial(
-                "fig-01",
-                "The distance between hidden outputs on clean and on PGD examples grows from the"
-                " first to the last of equally wide ReLU layers, as it is and divided by the clean"
-                " norm",
-                decisions.growth,
-            ),
-        ),
-    ),
-    Claim(
-        2,
-        "Capping improves robustness, and a lower max value is more robust.",
-        "Figures 4 and 5",
-        (
-            Trial("fig-04", _EITHER, decisions.capping),
-            Trial(
-                "fig-04",
-                "PGD's success rate at ε = 0.1 never rises as β is lowered",
-                decisions.lowering,
-            ),
-            Trial("fig-05", _EITHER, decisions.capping),
-            Trial("deeper-networks", f"{_EITHER}, in every architecture", decisions.capping),
-            Trial("convolutions", _EITHER, decisions.capping),
-            Trial("how-robust", _SURVIVES, _survives, paper=False),
-        ),
-    ),
-    Claim(
-        3,
-        "The effect depends on which layers are capped, and on the size and order of the layers.",
-        "Figures 2, 4 and 5",
-        (
-            Trial("fig-02", _PLACES, decisions.placing),
-            Trial("capped-layers", _PLACES, decisions.placing),
-            Trial(
-                "deeper-networks",
-                "At one β, robust accuracy differs between architectures",
-                decisions.sizing,
-            ),
-            Trial(
-                "deeper-networks",
-                "At one β, robust accuracy differs between an order of layers and its reverse",
-                decisions.ordering,
-            ),
-        ),
-    ),
-    Claim(
-        4,
-        "Adversarial training with capped ReLU beats conventional adversarial training.",
-        "not in a figure known to us",
-        (
-            Trial("adversarial-training", _TRAINED.format(0.1), decisions.hardening),
-            Trial(
-                "adversarial-training", _TRAINED.format(0.3), partial(decisions.hardening, eps=0.3)
-            ),
-            Trial(
-                "how-robust",
-                _KEEPS.format(0.1),
-                partial(decisions.hardening, attack=STRONGEST),
-                paper=False,
-            ),
-            Trial(
-                "how-robust",
-                _KEEPS.format(0.3),
-                partial(decisions.hardening, eps=0.3, attack=STRONGEST),
-                paper=False,
-            ),
-            Trial("what-survives", _KNOWING.format(0.1), decisions.lasting, paper=False),
-            Trial(
-                "what-survives",
-                _KNOWING.format(0.3),
-                partial(decisions.lasting, eps=0.3),
-                paper=False,
-            ),
-        ),
-    ),
-    Claim(
-        5,
-        "Vanishing gradients keep capped ReLU from very large models.",
-        "not in a figure known to us",
-        (
-            Trial(
-                "vanishing-gradients",
-                "The deepest network with the lowest cap stays ten points behind ReLU after the"
-                " same training",
-                decisions.vanishing,
-            ),
-        ),
-    ),
-    Claim(
-        6,
-        "Left open: whether the gain holds under other attacks, such as Carlini and Wagner's.",
-        "an open question of the paper",
-        (
-            Trial(
-                "carlini-wagner",
-                "Carlini and Wagner's L2 attack, of unlimited radius, fails on some capped network"
-                " more often than on ReLU",
-                decisions.carlini,
-                paper=False,
-            ),
-            Trial("how-robust", _SURVIVES, _survives, paper=False),
-        ),
-    ),
+TESTS = (
+    Test(1, "fig-01", _GROWS, decisions.growth),
+    Test(2, "fig-04", _EITHER, decisions.capping),
+    Test(2, "fig-04", _LOWER, decisions.lowering),
+    Test(2, "fig-05", _EITHER, decisions.capping),
+    Test(2, "deeper-networks", f"{_EITHER}, in every architecture", decisions.capping),
+    Test(2, "convolutions", _EITHER, decisions.capping),
+    Test(2, "how-robust", _SURVIVES, _surviving, paper=False),
+    Test(3, "fig-02", _PLACES, _placing),
+    Test(3, "capped-layers", _PLACES, _placing),
+    Test(3, "deeper-networks", _SIZES, decisions.differing),
+    Test(3, "deeper-networks", _ORDERS, decisions.ordering),
+    Test(4, "adversarial-training", _TRAINED.format(0.1), partial(_trained, eps=0.1)),
+    Test(4, "adversarial-training", _TRAINED.format(0.3), partial(_trained, eps=0.3)),
+    Test(4, "how-robust", _KEEPS.format(0.1), partial(_keeping, eps=0.1), paper=False),
+    Test(4, "how-robust", _KEEPS.format(0.3), partial(_keeping, eps=0.3), paper=False),
+    Test(4, "what-survives", _KNOWING.format(0.1), partial(_knowing, eps=0.1), paper=False),
+    Test(4, "what-survives", _KNOWING.format(0.3), partial(_knowing, eps=0.3), paper=False),
+    Test(5, "vanishing-gradients", _FAILS, decisions.vanishing),
+    Test(6, "carlini-wagner", _CARLINI, decisions.carlini, paper=False),
+    Test(6, "how-robust", _SURVIVES, _surviving, paper=False),
 )
 
 
-def decided(test: Trial, table: pd.DataFrame) -> Finding:
-    """What a table says to a test; undecided where it lacks the networks that the test is about."""
+def decided(test: Test, table: pd.DataFrame) -> Decision:
+    """What a table says to a test; undecided where it lacks the networks that the test compares.
+
+    Raises:
+        ValueError: the table lacks a column: it is another table.
+    """
     try:
         return test.decide(table)
-    except (KeyError, IndexError, ValueError):
-        return Finding(None, "the table lacks what the test compares")
+    except Undecided as reason:
+        return Decision(None, str(reason))
+    except KeyError as error:
+        raise ValueError(
+            f"the table of {test.chapter} has no column {error}:"
+            f" its columns are {', '.join(map(str, table))}"
+        ) from error
 
 
-def word(holds: bool | None) -> str:
-    """A test's outcome as a verdict."""
-    return {True: "reproduced", False: "not reproduced", None: "undecided"}[holds]
+def verdict(tests: Sequence[Test], decisions: Sequence[Decision]) -> str:
+    """The verdict on a claim from the decisions of its tests.
 
-
-def verdict(claim: Claim, findings: Sequence[Finding]) -> str:
-    """The verdict on a claim from the findings of its tests.
-
-    *reproduced* if all hold, *not reproduced* if none does; *reproduced only under the paper's
-    attack* if one by this attack holds and none by another does. *undecided* otherwise.
+    *reproduced* if all are, *not reproduced* if none is; *reproduced only under the paper's
+    attack* if a test under this attack is and none under another. *undecided* otherwise.
     """
-    mine = [f.holds for t, f in zip(claim.tests, findings, strict=True) if t.paper]
-    others = [f.holds for t, f in zip(claim.tests, findings, strict=True) if not t.paper]
-    if True in mine and others and set(others) == {False}:
+    both = list(zip(tests, decisions, strict=True))
+    mine = {decision.verdict for test, decision in both if test.paper}
+    others = {decision.verdict for test, decision in both if not test.paper}
+    if "reproduced" in mine and others == {"not reproduced"}:
         return "reproduced only under the paper's attack"
-    holds = set(mine + others)
-    return word(holds.pop()) if len(holds) == 1 else "undecided"
+    verdicts = mine | others
+    return verdicts.pop() if len(verdicts) == 1 else "undecided"
 
 
 def state(chapter: str, table: pd.DataFrame) -> None:
     """Print a chapter's claims and what its own table says to them: how every chapter ends."""
-    mine = [(c, t) for c in CLAIMS for t in c.tests if t.chapter == chapter]
-    for claim, test in mine:
-        print(textwrap.fill(f"Claim {claim.number}. {test.protocol}:", 76))
-        print(f"  {word(decided(test, table).holds)}")
+    mine = [test for test in TESTS if test.chapter == chapter]
+    for test in mine:
+        print(textwrap.fill(f"Claim {test.claim}. {test.says}:", 76))
+        print(f"  {decided(test, table).verdict}")
     if not mine:
         print("None of the paper's claims is decided here.")

@@ -1,8 +1,7 @@
-"""The command line: ``reproduce`` runs the paper, ``claims`` weighs it, ``data`` gets images."""
+"""The command line: thin commands over plain functions."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -12,9 +11,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cappaper.checks import check_count
+import click
+
 from cappaper.data import DATASETS, data_root, load
-from cappaper.paper import chapters, claims, ledger, study, workers
+from cappaper.paper import chapters, ledger
+from cappaper.paper.chapters import Chapter, ChapterError
+from cappaper.paper.claims import CLAIMS
+from cappaper.paper.experiment import PROFILES
+from cappaper.paper.machines import machine, side_by_side
 
 _QUICK = (
     "Quick profile: every figure and number here comes from small networks on scikit-learn's"
@@ -23,73 +27,131 @@ _QUICK = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status is 0, or 1 after a sentence on what went wrong."""
-    options = _parser().parse_args(arguments)
+    """Run the command line; the exit status is 0, or another after a sentence on what is wrong."""
     try:
-        options.run(options)
-    except (chapters.ChapterError, OSError, ValueError) as error:
-        print(f"cappaper: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+        commands.main(arguments, prog_name="cappaper", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
         print("cappaper: stopped; what was trained is kept, so a new run resumes", file=sys.stderr)
         return 130
+    except (ChapterError, OSError, ValueError) as error:
+        print(f"cappaper: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def reproduce(options: argparse.Namespace) -> None:
-    """Execute chapters, then build the book around them."""
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+def commands() -> None:
+    """Reproduce the paper, see what became of its claims, get its data."""
+
+
+@commands.command()
+@click.option(
+    "--profile",
+    type=click.Choice(list(PROFILES)),
+    default="quick",
+    help="quick: digits; paper: MNIST.",
+)
+@click.option(
+    "--only", multiple=True, metavar="CHAPTER", help="This chapter; again, or with commas, for more"
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), help="Processes on a CPU; one a core if not said."
+)
+@click.option("--no-build", is_flag=True, help="Stop before the book is built.")
+def reproduce(
+    profile: str, only: Sequence[str], device: str, jobs: int | None, no_build: bool
+) -> None:
+    """Run chapters, then build the book around them."""
     root = Path.cwd()
     listed = chapters.manifest(root)
-    chosen = chapters.select(listed, options.only)
-    device = study.device(options.device)
-    if options.jobs is not None:
-        check_count(options.jobs, "--jobs")
+    chosen = chapters.select(listed, [name for names in only for name in names.split(",")])
+    here = machine(device, jobs or os.cpu_count() or 1)
     # Only the paper's own profile may touch the book that is committed.
-    book = root / "book" if options.profile == "paper" else root / "build" / "quick"
-    if options.profile != "paper":
-        if not options.only:
+    book = root / "book" if profile == "paper" else root / "build" / "quick"
+    if profile != "paper":
+        if not only:
             shutil.rmtree(book, ignore_errors=True)
         chapters.stage(root, book, _QUICK)
-    os.environ[workers.JOBS] = str(options.jobs or os.cpu_count() or 1)
-    at_once = 1
-    if options.profile != "paper":
-        # A network on digits is over before a second process has started: there, chapters share
-        # the cores; on MNIST, the networks of one chapter do.
-        at_once, os.environ[workers.JOBS] = workers.jobs(device), "1"
-    print(f"{len(chosen)} chapters, profile {options.profile}, on {device}", flush=True)
-    parameters = {"profile": options.profile, "device": device}
+    # A network on digits is over before a second process has started: there, chapters share the
+    # cores; on MNIST, the networks of one chapter do.
+    at_once, within = (1, here.jobs) if profile == "paper" else (here.jobs, 1)
+    print(f"{len(chosen)} chapters, profile {profile}, on {here.device}", flush=True)
+    parameters = {"profile": profile, "device": here.device, "jobs": within}
     calls = [
         (chapter, root, book, parameters, f"[{i + 1}/{len(chosen)}] {chapter.name}")
         for i, chapter in enumerate(chosen)
     ]
-    failed = [error for _, error in workers.side_by_side(_execute, calls, at_once) if error]
+    failed = [error for _, error in side_by_side(_execute, calls, at_once) if error]
     if failed:
-        raise chapters.ChapterError("; ".join(failed))
+        raise ChapterError("; ".join(failed))
     missing = [c.name for c in listed if not (book / "chapters" / f"{c.name}.ipynb").exists()]
     if missing:
         print(f"The book is not built: {', '.join(missing)} did not run yet.")
         return
     ledger.write(book)
-    if not options.no_build:
-        build(book)
+    if not no_build:
+        _build(book)
+
+
+@commands.command()
+@click.option("--write", is_flag=True, help="Write book/claims.md and its ledger again.")
+def claims(write: bool) -> None:
+    """The verdict on every claim, from the committed tables; fails if the ledger disagrees."""
+    book = Path.cwd() / "book"
+    if not book.is_dir():
+        raise FileNotFoundError("there is no book/ here: run from the project's folder")
+    if write:
+        ledger.write(book)
+    tests = ledger.verdicts(book)
+    for claim in CLAIMS:
+        rows = tests[tests["claim"] == claim.number]
+        print(f"{claim.number}. {claim.says} {rows['claim_verdict'].iloc[0].upper()}")
+        for _, row in rows.iterrows():
+            print(f"   {row['verdict']:>14}  {row['chapter']}: {row['evidence']}")
+    if said := ledger.disagreements(book):
+        raise ValueError("the ledger and the tables disagree: " + "; ".join(said))
+
+
+@commands.command()
+def refresh() -> None:
+    """Run notebooks/ and store their outputs there."""
+    for source in sorted({chapter.source for chapter in chapters.manifest(Path.cwd())}):
+        print(f"running notebooks/{source}.ipynb", flush=True)
+        chapters.refresh(Path.cwd() / "notebooks" / f"{source}.ipynb")
+
+
+@commands.command()
+@click.argument("names", nargs=-1, required=True, type=click.Choice(DATASETS), metavar="NAME...")
+def data(names: Sequence[str]) -> None:
+    """Download data sets where they are missing, and check them."""
+    for name in names:
+        train, test = load(name, "train"), load(name, "test")
+        place = "inside scikit-learn" if name == "digits" else f"in {data_root()}"
+        shape = "×".join(map(str, train.images.shape[2:]))
+        print(f"{name}: {len(train.labels)} + {len(test.labels)} images of {shape}, {place}")
 
 
 def _execute(
-    chapter: chapters.Chapter, root: Path, book: Path, parameters: dict[str, str], label: str
+    chapter: Chapter, root: Path, book: Path, parameters: dict[str, object], label: str
 ) -> str | None:
     """Run one chapter; what went wrong is returned, so that the others still run."""
-    show, start = _Line(label), time.monotonic()
-    show("starting")
+    start = time.monotonic()
+    if sys.stdout.isatty():
+        print(f"{label}: running", flush=True)
     try:
-        chapters.execute(chapter, root, book, parameters, show)
-    except chapters.ChapterError as error:
-        show.end("failed")
+        chapters.execute(chapter, root, book, parameters)
+    except ChapterError as error:
+        print(f"{label}: failed", flush=True)
         return str(error)
-    show.end(f"{chapter.title}, {time.monotonic() - start:.0f} s")
+    print(f"{label}: {chapter.title}, {time.monotonic() - start:.0f} s", flush=True)
     return None
 
 
-def build(book: Path) -> None:
+def _build(book: Path) -> None:
     """Build a book's pages with warnings as errors, and say where to open them."""
     print("building the book", flush=True)
     jupyter_book = Path(sysconfig.get_path("scripts")) / "jupyter-book"
@@ -99,89 +161,3 @@ def build(book: Path) -> None:
         raise ValueError(f"the book does not build:\n{done.stdout}{done.stderr}")
     page = book / "_build" / "html" / "index.html"
     print(f"Open {page.relative_to(Path.cwd())} in a browser.")
-
-
-def weigh(options: argparse.Namespace) -> None:
-    """Print what became of every claim; fail if the committed ledger says otherwise."""
-    book = Path.cwd() / "book"
-    if not book.is_dir():
-        raise FileNotFoundError("there is no book/ here: run from the project's folder")
-    if options.write:
-        ledger.write(book)
-    found = ledger.weigh(book)
-    for claim in claims.CLAIMS:
-        rows = found[found["claim"] == claim.number]
-        print(f"{claim.number}. {claim.says} {rows['verdict'].iloc[0].upper()}")
-        for _, row in rows.iterrows():
-            print(f"   {row['finding']:>14}  {row['chapter']}: {row['evidence']}")
-    if said := ledger.disagreements(book):
-        raise ValueError("the ledger and the tables disagree: " + "; ".join(said))
-
-
-def data(options: argparse.Namespace) -> None:
-    """Download a data set where it is missing, check it, and say what is there."""
-    for name in options.names:
-        train, test = load(name, "train"), load(name, "test")
-        place = "inside scikit-learn" if name == "digits" else f"in {data_root()}"
-        shape = "×".join(map(str, train.images.shape[2:]))
-        print(f"{name}: {len(train.labels)} + {len(test.labels)} images of {shape}, {place}")
-
-
-def refresh(options: argparse.Namespace) -> None:
-    """Store in the notebooks what they give with their own defaults."""
-    for source in sorted({chapter.source for chapter in chapters.manifest(Path.cwd())}):
-        print(f"running notebooks/{source}.ipynb", flush=True)
-        chapters.refresh(Path.cwd() / "notebooks" / f"{source}.ipynb")
-
-
-class _Line:
-    """Progress: on a terminal one line that changes, elsewhere a line now and then."""
-
-    def __init__(self, label: str, every: float = 20.0) -> None:
-        self._label, self._every, self._last = label, every, float("-inf")
-        self._terminal = sys.stdout.isatty()
-
-    def __call__(self, text: str) -> None:
-        if self._terminal:
-            print(f"\r\033[K{self._label}: {text}", end="", flush=True)
-        elif time.monotonic() - self._last > self._every:
-            self._last = time.monotonic()
-            print(f"{self._label}: {text}", flush=True)
-
-    def end(self, text: str) -> None:
-        print(
-            f"{chr(13) + chr(27) + '[K' if self._terminal else ''}{self._label}: {text}", flush=True
-        )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cappaper", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("reproduce", help="run chapters and build the book")
-    command.add_argument(
-        "--profile", choices=study.PROFILES, default="quick", help="quick: digits; paper: MNIST"
-    )
-    command.add_argument(
-        "--only", nargs="+", default=[], metavar="CHAPTER", help="these chapters alone"
-    )
-    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    command.add_argument(
-        "--jobs", type=int, metavar="N", help="processes on a CPU; one a core if not said"
-    )
-    command.add_argument("--no-build", action="store_true", help="stop before the book is built")
-    command.set_defaults(run=reproduce)
-    command = commands.add_parser("claims", help="the verdict on every claim, from the tables")
-    command.add_argument(
-        "--write", action="store_true", help="write book/claims.md and its ledger again"
-    )
-    command.set_defaults(run=weigh)
-    command = commands.add_parser("refresh", help="run notebooks/ and store their outputs there")
-    command.set_defaults(run=refresh)
-    command = commands.add_parser("data", help="download and check data sets")
-    command.add_argument("names", nargs="+", choices=DATASETS, metavar="NAME")
-    command.set_defaults(run=data)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

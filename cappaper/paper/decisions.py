@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cappaper.paper.evidence import STRONGEST
+from cappaper.paper.results import STRONGEST
 
 SPREADS = 2.0
 """A difference counts if its mean over seeds is this many standard deviations from the margin."""
@@ -26,11 +26,23 @@ EPS = 0.1
 """The radius at which claims about robustness are decided, unless they name another."""
 
 
-class Finding(NamedTuple):
-    """What a table says: whether the claim holds (None: undecided), and the numbers for it."""
+class Decision(NamedTuple):
+    """What a table says to a test: yes, no or (None) neither, and the numbers for it."""
 
-    holds: bool | None
+    reproduced: bool | None
     evidence: str
+
+    @property
+    def verdict(self) -> str:
+        """*reproduced*, *not reproduced* or *undecided*."""
+        return {True: "reproduced", False: "not reproduced", None: "undecided"}[self.reproduced]
+
+
+class Undecided(Exception):
+    """A table has the columns, but not the networks that a test compares."""
+
+    def __init__(self) -> None:
+        super().__init__("the table lacks what the test compares")
 
 
 def beyond(gain: pd.Series, margin: float = 0.0) -> bool | None:
@@ -48,39 +60,47 @@ def beyond(gain: pd.Series, margin: float = 0.0) -> bool | None:
     return False if mean + spread < margin else None
 
 
-def growth(table: pd.DataFrame) -> Finding:
+def growth(table: pd.DataFrame) -> Decision:
     """L2 grows from the first to the last hidden layer of the deepest ReLU network.
 
     Both as it is and divided by the norm of the clean output.
     """
     relu = table[table["beta"] == math.inf]
+    if relu.empty:
+        raise Undecided
     deepest = relu[relu["layer"] == relu["layer"].max()]["architecture"].iloc[0]
     relu = relu[relu["architecture"] == deepest]
     ratios = {}
     for value in ("l2", "relative_l2"):
-        wide = relu.pivot(index="seed", columns="layer", values=value)
+        wide = _by_seed(relu, "layer", value)
         ratios[value] = wide.iloc[:, -1] / wide.iloc[:, 0]
-    holds = _all([beyond(ratio - 1) for ratio in ratios.values()])
     told = {value: f"× {ratio.mean():.2f} (± {ratio.std():.2f})" for value, ratio in ratios.items()}
-    return Finding(
-        holds,
+    return Decision(
+        _all([beyond(ratio - 1) for ratio in ratios.values()]),
         f"over the hidden layers {deepest}: L2 {told['l2']}, divided by the"
         f" clean norm {told['relative_l2']}",
     )
 
 
-def capping(table: pd.DataFrame, eps: float = EPS) -> Finding:
-    """In every architecture some cap beats ReLU in robust accuracy, by more than a point."""
-    found = []
-    for name, rows in _at(table, eps).groupby("architecture", sort=False):
+def capping(
+    table: pd.DataFrame, eps: float = EPS, trained: bool = False, attack: str = "PGD"
+) -> Decision:
+    """In every architecture some cap beats ReLU in robust accuracy, by more than a point.
+
+    ``trained``: of networks that were trained against an attack of the same radius.
+    """
+    training_eps = eps if trained else 0.0
+    chosen = table[(table["attack"] == attack) & (table["training_eps"] == training_eps)]
+    decisions = []
+    for name, rows in _at(chosen, eps).groupby("architecture", sort=False):
         wide = _wide(rows, "robust_accuracy")
         best = _best_cap(wide)
         told = f"{name}: β = {best:g} keeps {_mean(wide[best])}, ReLU {_mean(wide[math.inf])}"
-        found.append(Finding(beyond(wide[best] - wide[math.inf], POINT), told))
-    return _together(found)
+        decisions.append(Decision(beyond(wide[best] - wide[math.inf], POINT), told))
+    return Decision(_all([d.reproduced for d in decisions]), _evidence(decisions))
 
 
-def surviving(table: pd.DataFrame, attack: str) -> Finding:
+def surviving(table: pd.DataFrame, attack: str) -> Decision:
     """Of the gain that PGD shows for its best cap, more than half is left under another attack."""
     chosen = _at(table[table["training_eps"] == 0])
     pgd, other = (
@@ -88,24 +108,22 @@ def surviving(table: pd.DataFrame, attack: str) -> Finding:
     )
     best = _best_cap(pgd)
     shown, left = (wide[best] - wide[math.inf] for wide in (pgd, other))
-    return Finding(
+    return Decision(
         beyond(left - SURVIVAL * shown),
         f"β = {best:g} keeps {_mean(pgd[best])} under PGD and {_mean(other[best])} under {attack};"
         f" ReLU {_mean(pgd[math.inf])} and {_mean(other[math.inf])}",
     )
 
 
-def lowering(table: pd.DataFrame) -> Finding:
+def lowering(table: pd.DataFrame) -> Decision:
     """Every lower max value has a success rate that is no higher; the lowest has a lower one."""
     wide = _wide(_at(table), "success_rate")
     rises = [beyond(wide[low] - wide[high], POINT) for low, high in itertools.pairwise(wide)]
-    holds = beyond(wide[math.inf] - wide.iloc[:, 0], POINT)
-    if any(rises):
-        holds = False
+    falls = beyond(wide[math.inf] - wide.iloc[:, 0], POINT)
     robust, standard = (_wide(_at(table), f"{kind}_accuracy") for kind in ("robust", "standard"))
     lowest, best = wide.columns[0], _best_cap(robust)
-    return Finding(
-        holds,
+    return Decision(
+        False if any(rises) else falls,
         f"success rate {_mean(wide[math.inf])} for ReLU, {_mean(wide[lowest])} at β = {lowest:g};"
         f" robust accuracy is highest, {_mean(robust[best])}, at β = {best:g}, and"
         f" {_mean(robust[lowest])} at β = {lowest:g}, where standard accuracy is"
@@ -113,45 +131,55 @@ def lowering(table: pd.DataFrame) -> Finding:
     )
 
 
-def placing(table: pd.DataFrame) -> Finding:
-    """At one β, robust accuracy differs by more than a point between choices of capped layers."""
-    return _widest_gap(_at(table), "placement")
+def differing(table: pd.DataFrame, by: str = "architecture") -> Decision:
+    """At one β, robust accuracy differs by more than a point between two values of ``by``.
+
+    The widest gap counts, with all else the same.
+    """
+    rows = _at(table)
+    same = ["beta"] if by == "architecture" else ["architecture", "beta"]
+    gaps = []
+    for key, group in rows[rows["beta"] < math.inf].groupby(same, sort=False):
+        wide = _by_seed(group, by, "robust_accuracy")
+        high, low = wide.mean().idxmax(), wide.mean().idxmin()
+        gaps.append((wide[high] - wide[low], key, high, low, wide))
+    if not gaps:
+        raise Undecided
+    gap, key, high, low, wide = max(gaps, key=lambda g: g[0].mean())
+    where = "" if by == "architecture" else f"{key[0]}, "
+    what = "" if by == "architecture" else "layers "
+    return Decision(
+        beyond(gap, POINT),
+        f"{where}β = {key[-1]:g}: {what}{high} keep {_mean(wide[high])}, {what}{low}"
+        f" {_mean(wide[low])}",
+    )
 
 
-def sizing(table: pd.DataFrame) -> Finding:
-    """At one β, robust accuracy differs by more than a point between architectures."""
-    return _widest_gap(_at(table), "architecture")
-
-
-def ordering(table: pd.DataFrame) -> Finding:
+def ordering(table: pd.DataFrame) -> Decision:
     """At one β, robust accuracy differs by more than a point between an order and its reverse."""
-    rows, found = _at(table), []
+    rows, decisions = _at(table), []
     for name in rows["architecture"].unique():
         reverse = "-".join(reversed(name.split("-")))
         if name > reverse and (rows["architecture"] == reverse).any():
-            found.append(_widest_gap(rows[rows["architecture"].isin([name, reverse])]))
-    holds = None if not found else any(f.holds for f in found) or _all([f.holds for f in found])
-    return Finding(holds, "; ".join(f.evidence for f in found))
+            decisions.append(differing(rows[rows["architecture"].isin([name, reverse])]))
+    answers = [d.reproduced for d in decisions]
+    return Decision(any(answers) or _all(answers), _evidence(decisions))
 
 
-def hardening(table: pd.DataFrame, eps: float = EPS, attack: str = "PGD") -> Finding:
-    """Trained and attacked at ``eps``, some cap beats ReLU by more than a point, in every order."""
-    chosen = table[(table["attack"] == attack) & (table["training_eps"] == eps)]
-    return capping(chosen, eps)
-
-
-def lasting(table: pd.DataFrame, eps: float = EPS, attack: str = STRONGEST) -> Finding:
+def lasting(table: pd.DataFrame, eps: float = EPS, attack: str = STRONGEST) -> Decision:
     """Trained and attacked at ``eps``, the best capped variant beats ReLU by more than a point."""
     chosen = table[(table["attack"] == attack) & (table["eps"] == eps)]
-    wide = chosen.pivot(index="seed", columns="variant", values="robust_accuracy")
+    wide = _by_seed(chosen, "variant", "robust_accuracy")
+    if "ReLU" not in wide or wide.shape[1] < 2:
+        raise Undecided
     best = str(wide.drop(columns="ReLU").mean().idxmax())
-    return Finding(
+    return Decision(
         beyond(wide[best] - wide["ReLU"], POINT),
         f"the best, {best}, keeps {_mean(wide[best])}, ReLU {_mean(wide['ReLU'])}",
     )
 
 
-def vanishing(table: pd.DataFrame) -> Finding:
+def vanishing(table: pd.DataFrame) -> Decision:
     """After the same training, the deepest network fails with the lowest cap, and not with ReLU."""
     trained = table[table["trained"] & (table["layer"] == 1)]
     depth = trained["depth"].max()
@@ -162,41 +190,21 @@ def vanishing(table: pd.DataFrame) -> Finding:
         f"{depth} hidden layers, accuracy: β = {lowest:g} {_mean(plain[lowest])}, ReLU"
         f" {_mean(plain[math.inf])}"
     )
-    scaled = _wide(deepest[deepest["initialisation"] == "rescaled"], "accuracy")
-    if lowest in scaled:
-        told += f"; β = {lowest:g} from a rescaled start {_mean(scaled[lowest])}"
-    return Finding(beyond(plain[math.inf] - plain[lowest], FAILED), told)
+    scaled = deepest[(deepest["initialisation"] == "rescaled") & (deepest["beta"] == lowest)]
+    if len(scaled):
+        told += f"; β = {lowest:g} from a rescaled start {_mean(scaled['accuracy'])}"
+    return Decision(beyond(plain[math.inf] - plain[lowest], FAILED), told)
 
 
-def carlini(table: pd.DataFrame) -> Finding:
+def carlini(table: pd.DataFrame) -> Decision:
     """Carlini and Wagner's attack fails more often on some capped network than on ReLU."""
     chosen = table[(table["attack"] == "CW") & (table["training_eps"] == 0)]
     wide = 1 - _wide(chosen, "success_rate")
     best = _best_cap(wide)
-    return Finding(
+    return Decision(
         beyond(wide[best] - wide[math.inf], POINT),
         f"finds an example for {_mean(1 - wide[best])} of the images at β = {best:g}, for"
         f" {_mean(1 - wide[math.inf])} with ReLU",
-    )
-
-
-def _widest_gap(rows: pd.DataFrame, by: str = "architecture") -> Finding:
-    """The largest difference between two values of ``by`` with all else, β too, the same."""
-    same = ["beta"] if by == "architecture" else ["architecture", "beta"]
-    gaps = []
-    for key, group in rows[rows["beta"] < math.inf].groupby(same, sort=False):
-        wide = group.pivot(index="seed", columns=by, values="robust_accuracy")
-        high, low = wide.mean().idxmax(), wide.mean().idxmin()
-        gaps.append((wide[high] - wide[low], key, high, low, wide))
-    if not gaps:
-        return Finding(None, "no capped network")
-    gap, key, high, low, wide = max(gaps, key=lambda g: g[0].mean())
-    where = "" if by == "architecture" else f"{key[0]}, "
-    what = "" if by == "architecture" else "layers "
-    return Finding(
-        beyond(gap, POINT),
-        f"{where}β = {key[-1]:g}: {what}{high} keep {_mean(wide[high])}, {what}{low}"
-        f" {_mean(wide[low])}",
     )
 
 
@@ -205,8 +213,17 @@ def _at(table: pd.DataFrame, eps: float = EPS) -> pd.DataFrame:
 
 
 def _wide(rows: pd.DataFrame, value: str) -> pd.DataFrame:
-    """A row per seed, a column per β, ascending."""
-    return rows.pivot(index="seed", columns="beta", values=value).sort_index(axis=1)
+    """A row per seed, a column per β, ascending: some caps, and ReLU."""
+    wide = _by_seed(rows, "beta", value)
+    if math.inf not in wide or wide.shape[1] < 2:
+        raise Undecided
+    return wide
+
+
+def _by_seed(rows: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
+    """A row per seed, a column per value of ``by``, ascending."""
+    chosen = {"seed": rows["seed"], "by": rows[by], "value": rows[value]}
+    return pd.DataFrame(chosen).pivot(index="seed", columns="by", values="value")
 
 
 def _best_cap(wide: pd.DataFrame) -> float:
@@ -218,10 +235,12 @@ def _mean(values: pd.Series) -> str:
     return f"{values.mean():.3f} (± {values.std():.3f})"
 
 
-def _all(holds: list[bool | None]) -> bool | None:
-    """True if all hold, False if one does not, None if it hangs on an undecided one."""
-    return False if False in holds else None if None in holds else True
+def _all(answers: list[bool | None]) -> bool | None:
+    """True if all are, False if one is not, None if it hangs on an undecided one."""
+    if not answers:
+        raise Undecided
+    return False if False in answers else None if None in answers else True
 
 
-def _together(found: list[Finding]) -> Finding:
-    return Finding(_all([f.holds for f in found]), "; ".join(f.evidence for f in found))
+def _evidence(decisions: list[Decision]) -> str:
+    return "; ".join(decision.evidence for decision in decisions)

@@ -1,29 +1,111 @@
-"""What a study is made of, as plain values: networks, and how each is trained."""
+"""An experiment as plain values: its size, its networks, and how each of them is trained."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from cappaper import attacks
 from cappaper.activations import Activation, CappedReLU, ScaledSigmoid, per_layer
 from cappaper.attacks.ascent import Attack
+from cappaper.attacks.gradient import pgd
 from cappaper.attacks.surrogate import surrogate_gradient
 from cappaper.checks import one_of
-from cappaper.data import IMAGE_SIDE
+from cappaper.data import IMAGE_SIDE, load
 from cappaper.models import convnet, mlp, rescale
-from cappaper.paper.profiles import Profile
+from cappaper.population import Population
+from cappaper.training import fit
 
 _ACTIVATIONS: dict[str, Activation] = {
     "capped": CappedReLU,
     "learned": partial(CappedReLU, learned=True),
     "sigmoid": ScaledSigmoid,
 }
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The sizes that an experiment runs at; chapters take everything else from their own code.
+
+    ``hidden``: units of the two-hidden-layer classifier. ``adversarial_epochs``: of adversarial
+    training, which costs seven times as much. ``betas``: max values, ascending, ∞ last.
+    ``constants``: of the sigmoid family. ``epsilons``: L∞ radii of the attack, ascending.
+    ``steps``: of PGD. ``limit``: test images, all of them if None.
+    """
+
+    name: str
+    dataset: str
+    hidden: tuple[int, ...]
+    epochs: int
+    adversarial_epochs: int
+    batch_size: int
+    lr: float
+    seeds: tuple[int, ...]
+    betas: tuple[float, ...]
+    constants: tuple[float, ...]
+    epsilons: tuple[float, ...]
+    steps: int = 40
+    limit: int | None = None
+
+
+PROFILES = {
+    "quick": Profile(
+        name="quick",
+        dataset="digits",
+        hidden=(128, 64),
+        epochs=30,
+        adversarial_epochs=30,
+        batch_size=64,
+        lr=3e-3,
+        seeds=(0, 1),
+        betas=(0.01, 0.03, 0.1, 0.3, 1.0, math.inf),
+        constants=(1.0, 4.0, 10.0, 40.0, 100.0, 400.0),
+        epsilons=(0.05, 0.1, 0.2),
+    ),
+    "paper": Profile(
+        name="paper",
+        dataset="mnist",
+        hidden=(300, 100),
+        epochs=10,
+        adversarial_epochs=6,
+        batch_size=128,
+        lr=1e-3,
+        seeds=(0, 1, 2),
+        betas=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, math.inf),
+        constants=(1.0, 4.0, 10.0, 20.0, 40.0, 100.0, 200.0, 400.0),
+        epsilons=(0.05, 0.1, 0.2, 0.3),
+    ),
+}
+
+
+def profile(name: str = "quick", **changes: Any) -> Profile:
+    """``"quick"`` (embedded digits) or ``"paper"`` (MNIST), with single fields changed.
+
+    Changes arrive as notebook parameters do: ``None`` keeps the profile's value, and lists become
+    tuples. ``epochs`` counts for both trainings, unless ``adversarial_epochs`` is given too.
+
+    Raises:
+        ValueError: unknown profile or field.
+
+    >>> profile("quick", epochs=3, seeds=[7]).seeds
+    (7,)
+    """
+    one_of(name, tuple(PROFILES), "profile")
+    allowed = tuple(field.name for field in dataclasses.fields(Profile) if field.name != "name")
+    for field in changes:
+        one_of(field, allowed, "profile field")
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
+    }
+    if "epochs" in given:
+        given = {"adversarial_epochs": given["epochs"], **given}
+    return dataclasses.replace(PROFILES[name], **given)
 
 
 @dataclass(frozen=True)
@@ -47,7 +129,7 @@ class Adversary:
 
         def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             with surrogate_gradient(model, self.sharpness):
-                return attacks.pgd(model, x, y, eps, steps=self.steps, early_exit=False, seed=step)
+                return pgd(model, x, y, eps, steps=self.steps, early_exit=False, seed=step)
 
         return attack
 
@@ -61,7 +143,7 @@ class Spec:
     ``"sigmoid"``. ``beta`` holds one constant per hidden layer: β of a capped layer (∞ for ReLU;
     where a learned cap starts), c of a sigmoid.
     ``initial_cap`` is for a scale-aware initialisation: the network starts as the one with this
-    cap would, :func:`~cappaper.models.rescale`\\ d to ``beta``; None starts with torch's default.
+    cap would, :func:`~cappaper.rescale`\\ d to ``beta``; None starts with torch's default.
     """
 
     dataset: str
@@ -87,6 +169,11 @@ class Spec:
         activation = _ACTIVATIONS[self.activation]
         model = make(size, self.hidden, beta=beta, seed=self.seed, activation=activation)
         return model if self.initial_cap is None else rescale(model, self.beta)
+
+    @property
+    def recipe(self) -> Spec:
+        """What networks that can train together share: all but β, seed and how they start."""
+        return dataclasses.replace(self, beta=(), seed=0, initial_cap=None)
 
     @property
     def placement(self) -> str:
@@ -120,16 +207,10 @@ def sweep(
     architecture: str = "mlp",
     initial_cap: float | None = None,
 ) -> list[Spec]:
-    """Every β with every seed, at the sizes of a profile.
+    """Every β with every seed; a profile gives what is not said here.
 
-    Args:
-        profile: gives what is not said here.
-        betas: max values (or a sigmoid's constants); each one number, or one per hidden layer.
-        hidden: units of the hidden layers.
-        seeds: one network each.
-        activation: as :class:`Spec`.
-        adversary: adversarial training; None is standard training.
-        architecture, initial_cap: as :class:`Spec`.
+    ``betas`` are max values, or a sigmoid's constants: each one number, or one per hidden layer.
+    Without an ``adversary`` training is standard. The rest is as in :class:`Spec`.
     """
     hidden = tuple(profile.hidden if hidden is None else hidden)
     return [
@@ -149,3 +230,30 @@ def sweep(
         for beta in (profile.betas if betas is None else betas)
         for seed in (profile.seeds if seeds is None else seeds)
     ]
+
+
+def train(
+    specs: Sequence[Spec],
+    device: str,
+    *,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Tensor]]:
+    """The weights of networks of one :attr:`Spec.recipe`, trained as one population.
+
+    ``checkpoint`` and ``progress`` are those of :func:`~cappaper.fit`.
+    """
+    recipe = specs[0].recipe
+    population = Population([spec.build() for spec in specs]).to(device)
+    fit(
+        population,
+        *load(recipe.dataset, "train").to(device),
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        lr=recipe.lr,
+        attack_at=recipe.adversary.at if recipe.adversary else None,
+        seed=[spec.seed for spec in specs],
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return [member.cpu().state_dict() for member in population]

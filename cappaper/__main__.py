@@ -1,0 +1,20 @@
+"""The command ``cappaper``, or ``python -m cappaper``: where the book's extra is installed."""
+
+import sys
+
+
+def main() -> int:
+    """Run the command line, or say in one sentence what to install."""
+    try:
+        from cappaper.paper.cli import main as run
+
+        return run()
+    except ModuleNotFoundError as error:
+        if (error.name or "cappaper").startswith("cappaper"):
+            raise
+        print(f'cappaper: {error.name} is missing: pip install "cappaper[paper]"', file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""What a notebook hands on: its table with provenance, and its numbers for the prose."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cappaper._version import __version__
+from cappaper.data import load
+from cappaper.paper.experiment import Profile
+from cappaper.paper.machines import Machine
+from cappaper.paper.results import save
+
+
+def publish(table: pd.DataFrame, profile: Profile, machine: Machine, save_to: str) -> pd.DataFrame:
+    """A table's provenance, to be shown. The table goes to ``save_to``.csv if that is not empty."""
+    origin = provenance(table, profile, machine)
+    if save_to:
+        save(table, f"{save_to}.csv", origin)
+    return pd.DataFrame({"provenance": origin})
+
+
+def provenance(table: pd.DataFrame, profile: Profile, machine: Machine) -> dict[str, str]:
+    """Where a table comes from: enough to make it again, or to see why it came out otherwise."""
+    checksums = (load(profile.dataset, split).checksum() for split in ("train", "test"))
+    return {
+        "profile": profile.name,
+        "seeds": " ".join(map(str, profile.seeds)),
+        "dataset": profile.dataset,
+        "dataset_checksum": " ".join(checksums),
+        "epochs": str(profile.epochs),
+        "adversarial_epochs": str(profile.adversarial_epochs),
+        "batch_size": str(profile.batch_size),
+        "learning_rate": str(profile.lr),
+        "device": str(machine),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cappaper": __version__,
+        "git_commit": _git_commit(),
+        "seconds": f"{table['seconds'].sum():.0f}",
+    }
+
+
+def glue(**values: Any) -> None:
+    """Make numbers and words of a notebook known to the book's prose, without showing them."""
+    from myst_nb import glue
+
+    for name, value in values.items():
+        # MyST-NB formats the text of a value, and numpy's begins with "np.float64(".
+        glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
+
+
+def _git_commit() -> str:
+    """The commit that the code stands at; "unknown" where it is not a clone of the project."""
+    root = Path(__file__).parents[2]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        if not git("ls-files", "cappaper/paper/publishing.py"):  # some other project's repository
+            return "unknown"
+        commit = git("rev-parse", "--short=12", "HEAD")
+        # Results are being written while chapters run: only code and notebooks count.
+        changed = git("status", "--porcelain", "--untracked-files=no", "cappaper", "notebooks")
+        return f"{commit}-dirty" if changed else commit
+    except OSError:  # there is no git
+        return "unknown"

@@ -1,0 +1,161 @@
+"""What is recalled and what is computed again: an edit counts where it decides a result."""
+
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+
+import cappaper
+from cappaper.paper import cache, closure
+from cappaper.paper.experiment import train
+
+PACKAGE = Path(cappaper.__file__).parent
+JUDGES = "cappaper.paper.judges"
+KEYS = {"weights": train.__module__} | {
+    judge: f"{JUDGES}:{judge}"
+    for judge in ("PGD", "AutoAttack", "CW", "Certificate", "Exact", "Distances", "Masking")
+}
+EVERY = set(KEYS)
+
+# The keys that an edit of a module changes.
+ASCENDING = {"weights", "PGD", "Masking"}  # gradients through the surrogate
+READING = {"weights", "Certificate", "Exact", "Distances"}  # what a network is made of
+DECIDES = {
+    "checks.py": EVERY,
+    "data.py": EVERY,
+    "attacks/ascent.py": EVERY,
+    "attacks/balls.py": EVERY,
+    "attacks/batches.py": ASCENDING | {"AutoAttack", "CW"},
+    "attacks/gradient.py": ASCENDING,
+    "attacks/surrogate.py": ASCENDING,
+    "bounded.py": ASCENDING,
+    "population.py": EVERY - {"CW"},
+    "activations.py": READING,
+    "evaluation.py": {"PGD", "AutoAttack", "Distances"},
+    "paper/marks.py": EVERY - {"weights", "CW", "Masking"},
+    "models.py": {"weights"},
+    "training.py": {"weights"},
+    "paper/experiment.py": {"weights"},
+    "attacks/autoattack.py": {"AutoAttack"},
+    "attacks/carlini_wagner.py": {"CW"},
+    "certificates/bounds.py": {"Certificate", "Exact"},
+    "certificates/exact.py": {"Exact"},
+    "inspection.py": {"Distances"},
+    "masking.py": {"Masking"},
+}
+DECIDES |= {
+    module: set()
+    for module in [
+        *("__init__.py", "__main__.py", "attacks/__init__.py", "certificates/__init__.py"),
+        *("paper/__init__.py", "paper/chapters.py", "paper/claims.py", "paper/cli.py"),
+        *("paper/decisions.py", "paper/ledger.py", "paper/machines.py", "paper/publishing.py"),
+        *("paper/results.py", "paper/runner.py", "paper/figures/lines.py"),
+    ]
+}
+
+
+@pytest.fixture
+def copy(tmp_path):
+    ignore = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(PACKAGE, tmp_path / "cappaper", ignore=ignore))
+
+
+def digests(package):
+    return {name: closure.digest(root, package=package) for name, root in KEYS.items()}
+
+
+def test_the_same_code_has_the_same_keys_wherever_it_lies(copy):
+    assert digests(copy) == digests(PACKAGE)
+    assert len(set(digests(copy).values())) == len(KEYS)
+
+
+@pytest.mark.parametrize("module", DECIDES)
+def test_an_edit_changes_the_keys_of_what_it_decides_and_no_others(copy, module):
+    before, path = digests(copy), copy / module
+    path.write_text(path.read_text() + "\n_edited = 1\n")
+    after = digests(copy)
+    assert {name for name in KEYS if before[name] != after[name]} == DECIDES[module]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "judges"),
+    [
+        ("steps: int = 40\n    norm", "steps: int = 41\n    norm", {"PGD"}),
+        ("search_steps: int = 9", "search_steps: int = 8", {"CW"}),
+        ("time_limit: float = 30.0", "time_limit: float = 31.0", {"Exact"}),
+    ],
+)
+def test_a_judge_is_decided_by_its_own_code(copy, old, new, judges):
+    before, path = digests(copy), copy / "paper" / "judges.py"
+    path.write_text(path.read_text().replace(old, new))
+    after = digests(copy)
+    assert {name for name in KEYS if before[name] != after[name]} == judges
+
+
+@pytest.mark.parametrize("module", ["attacks/gradient.py", "paper/experiment.py", "data.py"])
+def test_words_decide_nothing(copy, module):
+    before, path = digests(copy), copy / module
+    text = path.read_text()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and (
+            docstring := ast.get_docstring(node, clean=False)
+        ):
+            assert docstring in text or "\\" in docstring
+            text = text.replace(docstring, "Something else.", 1)
+    path.write_text(text.replace("\n\n\n", "\n\n# A comment.\n\n"))
+    assert digests(copy) == before
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A package that imports in every way."""
+    files = {
+        "__init__.py": "from small.a import one\nfrom small.unrelated import other",
+        "a.py": "def one():\n    from small.lazy import two\n    return two()",
+        "lazy.py": "import small.deep.c\nimport torch\ndef two(): return small.deep.c.three()",
+        "deep/__init__.py": "from small.deep.c import three\nfrom small.unrelated import other",
+        "deep/c.py": "def three(): return 3",
+        "unrelated.py": "other = 1",
+        "root.py": "from small import one, named\nfrom small.deep import three as passed_on",
+        "named.py": "value = 1",
+    }
+    for name, text in files.items():
+        path = tmp_path / "small" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "small"
+
+
+def test_imports_are_followed_to_where_a_name_is_made(small):
+    found = set(closure.closure("small.root", package=small))
+    assert found == {f"small.{m}" for m in ("root", "a", "lazy", "deep.c", "named")}
+
+
+def test_a_package_taken_whole_counts_whole(small):
+    (small / "root.py").write_text("import small.deep")
+    found = set(closure.closure("small.root", package=small))
+    assert found == {f"small.{m}" for m in ("root", "deep", "deep.c", "unrelated")}
+
+
+def test_half_a_file_is_never_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path))
+    place = cache.place("weights", "a key")
+    cache.keep(place, {"x": 1})
+
+    class Breaks:
+        def __reduce__(self):
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError):
+        cache.keep(place, {"x": Breaks()})
+    assert cache.recall(place) == {"x": 1}
+    assert cache.recall(cache.place("weights", "another key")) is None
+
+
+def test_a_bare_notebook_and_the_command_line_share_a_cache(monkeypatch, tmp_path):
+    monkeypatch.delenv("CAPPAPER_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cache.root() == tmp_path / ".cache" / "cappaper" / "results"
+    monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path / "elsewhere"))
+    assert cache.root() == tmp_path / "elsewhere"

@@ -1,0 +1,377 @@
+import dataclasses
+import itertools
+import math
+import subprocess
+import sys
+import warnings
+
+import pandas as pd
+import pytest
+import torch
+
+from cappaper import load, mlp, paper
+from cappaper.paper import experiment, judges, results, runner
+from cappaper.paper.machines import Machine
+
+TINY = paper.profile("quick", epochs=2, hidden=[16, 8], limit=60)
+
+
+def tiny(judge=None, epsilons=(0.05, 0.2), **given):
+    specs = paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1])
+    return paper.run(specs, judge or paper.PGD(steps=3), epsilons, limit=60, **given)
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The networks that are trained from here on."""
+    seen, real = [], experiment.fit
+
+    def fit(population, *args, **kwargs):
+        seen.extend(kwargs["seed"])
+        return real(population, *args, **kwargs)
+
+    monkeypatch.setattr(experiment, "fit", fit)
+    return seen
+
+
+def test_the_same_seed_gives_the_same_table_twice(monkeypatch, tmp_path):
+    results = []
+    for run in ("first", "second"):
+        monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path / run))  # nothing is recalled
+        results.append(tiny().drop(columns="seconds"))
+    pd.testing.assert_frame_equal(*results, check_exact=True)
+
+
+def test_a_table_is_tidy(fresh):
+    table = tiny()
+    assert len(table) == 2 * 2 * 2
+    assert not table.duplicated(["beta", "seed", "eps"]).any()
+    assert (table["robust_accuracy"] <= table["standard_accuracy"]).all()
+    assert set(table["placement"]) == {"1+2", "none"} and set(table["images"]) == {60}
+    wide = table.pivot(index=["beta", "seed"], columns="eps", values="robust_accuracy")
+    assert (wide[0.2] <= wide[0.05]).all()
+
+
+def test_a_network_is_trained_once(fresh, trained):
+    first = tiny()
+    assert len(trained) == 4
+    assert tiny().equals(first)
+    # Another attack on the same networks trains nothing either.
+    assert len(tiny(paper.FGSM(), [0.1])) == 4
+    assert len(trained) == 4
+
+
+def test_what_is_judged_needs_no_network_any_more(fresh, trained):
+    first = tiny()
+    for path in (fresh / "weights").iterdir():
+        path.unlink()
+    trained.clear()
+    assert tiny().equals(first) and trained == []
+    specs = paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1, 2])
+    more = paper.run(specs, paper.PGD(steps=3), [0.05, 0.2], limit=60)
+    assert trained == [2, 2]  # the two that are new
+    known = more[more["seed"] < 2].reset_index(drop=True)
+    assert known.equals(first)
+
+
+def test_the_same_network_twice_is_judged_once_and_has_its_rows_twice(fresh, trained):
+    (spec,) = paper.sweep(TINY, betas=[0.1], seeds=[0])
+    table = paper.run([spec, spec], paper.PGD(steps=2), [0.1], limit=20)
+    assert len(table) == 2 and table.iloc[0].equals(table.iloc[1]) and trained == [0]
+
+
+def test_outcomes_by_image_are_there_where_they_are_asked_for(fresh):
+    plain, by_image = tiny(), tiny(by_image=True)
+    assert set(by_image) - set(plain) == {"outcomes", "warning"}
+    assert by_image[[*plain]].equals(plain)
+    for _, row in by_image.iterrows():
+        assert row["outcomes"].count(".") / 60 == row["robust_accuracy"]
+
+
+@pytest.mark.parametrize("judge", [paper.PGD(), paper.Exact(), paper.Distances(paper.PGD())])
+def test_radii_are_asked_for_where_they_matter(judge):
+    specs = paper.sweep(TINY, betas=[0.1], seeds=[0])
+    with pytest.raises(ValueError, match=f"{judge.name} needs at least one radius"):
+        paper.run(specs, judge)
+
+
+def test_an_interrupted_run_resumes(fresh, monkeypatch):
+    specs = paper.sweep(TINY, betas=[0.1, 0.5, 1.0, math.inf], seeds=[0, 1, 2])
+    real, companies = experiment.fit, []
+
+    def interrupted(population, *args, **kwargs):
+        companies.append(len(population))
+        if len(companies) == 2:
+            raise KeyboardInterrupt
+        return real(population, *args, **kwargs)
+
+    monkeypatch.setattr(experiment, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        paper.networks(specs)
+    kept = len(list((fresh / "weights").iterdir()))
+    assert 0 < kept < len(specs)
+    assert len(paper.networks(specs)) == len(specs)
+    assert companies[1] == companies[2] and len(companies) == 3  # the same group ran again
+
+
+def test_an_interrupted_training_goes_on_from_its_last_epoch(fresh, monkeypatch):
+    specs = paper.sweep(paper.profile("quick", epochs=5, hidden=[8]), betas=[0.1], seeds=[0, 1])
+    whole = paper.networks(specs)
+    monkeypatch.setenv("CAPPAPER_CACHE", str(fresh / "other"))
+    epochs, real = [], experiment.fit
+
+    def breaking(*args, progress, **kwargs):
+        def show(epoch, all_epochs):
+            epochs.append(epoch)
+            if len(epochs) == 3:
+                raise KeyboardInterrupt
+
+        return real(*args, progress=show, **kwargs)
+
+    monkeypatch.setattr(experiment, "fit", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        paper.networks(specs)
+    saved = list((fresh / "other" / "checkpoints").iterdir())
+    assert len(saved) == 1
+    resumed = paper.networks(specs)
+    assert epochs[3] > 2 and epochs[-1] == 5
+    assert not saved[0].exists()  # its weights are kept instead
+    x, _ = load("digits", "test", limit=50)
+    for one, other in zip(whole, resumed, strict=True):
+        torch.testing.assert_close(one(x), other(x), atol=1e-3, rtol=0)
+
+
+def test_what_is_recalled_depends_on_all_that_decides_it():
+    (spec,) = paper.sweep(TINY, betas=[0.1], seeds=[0])
+    changes = [{"seed": 1}, {"beta": (0.1, 0.2)}, {"epochs": 3}, {"hidden": (16, 9)}]
+    changes += [{"adversary": paper.Adversary(0.1)}, {"adversary": paper.Adversary(0.1, steps=3)}]
+    specs = [spec, *(dataclasses.replace(spec, **change) for change in changes)]
+    places = {runner._weights(s, device) for s in specs for device in ("cpu", "cuda")}
+    assert len(places) == 2 * len(specs)
+    assert runner._weights(dataclasses.replace(spec), "cpu") in places
+    asked = [
+        (spec, paper.PGD(), [0.1], None, "cpu"),
+        (specs[1], paper.PGD(), [0.1], None, "cpu"),
+        (spec, paper.PGD(steps=20), [0.1], None, "cpu"),
+        (spec, paper.FGSM(name="PGD"), [0.1], None, "cpu"),
+        (spec, paper.Distances(paper.PGD()), [0.1], None, "cpu"),
+        (spec, paper.Distances(paper.FGSM()), [0.1], None, "cpu"),
+        (spec, paper.PGD(), [0.2], None, "cpu"),
+        (spec, paper.PGD(), [0.1], 60, "cpu"),
+        (spec, paper.PGD(), [0.1], None, "cuda"),
+    ]
+    assert len({runner._judgement(*one) for one in asked}) == len(asked)
+
+
+def flipped(content):
+    """One byte of a tensor's numbers is another: torch itself does not see it."""
+    at = content.rindex(b"PK\x07\x08") - 3 if b"PK\x07\x08" in content else len(content) // 2
+    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"cut off", lambda c: c[:-100], flipped])
+def test_a_damaged_entry_is_computed_again(fresh, damage):
+    before = tiny()
+    for path in fresh.rglob("*.pt"):
+        path.write_bytes(damage(path.read_bytes()))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        after = tiny()
+    assert "damaged cache entry" in str(caught[0].message)
+    assert after.drop(columns="seconds").equals(before.drop(columns="seconds"))
+
+
+def test_distances_cover_every_layer(fresh):
+    specs = paper.sweep(TINY, hidden=[16, 12, 8], betas=[0.1], seeds=[0])
+    judge = paper.Distances(paper.PGD(steps=3, early_exit=False))
+    table = paper.run(specs, judge, [0.1], limit=60)
+    assert table["layer"].tolist() == [1, 2, 3] and table["units"].tolist() == [16, 12, 8]
+    assert (table["linf"] <= 0.1 + 1e-6).all()
+
+
+def test_processes_side_by_side_give_the_same_table(monkeypatch, tmp_path):
+    tables, companies, real = [], [], runner.side_by_side
+
+    def watching(function, calls, jobs):
+        companies.append((function.__name__, jobs, [c[0] for c in calls if c and c[0]]))
+        return real(function, calls, jobs)
+
+    monkeypatch.setattr(runner, "side_by_side", watching)
+    for jobs in (1, 2):
+        monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path / str(jobs)))
+        specs = paper.sweep(TINY, betas=[0.1, 0.5, math.inf], seeds=[0, 1, 2])
+        specs += paper.sweep(TINY, betas=[0.1], seeds=[0], architecture="convnet")
+        machine = Machine("cpu", jobs)
+        tables.append(paper.run(specs, paper.PGD(steps=3), [0.1], limit=60, machine=machine))
+    one, two = (table.drop(columns="seconds") for table in tables)
+    pd.testing.assert_frame_equal(one, two, atol=0.05)
+    trainings = [(jobs, groups) for name, jobs, groups in companies if name == "_train"]
+    assert [jobs for jobs, _ in trainings] == [1, 2]
+    assert trainings[0][1] == trainings[1][1]  # who trains with whom decides how numbers round
+
+
+def test_training_and_judging_keep_to_one_thread(fresh, monkeypatch):
+    """However many processes there are, sums are taken in one order."""
+    seen, real = [], experiment.fit
+
+    def fit(*args, **kwargs):
+        seen.append(torch.get_num_threads())
+        return real(*args, **kwargs)
+
+    def rows(self, model, test, seed, epsilons):
+        seen.append(torch.get_num_threads())
+        return [{}]
+
+    monkeypatch.setattr(experiment, "fit", fit)
+    monkeypatch.setattr(judges.Signals, "rows", rows)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        paper.run(paper.sweep(TINY, betas=[0.1], seeds=[0]), paper.Signals(), limit=5)
+        assert seen == [1, 1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_alike_networks_are_dealt_out_evenly():
+    many = paper.sweep(TINY, betas=[0.1, 1.0, math.inf], seeds=range(7))
+    few = paper.sweep(TINY, hidden=[8, 8], betas=[0.1], seeds=[0])
+    groups = runner._groups([*few, *many])
+    dealt = list(itertools.chain.from_iterable(groups))
+    assert sorted(dealt, key=repr) == sorted([*many, *few], key=repr)
+    assert all(len({spec.recipe for spec in group}) == 1 for group in groups)
+    assert [len(group) for group in groups] == [7, 7, 7, 1]
+
+
+@pytest.mark.parametrize("count", [3, 8, 9, 20, 30, 41])
+def test_what_is_left_after_an_interruption_forms_the_same_groups(count):
+    specs = paper.sweep(TINY, betas=[0.1], seeds=range(count))
+    groups = runner._groups(specs)
+    for done in range(len(groups)):
+        left = [spec for spec in specs if spec not in groups[done]]
+        assert runner._groups(left) == [g for i, g in enumerate(groups) if i != done]
+
+
+def test_adversarial_training_has_epochs_of_its_own():
+    large = paper.profile("paper")
+    for adversary, epochs in ((None, large.epochs), (paper.Adversary(0.1), 6)):
+        assert paper.sweep(large, betas=[1.0], adversary=adversary)[0].epochs == epochs
+    assert paper.profile("paper", epochs=1).adversarial_epochs == 1
+    assert paper.profile("paper", epochs=1, adversarial_epochs=2).adversarial_epochs == 2
+
+
+def test_signals_at_the_start_train_nothing(fresh, monkeypatch):
+    specs = paper.sweep(TINY, betas=[0.1], seeds=[0], initial_cap=1.0)
+    monkeypatch.setattr(experiment, "fit", None)
+    table = paper.run(specs, paper.Signals(trained=False), limit=60)
+    assert table["layer"].tolist() == [1, 2] and not table["trained"].any()
+    assert set(table["initialisation"]) == {"rescaled"}
+    (at_one,) = paper.sweep(TINY, betas=[1.0], seeds=[0])
+    torch.testing.assert_close(
+        at_one.build()(torch.ones(1, 1, 8, 8)), specs[0].build()(torch.ones(1, 1, 8, 8))
+    )
+
+
+def test_distortions_count_what_was_not_found(fresh, monkeypatch):
+    specs = paper.sweep(TINY, betas=[math.inf], seeds=[0])
+    table = paper.run(specs, paper.CW(steps=60), limit=60)
+    (row,) = table.to_dict("records")
+    assert 0 < row["success_rate"] <= 1 and 0 < row["median_l2"] < 3
+    assert row["robust_accuracy"] == pytest.approx(
+        row["standard_accuracy"] * (1 - row["success_rate"])
+    )
+    # An attack that does nothing finds nothing, and nothing is infinitely far.
+    monkeypatch.setattr(judges, "cw_l2", lambda model, x, y, **settings: x)
+    (row,) = paper.run(specs, paper.CW(), limit=60).to_dict("records")
+    assert (row["success_rate"], row["median_l2"]) == (0, math.inf)
+
+
+def test_a_table_survives_the_disk_with_its_provenance(fresh, tmp_path):
+    table = tiny()
+    paper.publish(table, TINY, Machine(), str(tmp_path / "some" / "table"))
+    back = results.read(tmp_path / "some" / "table.csv")
+    pd.testing.assert_frame_equal(back, table, rtol=1e-5, check_dtype=False)
+    origin = back.attrs["provenance"]
+    assert origin["profile"] == "quick" and origin["torch"] == torch.__version__
+    for key in ("seeds", "device", "dataset_checksum", "git_commit", "seconds", "python"):
+        assert origin[key], key
+
+
+def test_nothing_is_written_where_nothing_is_asked(tmp_path, monkeypatch, fresh):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*.csv"))
+    paper.publish(tiny(), TINY, Machine(), "")
+    assert sorted(tmp_path.rglob("*.csv")) == before
+
+
+def test_over_seeds():
+    table = pd.DataFrame({"beta": [1, 1, 2, 2], "value": [0.0, 1.0, 3.0, 3.0]})
+    summary = results.over_seeds(table, ["beta"], ["value"])
+    assert summary["value"].tolist() == [0.5, 3.0] and summary["seeds"].tolist() == [2, 2]
+    assert summary["value_spread"].tolist() == pytest.approx([0.5**0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: paper.profile("huge"), "unknown profile 'huge': use one of quick, paper"),
+        (lambda: paper.profile("quick", lr_rate=1), "unknown profile field 'lr_rate'"),
+        (lambda: paper.machine("tpu"), "unknown device 'tpu': use one of auto, cpu, cuda"),
+        (lambda: paper.machine("cpu", 0), "jobs must be a whole number of at least 1, got 0"),
+        (lambda: paper.machine("cpu", "two"), "jobs must be a whole number .* got 'two'"),
+        (lambda: paper.machine("cpu", 1.5), "jobs must be a whole number of at least 1, got 1.5"),
+        (lambda: paper.sweep(TINY, betas=[[0.1, 0.2, 0.3]]), "3 max values for 2 layers"),
+        (lambda: paper.sweep(TINY, activation="tanh")[0].build(), "unknown activation 'tanh'"),
+        (lambda: paper.sweep(TINY, architecture="vit")[0].build(), "unknown architecture 'vit'"),
+    ],
+)
+def test_bad_input_gets_a_sentence(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+def test_cuda_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert paper.machine("auto", 2) == Machine("cpu", 2)
+    with pytest.raises(ValueError, match="torch sees no CUDA device"):
+        paper.machine("cuda")
+
+
+def test_a_gpu_is_fed_by_one_process(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert paper.machine("auto", 4) == paper.machine("cuda", 4) == Machine("cuda", 1)
+
+
+def test_importing_the_package_stays_light():
+    code = (
+        "import sys, cappaper;"
+        "heavy = {'matplotlib', 'papermill', 'ipywidgets', 'IPython', 'pandas', 'torchvision'};"
+        "heavy |= {'joblib', 'click', 'yaml'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_notebooks_import_leaves_the_books_builders_alone():
+    code = (
+        "import sys; from cappaper import paper;"
+        "print(sorted({'papermill', 'jupyter_book', 'sphinx', 'myst_nb'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_adversary_that_knows_about_the_cap_moves_where_pgd_stands_still():
+    x, y = load("digits", "test", limit=20)
+    plain, knowing = paper.Adversary(0.1).at(5, 10), paper.Adversary(0.1, sharpness=10.0).at(5, 10)
+    relu, capped = mlp(64, [16], seed=0), mlp(64, [16], beta=1e-4, seed=0)
+    assert torch.equal(plain(relu, x, y), knowing(relu, x, y))
+    assert not torch.equal(plain(capped, x, y), knowing(capped, x, y))
+    assert (knowing(capped, x, y) - x).abs().max() <= 0.1 + 1e-6
