@@ -1,5 +1,6 @@
 # make reproduce   every chapter of the quick profile, then the book (PROFILE=paper: MNIST)
 # make test        the tests, then the notebooks against their stored outputs
+# make wheel       a wheel, installed in an empty environment
 # make book        the committed book, nothing is trained
 # make lab         the notebooks in JupyterLab
 # make notebooks   run the notebooks again and store their outputs
@@ -12,7 +13,7 @@ BIN := .venv/bin
 # A file to a process: small networks leave a second thread nothing to do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: reproduce test book lab notebooks lint environment clean
+.PHONY: reproduce test wheel book lab notebooks lint environment clean
 
 reproduce: environment
 	$(BIN)/cappaper reproduce --profile $(PROFILE) --device $(DEVICE)
@@ -20,6 +21,9 @@ reproduce: environment
 test: environment
 	$(PYTEST)
 	$(PYTEST) --nbval notebooks/
+
+wheel: environment
+	$(BIN)/pytest -m wheel tests/test_wheel.py
 
 book: environment
 	$(BIN)/jupyter-book build book/ -W

@@ -348,17 +348,6 @@ def test_a_gpu_is_fed_by_one_process(monkeypatch):
     assert paper.machine("auto", 4) == paper.machine("cuda", 4) == Machine("cuda", 1)
 
 
-def test_importing_the_package_stays_light():
-    code = (
-        "import sys, cappaper;"
-        "heavy = {'matplotlib', 'papermill', 'ipywidgets', 'IPython', 'pandas', 'torchvision'};"
-        "heavy |= {'joblib', 'click', 'yaml'};"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 def test_a_notebooks_import_leaves_the_books_builders_alone():
     code = (
         "import sys; from cappaper import paper;"

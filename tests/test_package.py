@@ -1,0 +1,83 @@
+"""The two rooms: what to take home stands alone, and notebooks keep to the front doors."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import cappaper
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(cappaper.__file__).parent
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+)
+HOME = [m for m in MODULES if not m.startswith("cappaper.paper") and not m.endswith("__main__")]
+BOOK = ["pandas", "joblib", "matplotlib", "papermill", "click", "tqdm", "yaml", "IPython"]
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_what_to_take_home_needs_nothing_of_the_book():
+    blocked = {*BOOK, "ipywidgets", "pyautoattack", "cappaper.paper"}
+    code = (
+        f"import importlib, sys\nsys.modules.update(dict.fromkeys({sorted(blocked)!r}))\n"
+        f"for module in {HOME!r}: importlib.import_module(module)"
+    )
+    done = python(code)
+    assert len(HOME) > 15 and done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_stays_light():
+    # tqdm comes with torch, where it is installed.
+    heavy = {*BOOK, "ipywidgets", "torchvision", "sklearn", "pyautoattack"} - {"tqdm"}
+    done = python(f"import sys, cappaper; print(sorted({heavy!r} & set(sys.modules)))")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("missing", ["pandas", "click"])
+def test_the_command_line_says_what_to_install(missing):
+    done = python(
+        f"import sys; sys.modules[{missing!r}] = None; from cappaper.__main__ import main;"
+        " sys.argv[1:] = ['claims']; sys.exit(main())"
+    )
+    assert done.returncode == 1
+    assert done.stderr == f'cappaper: {missing} is missing: pip install "cappaper[paper]"\n'
+
+
+def test_auto_attack_says_what_to_install(monkeypatch, digits):
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    x, y = (tensor[:2] for tensor in digits[1])
+    with pytest.raises(ImportError, match=r'pip install "cappaper\[autoattack\]"'):
+        cappaper.auto_attack(cappaper.mlp(64, [4]), x, y, 0.1)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_a_notebook_imports_from_the_front_doors_alone(path):
+    notebook = nbformat.read(path, 4)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("cappaper"):
+            assert node.module in ("cappaper", "cappaper.paper"), node.module
+        elif isinstance(node, ast.Import):
+            ours = [alias.name for alias in node.names if alias.name.startswith("cappaper")]
+            assert set(ours) <= {"cappaper", "cappaper.paper"}
+
+
+def test_no_file_is_long():
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 300, path
+
+
+def test_every_public_name_has_a_docstring_with_its_errors_and_an_example():
+    for name in set(cappaper.__all__) - {"__version__"}:
+        text = getattr(cappaper, name).__doc__
+        assert text, name
+        if callable(getattr(cappaper, name)) and name[0].islower():
+            assert ">>>" in text, name
