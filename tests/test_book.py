@@ -148,10 +148,10 @@ def readme_numbers():
     best = mean["robust_accuracy"].idxmax()
     relu = mean.loc[math.inf]
     return (
-        f"PGD leaves the ReLU network {relu['robust_accuracy']:.3f} of its test images and the"
-        f" network capped at β = {best:g} {mean.loc[best, 'robust_accuracy']:.3f}, at standard"
-        f" accuracies of {relu['standard_accuracy']:.3f} and"
-        f" {mean.loc[best, 'standard_accuracy']:.3f}"
+        f"Under PGD at ε = 0.1 the ReLU network keeps a robust accuracy of"
+        f" {relu['robust_accuracy']:.3f}; with a cap at β = {best:g} it is"
+        f" {mean.loc[best, 'robust_accuracy']:.3f}. Their standard accuracies are"
+        f" {relu['standard_accuracy']:.3f} and {mean.loc[best, 'standard_accuracy']:.3f}"
     )
 
 
@@ -162,8 +162,8 @@ def readme_answer():
     mean = plain.groupby(["attack", "beta"])["robust_accuracy"].mean()
     best = mean["PGD"].idxmax()
     return (
-        f"of {plain['images'].iloc[0]:,} images it leaves the networks with β = {best:g}"
-        f" {mean['cap-aware PGD', best]:.3f}, where PGD leaves {mean['PGD', best]:.3f}"
+        f"on {plain['images'].iloc[0]:,} test images the networks with β = {best:g} keep"
+        f" {mean['cap-aware PGD', best]:.3f} under it, and {mean['PGD', best]:.3f} under PGD"
     )
 
 
