@@ -24,6 +24,7 @@ class Population(nn.Module):
     Raises:
         ValueError: there is no model, or their architectures differ.
 
+    >>> import torch
     >>> from cappaper import mlp
     >>> sweep = Population([mlp(64, [32], beta=b) for b in (0.1, 1.0, float("inf"))])
     >>> sweep(torch.zeros(5, 1, 8, 8)).shape  # [B, ...]: every member sees the same images

@@ -77,7 +77,8 @@ def bounded_calls(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[Bounded]
 
     def keep(call: Bounded, output: Tensor) -> Tensor:
         seen[id(call.z)] = call  # a ReLU that a cap follows becomes that capped ReLU
-        return output
+        # The graph goes past the activation, as that of the surrogate does.
+        return output.detach() + (call.z - call.z.detach())
 
     with undisturbed(model), _watching(model, keep):
         logits = logits_of(model, x.detach().clone().requires_grad_(), y)
