@@ -77,6 +77,8 @@ def evaluate(
     else:
         attack = cast(Attack, y) if attack is None else attack
         batches = list(x)
+        for images, labels in batches:
+            check_batch(images, labels)
     curves = [_rates([_standing(m, *b, [attack]) for b in batches]) for m in members(model)]
     return _merge(model, curves)[0]
 
@@ -160,8 +162,7 @@ def _split(x: Tensor, y: Tensor, batch_size: int) -> list[tuple[Tensor, Tensor]]
 
 
 def _standing(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack]) -> Tensor:
-    """:func:`standing` for one batch, on the model's device."""
-    check_batch(x, y)
+    """:func:`standing` for one batch that was checked, on the model's device."""
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
     with _in_eval_mode(model):
@@ -170,9 +171,10 @@ def _standing(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack])
         for attack in attacks:
             left = stands.nonzero().squeeze(1)
             if len(left):
-                found = attack(model, x[left], y[left])
-                _check_found(found, x[left])
-                stands = stands.index_copy(0, left, classified(model, found, y[left]))
+                images, labels = x[left], y[left]
+                found = attack(model, images, labels)
+                _check_found(found, images)
+                stands = stands.index_copy(0, left, classified(model, found, labels))
             rows.append(stands)
     return torch.stack(rows)
 

@@ -129,12 +129,15 @@ def masking_report(
         if progress is not None:
             progress(answered, asked)
 
+    def right(images: Tensor) -> Tensor:
+        return in_batches(partial(classified, model), model, images, y, batch_size, None)
+
     def left(adversarial: Tensor) -> float:
-        stands = in_batches(partial(classified, model), model, adversarial, y, batch_size, None)
+        stands = right(adversarial)
         told()
         return (correct & stands).double().mean().item()
 
-    correct = in_batches(partial(classified, model), model, x, y, batch_size, None)
+    correct = right(x)
     signals = _signals(model, x, y, batch_size)
     told()
     attack = partial(pgd, seed=seed, batch_size=batch_size)
@@ -146,8 +149,7 @@ def masking_report(
         told()
     ball, stands = BALLS["linf"](eps, 1), correct
     for point in range(_POINTS):
-        near = ball.random(x, seed, point)
-        stands = stands & in_batches(partial(classified, model), model, near, y, batch_size, None)
+        stands = stands & right(ball.random(x, seed, point))
     told()
     aware = partial(adaptive_pgd, seed=seed, batch_size=batch_size)
     return MaskingReport(
