@@ -13,7 +13,16 @@ torch.Size([100, 1, 8, 8])
 
 from cappaper._version import __version__
 from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace_relu
-from cappaper.attacks import adaptive_pgd, auto_attack, cw_l2, fgsm, pgd, surrogate_gradient
+from cappaper.attacks import (
+    adaptive_pgd,
+    apgd,
+    auto_attack,
+    cw_l2,
+    fgsm,
+    pgd,
+    square,
+    surrogate_gradient,
+)
 from cappaper.bounded import Bounded, exact_gradient, register_bounded
 from cappaper.certificates import certified_accuracy, certify, exact_robustness
 from cappaper.data import Dataset, load
@@ -34,6 +43,7 @@ __all__ = [
     "ScaledSigmoid",
     "__version__",
     "adaptive_pgd",
+    "apgd",
     "auto_attack",
     "capped_relu",
     "certified_accuracy",
@@ -55,6 +65,7 @@ __all__ = [
     "replace_relu",
     "rescale",
     "robustness_curve",
+    "square",
     "standing",
     "surrogate_gradient",
 ]

@@ -1,8 +1,19 @@
 """Attacks as pure functions, ``attack(model, x, y, eps, ...) -> x_adv``."""
 
+from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.autoattack import auto_attack
 from cappaper.attacks.carlini_wagner import cw_l2
 from cappaper.attacks.gradient import adaptive_pgd, fgsm, pgd
+from cappaper.attacks.square_attack import square
 from cappaper.attacks.surrogate import surrogate_gradient
 
-__all__ = ["adaptive_pgd", "auto_attack", "cw_l2", "fgsm", "pgd", "surrogate_gradient"]
+__all__ = [
+    "adaptive_pgd",
+    "apgd",
+    "auto_attack",
+    "cw_l2",
+    "fgsm",
+    "pgd",
+    "square",
+    "surrogate_gradient",
+]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper.attacks.balls import BALLS, Ball, column
+from cappaper.attacks.columns import looks_every, packed, put
 from cappaper.checks import check_batch, check_count, check_eps, logits_of, one_of
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -17,8 +18,6 @@ Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits ``[N, classes]`` and labels ``[N]`` to a sum over examples, which goes up."""
-
-_REPACK = 0.8  # move the survivors together once this share of the columns, or less, is alive
 
 
 def classified(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -96,20 +95,19 @@ class Run:
         self, model: nn.Module, x: Tensor, start: Tensor, y: Tensor, live: Tensor, early_exit: bool
     ) -> Tensor:
         """The end of one run from ``start``; examples not in ``live`` stay there."""
-        batch = y.ndim - 1  # the dimension along which finished examples are dropped
         end, index = start, torch.arange(y.shape[-1], device=y.device).expand_as(y)
         here, centre, labels = start, x, y  # the columns still at work; index: where they belong
         project = self.ball.around(centre)
         rate = -self.step_size if self.targeted else self.step_size
+        looks = looks_every(x)
         for step in range(self.steps):
-            width = int(live.sum(-1).max())
-            if width == 0:
-                break
-            if width <= _REPACK * live.shape[-1]:
-                end = end.scatter(batch, _whole(index, here), here)
-                keep = live.argsort(dim=-1, descending=True, stable=True)[..., :width]
-                index, live, labels = (t.gather(-1, keep) for t in (index, live, labels))
-                here, centre = (t.gather(batch, _whole(keep, t)) for t in (here, centre))
+            # Without early exit nothing is ever finished, and all of it moves.
+            look = early_exit and step % looks == 0
+            if look and (fewer := packed(live, index, labels, here, centre)):
+                end = put(end, index, here)
+                live, index, labels, here, centre = fewer
+                if not live.numel():
+                    return end
                 project = self.ball.around(centre)
             point = here.detach().requires_grad_()
             # Labels and logits are checked once: later ones are some of the same.
@@ -120,16 +118,8 @@ class Run:
                 fooled = (logits.argmax(-1) != labels) ^ self.targeted
                 live = live & ~fooled & gradient.flatten(y.ndim).ne(0).any(-1)
             moved = project(torch.add(here, self.ball.direction(gradient), alpha=rate))
-            # Without early exit nothing is ever done, and all of it moves.
             here = torch.where(column(live, here), moved, here) if early_exit else moved
-        if labels is y:  # nothing was dropped
-            return here
-        return end.scatter(batch, _whole(index, here), here)
-
-
-def _whole(index: Tensor, examples: Tensor) -> Tensor:
-    """Per-example indices for ``gather`` and ``scatter`` of whole examples."""
-    return column(index, examples).expand(*index.shape, *examples.shape[index.ndim :])
+        return here if labels is y else put(end, index, here)  # y itself: nothing was dropped
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

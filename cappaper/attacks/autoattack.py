@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import classified
-from cappaper.attacks.batches import undisturbed
-from cappaper.checks import check_batch, check_count, check_eps, one_of
+from cappaper.attacks.ascent import classified, margin
+from cappaper.attacks.auto_pgd import apgd
+from cappaper.attacks.batches import Progress, in_batches
+from cappaper.attacks.columns import retry
+from cappaper.attacks.square_attack import square
+from cappaper.checks import check_batch, check_count, check_eps, logits_of, one_of
 from cappaper.population import members
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -34,38 +38,44 @@ def auto_attack(
     norm: str = "linf",
     parts: Sequence[str] = PARTS,
     batch_size: int = 500,
+    progress: Progress | None = None,
     seed: int = 0,
 ) -> Tensor:
     """AutoAttack with the settings of its standard version; parts after the first attack the rest.
 
-    Source: Croce and Hein, arXiv 2003.01690; the implementation is ``pyautoattack``.
+    ``"apgd-ce"`` and ``"apgd-t"`` are :func:`~cappaper.apgd`, ``"square"`` is
+    :func:`~cappaper.square`; FAB-T, and Square in L2, come from ``pyautoattack``, as its authors
+    wrote it, one member of a population after the other.
+
+    Source: Croce and Hein, arXiv 2003.01690.
 
     Args:
         model: any module from images to logits of at least 4 classes, in the mode it is to be
             attacked in.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, floating point in [0, 1].
-        y: int64 labels ``[B]`` or ``[M, B]``; a population's members are attacked one by one.
+        y: int64 labels ``[B]`` or ``[M, B]``.
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
         norm: ``"linf"`` or ``"l2"``.
         parts: of :data:`PARTS`, in their order; one alone shows what that one finds.
-        batch_size: examples attacked at once.
+        batch_size, progress: as :func:`~cappaper.pgd`.
         seed: of all random choices; the global random state stays as it was.
 
     Returns:
-        Examples shaped like ``x``; ``x`` itself where nothing was found.
+        Examples shaped like ``x``; where nothing was found, the end of the last part.
 
     Warns:
-        ReliabilityWarning: where AutoAttack warns, once for each message.
+        ReliabilityWarning: part of the gradients are zero, so that the parts that follow them
+            start nowhere; and what ``pyautoattack`` warns of, once for each message.
 
     Raises:
-        ImportError: ``pyautoattack`` is not installed.
+        ImportError: a part needs ``pyautoattack``, which is not installed.
         TypeError, ValueError: as :func:`~cappaper.pgd`; or an unknown part or none, ``eps`` of 0,
             images that are not ``[B, C, H, W]``, or fewer than 4 classes, which the targeted
             parts need.
 
     >>> from cappaper import auto_attack, load, mlp
     >>> x, y = load("digits", "test", limit=8)
-    >>> auto_attack(mlp(64, [32]), x, y, eps=0.3, parts=["apgd-ce"]).shape
+    >>> auto_attack(mlp(64, [32]), x, y, eps=0.3, parts=["apgd-ce", "square"]).shape
     torch.Size([8, 1, 8, 8])
     """
     check_batch(x, y)
@@ -78,45 +88,75 @@ def auto_attack(
         raise ValueError("auto_attack needs at least one part, and an eps above 0")
     if x.ndim != y.ndim + 3:
         raise ValueError(f"auto_attack takes images [B, C, H, W], got shape {list(x.shape)}")
-    with undisturbed(model):
-        if y.ndim == 1:
-            return _attack(model, x, y, eps, _NORMS[norm], parts, batch_size, seed)
-        found = [
-            _attack(member, images, labels, eps, _NORMS[norm], parts, batch_size, seed)
-            for member, images, labels in zip(members(model), x, y, strict=True)
-        ]
-        return torch.stack(found)
+
+    with torch.no_grad():
+        classes = logits_of(model, x[..., :1, :, :, :], y[..., :1]).shape[-1]
+    if classes < 4:
+        raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
+    targets = min(9, classes - 1)
+    own: dict[str, Callable[..., Tensor]] = {
+        "apgd-ce": partial(apgd, norm=norm),
+        "apgd-t": partial(apgd, norm=norm, targets=targets),
+    }
+    if norm == "linf":
+        own["square"] = square
+    runs = [own.get(part) or _peer(part, norm, targets) for part in parts]
+    silent = 0
+
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        nonlocal silent
+        if {"apgd-ce", "apgd-t"}.intersection(parts):
+            silent += _silent(model, x, y)
+        adversarial = x
+        for run in runs:
+            stands = classified(model, adversarial, y)
+
+            def again(x: Tensor, y: Tensor, _: Tensor, run: Callable[..., Tensor] = run) -> Tensor:
+                return run(model, x, y, eps=eps, seed=seed)
+
+            adversarial = retry(again, adversarial, stands, x, y)
+        return adversarial
+
+    found = in_batches(attack, model, x, y, batch_size, progress)
+    if silent:
+        warnings.warn(
+            f"there are {silent} points with zero gradient: attacks that follow it start nowhere",
+            ReliabilityWarning,
+            stacklevel=2,
+        )
+    return found
 
 
-def _attack(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    eps: float,
-    norm: str,
-    parts: Sequence[str],
-    batch_size: int,
-    seed: int,
-) -> Tensor:
+def _silent(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    """How many examples are classified right and have an input gradient of exactly zero."""
+    point = x.detach().requires_grad_()
+    lead = margin(model(point), y)
+    (gradient,) = torch.autograd.grad(lead.sum(), point)
+    return int((gradient.flatten(y.ndim).eq(0).all(-1) & (lead > 0)).sum())
+
+
+def _peer(part: str, norm: str, targets: int) -> Callable[..., Tensor]:
+    """A part as ``pyautoattack`` has it; it returns ``x`` itself where nothing was found."""
     try:
         from pyautoattack import AutoAttack
     except ImportError as error:
         raise ImportError(
-            'auto_attack needs pyautoattack: pip install "cappaper[autoattack]"'
+            f'{part} in {norm} needs pyautoattack: pip install "cappaper[autoattack]"'
         ) from error
-    classified(model, x, y)  # refuses labels that are no class
-    with torch.no_grad():
-        classes = model(x[:1]).shape[-1]
-    if classes < 4:
-        raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
-    attack = AutoAttack(model, norm=norm, eps=eps, seed=seed, device=x.device)
-    attack.attacks_to_run = list(parts)
-    targets = min(9, classes - 1)
-    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
-    devices = [x.device] if x.is_cuda else []
-    with torch.random.fork_rng(devices), _warnings_of("auto-attack"):
-        adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=batch_size)[0]
-    return adversarial.detach()
+
+    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> Tensor:
+        if y.ndim == 2:
+            each = zip(members(model), x, y, strict=True)
+            return torch.stack([run(*one, eps=eps, seed=seed) for one in each])
+        attack = AutoAttack(model, norm=_NORMS[norm], eps=eps, seed=seed, device=x.device)
+        attack.attacks_to_run = [part]
+        attack.fab.n_target_classes = targets
+        devices = [x.device] if x.is_cuda else []
+        with torch.random.fork_rng(devices), _warnings_of("auto-attack"):
+            adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=len(x))[0]
+        return adversarial.detach()
+
+    return run
 
 
 @contextmanager

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from cappaper.attacks.ascent import Loss, Run
-from cappaper.attacks.balls import column
 from cappaper.attacks.batches import Progress, in_batches
+from cappaper.attacks.columns import retry
 from cappaper.attacks.surrogate import surrogate_gradient, warn_unreached
 from cappaper.checks import check_eps
 
@@ -188,16 +189,9 @@ def adaptive_pgd(
         adversarial = first.all_starts(model, x, y, first.stands(model, x, y))
         for sharpness, run in later:
             stands = run.stands(model, adversarial, y)
-            # A population's members are left with different examples; each attacks its own.
-            left = stands.reshape(-1, y.shape[-1]).any(0).nonzero().squeeze(1)
-            if not len(left):
-                break
-            batch = y.ndim - 1
-            again = x.index_select(batch, left), y[..., left], stands[..., left]
             with surrogate_gradient(model, sharpness):
-                found = run.all_starts(model, *again)
-            candidate = adversarial.index_copy(batch, left, found)
-            adversarial = torch.where(column(stands, x), candidate, adversarial)
+                again = partial(run.all_starts, model)
+                adversarial = retry(again, adversarial, stands, x, y)
         return adversarial
 
     warn_unreached(model, x, y, "adaptive_pgd")

@@ -1,0 +1,145 @@
+"""Auto-PGD and Square of this package, with AutoAttack's own as the referee."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cappaper import Population, apgd, convnet, fit, load, mlp, pgd, square, surrogate_gradient
+from cappaper.attacks import square_attack
+from cappaper.attacks.ascent import classified
+from cappaper.attacks.auto_pgd import _checkpoints
+
+EPS = 0.1
+
+
+@pytest.fixture(scope="module")
+def nets():
+    """ReLU, a low cap, and ReLU trained against PGD, on digits."""
+    x, y = load("digits", "train")
+    madry = partial(pgd, eps=EPS, steps=5, early_exit=False)
+    return {
+        "ReLU": fit(mlp(64, [64, 32]), x, y, epochs=20, lr=3e-3),
+        "capped": fit(mlp(64, [64, 32], beta=0.05), x, y, epochs=20, lr=3e-3),
+        "robust": fit(mlp(64, [64, 32]), x, y, epochs=20, lr=3e-3, attack=madry),
+    }
+
+
+ATTACKS = {
+    "APGD-CE": apgd,
+    "APGD-T": partial(apgd, targets=9),
+    "APGD in L2": partial(apgd, norm="l2"),
+    "Square": partial(square, queries=300),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@given(eps=st.floats(0.0, 0.5), net=st.sampled_from(["ReLU", "capped", "robust"]))
+def test_what_comes_back_is_an_image_in_the_ball(nets, name, eps, net):
+    x, y = load("digits", "test", limit=12)
+    few = {"queries": 20} if name == "Square" else {"steps": 8}
+    found = ATTACKS[name](nets[net], x, y, eps, **few)
+    distance = (found - x).flatten(1)
+    size = distance.norm(dim=1) if "L2" in name else distance.abs().amax(1)
+    assert size.max() <= eps + 1e-5
+    assert found.min() >= 0 and found.max() <= 1
+    wrong = ~classified(nets[net], x, y)
+    assert torch.equal(found[wrong], x[wrong])
+
+
+@pytest.mark.parametrize("net", ["ReLU", "capped", "robust"])
+@pytest.mark.parametrize("part", ["apgd-ce", "apgd-t", "square"])
+def test_it_finds_what_the_authors_implementation_finds(nets, part, net):
+    pyautoattack = pytest.importorskip("pyautoattack")
+    x, y = load("digits", "test", limit=200)
+    referee = pyautoattack.AutoAttack(nets[net], norm="Linf", eps=EPS, seed=0, device="cpu")
+    referee.attacks_to_run, referee.square.n_queries = [part], 1000
+    ours = {"apgd-ce": apgd, "apgd-t": ATTACKS["APGD-T"], "square": partial(square, queries=1000)}
+    with torch.random.fork_rng():
+        theirs = referee.run_standard_evaluation(x, y, batch_size=200)[0]
+    left = [
+        classified(nets[net], z, y).double().mean().item()
+        for z in (ours[part](nets[net], x, y, EPS), theirs)
+    ]
+    assert left[0] <= left[1] + 0.03  # the starts differ
+
+
+def test_it_is_stronger_than_pgd_and_stronger_still_along_the_surrogate(nets):
+    x, y = load("digits", "test")
+
+    def left(net, attack):
+        return classified(nets[net], attack(nets[net], x, y, EPS), y).double().mean().item()
+
+    assert left("robust", ATTACKS["APGD-T"]) <= left("robust", pgd)
+
+    def along_the_surrogate(model, x, y, eps):
+        with surrogate_gradient(model, 10.0):
+            return apgd(model, x, y, eps)
+
+    assert left("capped", along_the_surrogate) < left("capped", apgd) - 0.1
+
+
+def test_the_step_size_is_looked_at_where_the_paper_says():
+    assert sorted(_checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
+
+
+@pytest.mark.parametrize("name", ["APGD-CE", "APGD-T"])
+def test_a_member_falls_as_it_does_alone(nets, name):
+    x, y = load("digits", "test", limit=60)
+    pair = [nets["ReLU"].double(), nets["robust"].double()]
+    x = x.double()
+    together = ATTACKS[name](Population(pair), torch.stack([x, x]), torch.stack([y, y]), EPS)
+    for net, found in zip(pair, together, strict=True):
+        alone = ATTACKS[name](net, x, y, EPS)
+        assert torch.equal(classified(net, found, y), classified(net, alone, y))
+    for net in pair:
+        net.float()
+
+
+def test_square_hears_of_a_change_as_the_whole_model_would(nets, monkeypatch):
+    x, y = load("digits", "test", limit=60)
+    net = nets["robust"].double()
+    by_difference = square(net, x.double(), y, EPS, queries=250)
+    monkeypatch.setattr(square_attack, "_split", lambda model: (square_attack._Images(), model))
+    whole = square(net, x.double(), y, EPS, queries=250)
+    same = classified(net, by_difference, y) == classified(net, whole, y)
+    net.float()
+    assert same.all()
+
+
+def test_square_takes_any_model_and_a_population():
+    x, y = load("digits", "test", limit=20)
+    net = convnet(8, [4, 16])
+    assert square(net, x, y, 0.3, queries=30).shape == x.shape
+    both = Population([mlp(64, [16]), mlp(64, [16], seed=1)])
+    found = square(both, torch.stack([x, x]), torch.stack([y, y]), 1.0, queries=100)
+    assert found.shape == (2, *x.shape) and not classified(both, found, torch.stack([y, y])).any()
+
+
+def test_squares_of_color_images_take_a_sign_for_each_channel():
+    x, y = torch.full((4, 3, 8, 8), 0.5), torch.zeros(4, dtype=torch.long)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+    torch.nn.init.zeros_(net[1].weight)
+    net[1].bias.data = torch.tensor([1.0, 0.0])
+    changed = (square(net, x, y, 0.25, queries=1) - x).abs()
+    assert torch.allclose(changed, torch.full_like(x, 0.25))
+
+
+def test_bad_input_is_refused_in_a_sentence(nets):
+    x, y = load("digits", "test", limit=4)
+    net = nets["ReLU"]
+    for targets in (-1, 10):
+        with pytest.raises(ValueError, match="targets must be 0 to 9"):
+            apgd(net, x, y, 0.1, targets=targets)
+    with pytest.raises(ValueError, match="0 below 4 classes"):
+        apgd(mlp(64, [4], num_classes=3), x, y % 3, 0.1, targets=2)
+    with pytest.raises(ValueError, match="steps"):
+        apgd(net, x, y, 0.1, steps=0)
+    with pytest.raises(ValueError, match="queries"):
+        square(net, x, y, 0.1, queries=0)
+    with pytest.raises(ValueError, match="share"):
+        square(net, x, y, 0.1, share=1.5)
+    with pytest.raises(ValueError, match=r"\[B, C, H, W\]"):
+        square(net, x.flatten(1), y, 0.1)
