@@ -4,16 +4,18 @@
 # make book        the committed book, nothing is trained
 # make lab         the notebooks in JupyterLab
 # make notebooks   run the notebooks again and store their outputs
+# make bench       this package and its peers, in turns (BENCH="--device cuda" and the like)
 # make lint        ruff, mypy, and who may import whom
 
 PROFILE ?= quick
 DEVICE ?= auto
 PYTHON ?= python3
+BENCH ?=
 BIN := .venv/bin
 # A file to a process: small networks leave a second thread nothing to do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: reproduce test wheel book lab notebooks lint environment clean
+.PHONY: reproduce test wheel bench book lab notebooks lint environment clean
 
 reproduce: environment
 	$(BIN)/cappaper reproduce --profile $(PROFILE) --device $(DEVICE)
@@ -33,6 +35,11 @@ lab: environment
 
 notebooks: environment
 	$(BIN)/cappaper refresh
+
+# torchattacks pins an old requests, which it does not need here.
+bench: environment
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchattacks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: environment
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -85,15 +85,16 @@ def test_the_step_size_is_looked_at_where_the_paper_says():
     assert sorted(_checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
 
 
-@pytest.mark.parametrize("name", ["APGD-CE", "APGD-T"])
+@pytest.mark.parametrize("name", ["APGD-CE", "APGD-T", "Square"])
 def test_a_member_falls_as_it_does_alone(nets, name):
     x, y = load("digits", "test", limit=60)
     pair = [nets["ReLU"].double(), nets["robust"].double()]
     x = x.double()
     together = ATTACKS[name](Population(pair), torch.stack([x, x]), torch.stack([y, y]), EPS)
     for net, found in zip(pair, together, strict=True):
-        alone = ATTACKS[name](net, x, y, EPS)
-        assert torch.equal(classified(net, found, y), classified(net, alone, y))
+        for size in (None, 7):
+            alone = ATTACKS[name](net, x, y, EPS, batch_size=size)
+            assert torch.equal(classified(net, found, y), classified(net, alone, y))
     for net in pair:
         net.float()
 

@@ -89,22 +89,12 @@ def auto_attack(
     if x.ndim != y.ndim + 3:
         raise ValueError(f"auto_attack takes images [B, C, H, W], got shape {list(x.shape)}")
 
-    with torch.no_grad():
-        classes = logits_of(model, x[..., :1, :, :, :], y[..., :1]).shape[-1]
-    if classes < 4:
-        raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
-    targets = min(9, classes - 1)
-    own: dict[str, Callable[..., Tensor]] = {
-        "apgd-ce": partial(apgd, norm=norm),
-        "apgd-t": partial(apgd, norm=norm, targets=targets),
-    }
-    if norm == "linf":
-        own["square"] = square
-    runs = [own.get(part) or _peer(part, norm, targets) for part in parts]
     silent = 0
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         nonlocal silent
+        with torch.no_grad():
+            runs = _runs(parts, norm, logits_of(model, x, y).shape[-1])
         if {"apgd-ce", "apgd-t"}.intersection(parts):
             silent += _silent(model, x, y)
         adversarial = x
@@ -125,6 +115,20 @@ def auto_attack(
             stacklevel=2,
         )
     return found
+
+
+def _runs(parts: Sequence[str], norm: str, classes: int) -> list[Callable[..., Tensor]]:
+    """Each part as ``run(model, x, y, eps=..., seed=...)``."""
+    if classes < 4:
+        raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
+    targets = min(9, classes - 1)
+    own: dict[str, Callable[..., Tensor]] = {
+        "apgd-ce": partial(apgd, norm=norm),
+        "apgd-t": partial(apgd, norm=norm, targets=targets),
+    }
+    if norm == "linf":
+        own["square"] = square
+    return [own.get(part) or _peer(part, norm, targets) for part in parts]
 
 
 def _silent(model: nn.Module, x: Tensor, y: Tensor) -> int:

@@ -98,20 +98,25 @@ def uniform(x: Tensor, seed: int, run: int, more: int = 0) -> Tensor:
     and Penttonen, A reliable randomized algorithm for the closest-pair problem, Journal of
     Algorithms 25, 1997.
     """
-    pixels = x.shape[-1]
-    weights = _integers(pixels, 0, 0).to(x.device)
-    bits = x.float().view(torch.int32)
-    # Simple numbers leave the lower half of their bits empty, where a product starts.
-    bits = torch.bitwise_right_shift(bits, 16).bitwise_xor_(bits).mul_(weights)
-    fingerprint = bits.sum(-1, keepdim=True, dtype=torch.int32)
-    factor, shift = (_integers(pixels + more, seed, 2 * run + i).to(x.device) for i in (1, 2))
-    draws = torch.addcmul(shift, fingerprint, factor)  # modulo 2^32
+    mark = fingerprint(x)
+    pixels = x.shape[-1] + more
+    factor, shift = (integers(pixels, seed, 2 * run + i).to(x.device) for i in (1, 2))
+    draws = torch.addcmul(shift, mark, factor)  # modulo 2^32
     draws = draws.bitwise_right_shift_(9).bitwise_and_(0x7FFFFF).to(x.dtype)
     return draws.add_(0.5).mul_(2.0**-23)
 
 
+def fingerprint(x: Tensor) -> Tensor:
+    """A 32-bit integer ``[..., 1]`` that hangs on the pixels of each example ``[..., P]`` alone."""
+    weights = integers(x.shape[-1], 0, 0).to(x.device)
+    bits = x.float().view(torch.int32)
+    # Simple numbers leave the lower half of their bits empty, where a product starts.
+    bits = torch.bitwise_right_shift(bits, 16).bitwise_xor_(bits).mul_(weights)
+    return bits.sum(-1, keepdim=True, dtype=torch.int32)
+
+
 @functools.lru_cache(maxsize=256)
-def _integers(count: int, seed: int, stream: int) -> Tensor:
+def integers(count: int, seed: int, stream: int) -> Tensor:
     """Random 32-bit integers, odd so that their products keep every bit."""
     mixed = int.from_bytes(hashlib.sha256(f"{seed} {stream}".encode()).digest()[:7], "big")
     generator = torch.Generator().manual_seed(mixed)

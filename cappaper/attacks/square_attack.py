@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cappaper.attacks.ascent import classified, margin
-from cappaper.attacks.balls import column
+from cappaper.attacks.balls import column, fingerprint, integers
 from cappaper.attacks.batches import Progress, in_batches
 from cappaper.attacks.columns import looks_every, packed, put
 from cappaper.checks import check_batch, check_count, check_eps
@@ -39,7 +39,8 @@ def square(
     standard version.
 
     Source: Andriushchenko, Croce, Flammarion and Hein, arXiv 1912.00049, algorithms 1 and 2. As in
-    AutoAttack, all examples of a batch get their squares at the same places.
+    AutoAttack, all examples get their squares at the same places. The signs hang on the seed and
+    an example's own pixels, so its fate is the same in any batch.
 
     Args:
         model, y, eps, batch_size, progress: as :func:`~cappaper.pgd`.
@@ -88,24 +89,28 @@ def _search(
     share: float,
     seed: int,
 ) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    height, width = x.shape[-2:]
     (inner, outer), looks = _split(model), looks_every(x)
+    channels, height, width = x.shape[-3:]
+    mark = fingerprint(x.flatten(y.ndim))
 
-    def signs(*shape: int) -> Tensor:
-        return torch.randint(0, 2, shape, generator=generator).to(x.device) > 0
+    def signs(mark: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+        """Up or not, for each example and factor: the top bit of a product is the most random."""
+        return torch.addcmul(shift, mark, factor) < 0
 
+    stripes = signs(mark, *(integers(channels * width, seed, i).to(x.device) for i in (1, 2)))
+    squares = [integers(queries * channels, seed, i).view(queries, -1).to(x.device) for i in (3, 4)]
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.rand(queries, 2, generator=generator).tolist()
     lower, upper = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
-    here = torch.where(signs(*x.shape[:-2], 1, width), upper, lower)
+    here = torch.where(stripes.unflatten(-1, (channels, 1, width)), upper, lower)
     end, index, labels = here, torch.arange(y.shape[-1], device=y.device).expand_as(y), y
     lead = margin(model(here), labels)
-    places = torch.rand(queries, 2, generator=generator).tolist()
     for query, (down, right) in enumerate(places[1:], start=1):
         live = live & (lead >= 0)
-        fewer = query % looks == 0 and packed(live, index, labels, here, lead, lower, upper)
+        fewer = query % looks == 0 and packed(live, index, labels, mark, here, lead, lower, upper)
         if fewer:
             end = put(end, index, here)
-            live, index, labels, here, lead, lower, upper = fewer
+            live, index, labels, mark, here, lead, lower, upper = fewer
             if not live.numel():
                 return end
         if fewer or query % _REFRESH == 1:
@@ -114,7 +119,7 @@ def _search(
         top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
         window = slice(top, top + side), slice(left, left + side)
         old = here[..., *window]
-        up = signs(*here.shape[:-2], 1, 1)
+        up = signs(mark, *(draws[query] for draws in squares))[..., None, None]
         new = torch.where(up, upper[..., *window], lower[..., *window])
         candidate = inner.changed(hidden, old, new, window)
         margins = margin(outer(candidate), labels)

@@ -42,7 +42,7 @@ def provenance(table: pd.DataFrame, profile: Profile, machine: Machine) -> dict[
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cappaper": __version__,
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "seconds": f"{table['seconds'].sum():.0f}",
     }
 
@@ -56,7 +56,7 @@ def glue(**values: Any) -> None:
         glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
 
 
-def _git_commit() -> str:
+def git_commit() -> str:
     """The commit that the code stands at; "unknown" where it is not a clone of the project."""
     root = Path(__file__).parents[2]
 

@@ -11,6 +11,7 @@ from cappaper.paper.figures.lines import (
     steepness,
 )
 from cappaper.paper.figures.slider import beta_explorer
+from cappaper.paper.figures.speed import contests, growth
 from cappaper.paper.figures.style import RATE_NAMES, Picture, beta_label, save, style
 
 __all__ = [
@@ -20,10 +21,12 @@ __all__ = [
     "beta_label",
     "by_layer",
     "cap",
+    "contests",
     "curve_at",
     "dots",
     "followed",
     "functions",
+    "growth",
     "hardening",
     "heat_maps",
     "over_beta",

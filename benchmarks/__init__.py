@@ -1,0 +1,1 @@
+"""How fast: this package and its peers, side by side in one run. ``make bench``."""

@@ -1,0 +1,60 @@
+"""Figures of time: ours against others', and how cost grows."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cappaper.paper.figures.style import COLOURS, Picture, looks, style
+
+
+def contests(table: pd.DataFrame) -> Picture:
+    """For each work, how many times our seconds the others take; whiskers are all rounds.
+
+    Args:
+        table: ``work``, ``who``, ``ratio``, ``low``, ``high``; the first of each work is ours.
+    """
+    works = list(table["work"].unique())
+    others = table[table["ratio"].ne(1) | table.duplicated("work")]
+    with style():
+        figure = Picture(figsize=(6, 1 + 0.32 * len(works)))
+        axis = figure.subplots()
+        for (who, rows), (colour, mark, _) in zip(
+            others.groupby("who", sort=False), looks(), strict=False
+        ):
+            place = [len(works) - works.index(work) for work in rows["work"]]
+            reach = [rows["ratio"] - rows["low"], rows["high"] - rows["ratio"]]
+            axis.errorbar(
+                rows["ratio"], place, xerr=reach, fmt=mark, color=colour, capsize=2, label=str(who)
+            )
+        axis.axvline(1, color=COLOURS[0], linewidth=1)
+        axis.set_yticks(range(len(works), 0, -1), works)
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_xlabel("seconds, divided by this package's")
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def growth(table: pd.DataFrame) -> Picture:
+    """Seconds over what grows, a panel each; both axes are logarithmic.
+
+    Args:
+        table: ``what`` grows, to what ``count``, and the ``seconds``.
+    """
+    groups = list(table.groupby("what", sort=False))
+    with style():
+        figure = Picture(figsize=(5, 2.2 * len(groups)))
+        axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+        for axis, (what, rows) in zip(axes, groups, strict=True):
+            first = rows.iloc[0]
+            even = first["seconds"] * rows["count"] / first["count"]
+            axis.plot(rows["count"], rows["seconds"], "o-", color=COLOURS[0], label="measured")
+            axis.plot(rows["count"], even, ":", color="#555555", label="in proportion")
+            axis.set_title(str(what))
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            axis.set_xticks(rows["count"], rows["count"])
+            axis.minorticks_off()
+            axis.set_ylabel("seconds")
+        axes[0].legend()
+    return figure

@@ -1,0 +1,64 @@
+"""The benchmarks: who takes turns, and what the page shows of it."""
+
+import pytest
+
+from benchmarks import clock
+from benchmarks.clock import Hand, contest
+from cappaper.paper import figures, results
+from tests.test_book import BOOK
+
+
+@pytest.fixture
+def ticking(monkeypatch):
+    """Time passes only where a hand says so."""
+    now = [0.0]
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+
+    def taking(seconds, left=None):
+        def do(size):
+            now[0] += seconds(size)
+            return left
+
+        return do
+
+    return taking
+
+
+def test_hands_take_turns_at_their_best_batch_size(ticking, capsys):
+    ours = Hand(ticking(lambda size: 2.0, left=0.25))
+    peer = Hand(ticking(lambda size: 10 - size, left=0.5), (1, 4, 2))
+    rows = contest("work", {"ours": ours, "peer": peer}, "cpu", repeats=3)
+    assert [row["who"] for row in rows] == ["ours", "peer"]
+    assert rows[1]["batch_size"] == 4 and rows[1]["seconds"] == 6
+    assert [row["ratio"] for row in rows] == [1, 3]
+    assert [row["left"] for row in rows] == [0.25, 0.5]
+    assert "work: peer 6 s, × 3.00" in capsys.readouterr().out
+
+
+@pytest.fixture
+def table():
+    return results.read(BOOK / "results" / "how-fast-cpu.csv")
+
+
+def test_no_peer_finds_more_by_half_a_point(table):
+    for work, rows in table.groupby("work"):
+        own, others = rows["left"].iloc[0], rows["left"].iloc[1:]
+        assert not (own > others + 0.005).any(), work
+
+
+def test_every_contest_is_on_the_page_with_its_ratio(table):
+    assert table.groupby("work").size().ge(2).all()
+    assert table.groupby("work")["ratio"].first().eq(1).all()
+    shown = (BOOK / "results" / "how-fast-cpu.md").read_text()
+    for _, row in table.iterrows():
+        assert f"| {row['work']} | {row['who']} | " in shown
+        assert f" | {row['ratio']:.2f} | " in shown
+    assert "dirty" not in shown
+
+
+def test_the_figures_show_every_contest_and_everything_that_grows(table):
+    axis = figures.contests(table).axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == list(table["work"].unique())
+    grown = results.read(BOOK / "results" / "how-fast-cpu-growth.csv")
+    titles = [axis.get_title(loc="left") for axis in figures.growth(grown).axes]
+    assert titles == list(grown["what"].unique())
