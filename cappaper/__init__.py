@@ -21,6 +21,7 @@ from cappaper.attacks import (
     fgsm,
     pgd,
     square,
+    strongest_attack,
     surrogate_gradient,
 )
 from cappaper.bounded import Bounded, exact_gradient, register_bounded
@@ -67,5 +68,6 @@ __all__ = [
     "robustness_curve",
     "square",
     "standing",
+    "strongest_attack",
     "surrogate_gradient",
 ]

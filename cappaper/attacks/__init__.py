@@ -5,6 +5,7 @@ from cappaper.attacks.autoattack import auto_attack
 from cappaper.attacks.carlini_wagner import cw_l2
 from cappaper.attacks.gradient import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.square_attack import square
+from cappaper.attacks.strongest import strongest_attack
 from cappaper.attacks.surrogate import surrogate_gradient
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "fgsm",
     "pgd",
     "square",
+    "strongest_attack",
     "surrogate_gradient",
 ]

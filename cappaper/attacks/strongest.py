@@ -1,0 +1,118 @@
+"""The strongest attack: all that this package has, one after the other, on what still stands."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cappaper.attacks.ascent import classified
+from cappaper.attacks.auto_pgd import apgd
+from cappaper.attacks.batches import Progress, in_batches
+from cappaper.attacks.columns import retry
+from cappaper.attacks.gradient import adaptive_pgd, pgd
+from cappaper.attacks.square_attack import square
+from cappaper.attacks.surrogate import UnreachedWarning, surrogate_gradient, warn_unreached
+from cappaper.checks import check_batch, check_count, check_eps, logits_of
+
+_Part = Callable[[Tensor, Tensor], Tensor]
+
+
+def strongest_attack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    *,
+    twins: Sequence[nn.Module] = (),
+    steps: int = 100,
+    restarts: int = 1,
+    queries: int = 5000,
+    sharpness: float = 10.0,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """The union of this package's L∞ attacks: an example withstands it only if it does all.
+
+    In turn, each on what the ones before have left: examples made against ``twins``,
+    :func:`~cappaper.adaptive_pgd`, :func:`~cappaper.apgd` on the cross-entropy and towards every
+    other class, both along the exact gradient and along the surrogate, and
+    :func:`~cappaper.square`, which needs no gradient.
+
+    Source: an ensemble of different attacks as Croce and Hein, arXiv 2003.01690, argue for;
+    transfer and attacks that know the defence as Tramèr et al., arXiv 2002.08347, ask for.
+
+    Args:
+        model: as :func:`~cappaper.adaptive_pgd`.
+        x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, floating point in [0, 1].
+        y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`.
+        twins: models that might give away examples: the same network with ReLU or another cap.
+        steps: gradient steps of a run, and of PGD on a twin.
+        restarts: runs of every gradient attack with each loss.
+        queries: of Square Attack.
+        sharpness: of the surrogate gradient that Auto-PGD climbs along.
+
+    Returns:
+        Examples shaped like ``x``: a success of each, or the end of the last attack; ``x`` itself
+        where it was misclassified to begin with.
+
+    Warns:
+        UnreachedWarning: as :func:`~cappaper.adaptive_pgd`.
+
+    Raises:
+        TypeError, ValueError: as the attacks that it is made of; the model needs 4 classes.
+
+    >>> from cappaper import load, mlp, strongest_attack
+    >>> net, (x, y) = mlp(64, [32], beta=0.05), load("digits", "test", limit=8)
+    >>> strongest_attack(net, x, y, eps=0.3, twins=[mlp(64, [32])], steps=5, queries=20).shape
+    torch.Size([8, 1, 8, 8])
+    """
+    check_batch(x, y)
+    check_eps(eps)
+    check_count(queries, "queries")
+    warn_unreached(model, x, y, "strongest_attack")
+
+    rest: dict[str, Any] = {"steps": steps, "restarts": restarts, "seed": seed}
+
+    def aware(x: Tensor, y: Tensor) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreachedWarning)  # it was said once, above
+            return adaptive_pgd(model, x, y, eps, **rest)
+
+    def automatic(x: Tensor, y: Tensor, targets: int, along: float | None) -> Tensor:
+        with surrogate_gradient(model, along):
+            return apgd(model, x, y, eps, targets=targets, **rest)
+
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        others = _classes(model, x, y) - 1
+        parts: list[_Part] = [
+            partial(pgd, twin, eps=eps, steps=steps, early_exit=False, seed=seed) for twin in twins
+        ]
+        parts += [aware]
+        parts += [
+            partial(automatic, targets=targets, along=along)
+            for targets in (0, others)
+            for along in (None, sharpness)
+        ]
+        parts += [partial(square, model, eps=eps, queries=queries, seed=seed)]
+        adversarial = x
+        for part in parts:
+
+            def again(x: Tensor, y: Tensor, _: Tensor, part: _Part = part) -> Tensor:
+                return part(x, y)
+
+            adversarial = retry(again, adversarial, classified(model, adversarial, y), x, y)
+        return adversarial
+
+    return in_batches(attack, model, x, y, batch_size, progress)
+
+
+def _classes(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    """How many classes a model tells apart."""
+    with torch.no_grad():
+        return logits_of(model, x, y).shape[-1]

@@ -1,0 +1,92 @@
+"""The strongest attack is at least as strong as everything that it is made of."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from cappaper import Population, adaptive_pgd, apgd, fit, load, mlp, pgd, square, strongest_attack
+from cappaper.attacks import strongest
+from cappaper.attacks.ascent import classified
+from cappaper.attacks.surrogate import UnreachedWarning
+
+EPS = 0.08
+FEW = {"steps": 15, "queries": 100}
+
+
+@pytest.fixture(scope="module")
+def nets():
+    """The same network with ReLU and with two caps, on digits."""
+    train = load("digits", "train")
+    made = [mlp(64, [64, 32], beta=beta) for beta in (math.inf, 0.05, 0.5)]
+    return [fit(net, *train, epochs=15, lr=3e-3) for net in made]
+
+
+SINGLE = {
+    "PGD": partial(pgd, steps=15),
+    "cap-aware PGD": partial(adaptive_pgd, steps=15),
+    "APGD-CE": partial(apgd, steps=15),
+    "APGD-T": partial(apgd, steps=15, targets=9),
+    "Square": partial(square, queries=100),
+}
+
+
+@pytest.mark.filterwarnings("ignore::cappaper.attacks.surrogate.UnreachedWarning")
+def test_no_single_attack_leaves_less(nets):
+    x, y = load("digits", "test", limit=150)
+    for net in nets:
+        found = strongest_attack(net, x, y, EPS, twins=[nets[0]], **FEW)
+        assert (found - x).abs().max() <= EPS + 1e-6 and found.min() >= 0 and found.max() <= 1
+        stands = classified(net, found, y).sum()
+        single = {
+            name: classified(net, attack(net, x, y, EPS), y).sum()
+            for name, attack in SINGLE.items()
+        }
+        assert all(stands <= left for left in single.values()), single
+
+
+def test_each_part_gets_what_the_others_left(nets, monkeypatch):
+    """With all other attacks blind, what one finds is found."""
+    x, y = load("digits", "test", limit=80)
+    net, blind = nets[1], lambda model, x, y, eps, **settings: x
+    names = ("pgd", "adaptive_pgd", "apgd", "square")
+    module = strongest
+    for name in names:
+        with monkeypatch.context() as patch:
+            for other in names:
+                if other != name:
+                    patch.setattr(module, other, blind)
+            found = strongest_attack(net, x, y, 0.15, twins=[nets[0]], **FEW)
+        assert classified(net, found, y).sum() < classified(net, x, y).sum(), name
+
+
+def test_twins_and_the_surrogate_are_used(nets, monkeypatch):
+    x, y = load("digits", "test", limit=100)
+    seen, module = [], strongest
+
+    def noted(model, x, y, eps, **settings):
+        net = next(i for i, other in enumerate(nets) if other is model)
+        point = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(point).sum(), point)
+        seen.append((net, settings.get("targets"), bool(gradient.flatten(1).any(1).all())))
+        return x
+
+    for name in ("pgd", "adaptive_pgd", "apgd", "square"):
+        monkeypatch.setattr(module, name, noted)
+    strongest_attack(nets[1], x, y, EPS, twins=[nets[0], nets[2]], **FEW)
+    assert [net for net, *_ in seen] == [0, 2, 1, 1, 1, 1, 1, 1]
+    assert [targets for _, targets, _ in seen[3:7]] == [0, 0, 9, 9]
+    # Some images have no exact gradient; along the surrogate all have one.
+    assert [has_gradient for *_, has_gradient in seen[3:7]] == [False, True, False, True]
+
+
+def test_it_takes_a_population_and_warns_once_where_nothing_is_bounded(nets):
+    x, y = load("digits", "test", limit=10)
+    both = Population([nets[0], nets[2]])
+    found = strongest_attack(both, torch.stack([x, x]), torch.stack([y, y]), EPS, **FEW)
+    assert found.shape == (2, *x.shape)
+    with pytest.warns(UnreachedWarning, match="strongest_attack met no bounded") as caught:
+        plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        strongest_attack(plain, x, y, EPS, batch_size=5, **FEW)
+    assert len(caught) == 1
