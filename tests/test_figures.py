@@ -151,3 +151,20 @@ def test_a_static_page_holds_every_frame(shown):
 def test_bad_input_gets_a_sentence(betas, start, says):
     with pytest.raises(ValueError, match=says):
         figures.beta_explorer(figures.cap, betas, start=start)
+
+
+def test_the_headline_is_that_of_the_committed_table():
+    table = results.read(BOOK / "results" / "how-robust.csv")
+    figure = figures.headline(table)
+    chosen = table[(table["training_eps"] == 0) & (table["eps"] == 0.1)]
+    means = chosen.groupby(["attack", "beta"])["robust_accuracy"].mean()
+    for line, attack in zip(
+        figure.axes[0].lines, ["no attack", "PGD", "cap-aware PGD"], strict=True
+    ):
+        assert np.allclose(line.get_ydata(), means[attack].sort_index())
+    now, then = (
+        plt.imread(source)
+        for source in (io.BytesIO(figure.png()), BOOK / "results" / "headline.png")
+    )
+    # The same picture but for the edges of letters, which another font library draws otherwise.
+    assert now.shape == then.shape and np.abs(now - then).mean() < 0.01

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from cappaper.paper import decisions, results
+from cappaper.paper import decisions, figures, results
 from cappaper.paper.claims import CLAIMS, decided, verdict
 
 LEDGER = Path("results/claims.csv")
 SUMS = Path("results/SHA256SUMS")
 PAGE = Path("claims.md")
+STRIP = Path("results/verdicts.md")
 
 
 def verdicts(book: Path) -> pd.DataFrame:
@@ -40,9 +41,11 @@ def verdicts(book: Path) -> pd.DataFrame:
 
 
 def write(book: Path) -> None:
-    """Write the ledger, its page and the checksums from the tables of a book's folder."""
+    """Write what a book says of the claims, and its headline, from the tables of its folder."""
     for name, text in _files(book).items():
         (book / name).write_text(text, encoding="utf-8")
+    table = results.read(book / "results" / "how-robust.csv")
+    figures.save(figures.headline(table), str(book / "results" / "headline"))
 
 
 def disagreements(book: Path) -> list[str]:
@@ -52,7 +55,7 @@ def disagreements(book: Path) -> list[str]:
     lines = set(now[SUMS].splitlines()) ^ set(then[SUMS].splitlines())
     tables = sorted({line.split("  ", 1)[1] for line in lines} - {LEDGER.name})
     said = [f"{name} is not the table that the ledger was made from" for name in tables]
-    others = [name for name in (LEDGER, PAGE) if now[name] != then[name]]
+    others = [name for name in (LEDGER, PAGE, STRIP) if now[name] != then[name]]
     return said + [f"{name} is not what the tables give: write it again" for name in others]
 
 
@@ -63,7 +66,23 @@ def _files(book: Path) -> dict[Path, str]:
     tables = {p.name: p.read_bytes() for p in (book / "results").glob("*.csv")}
     tables[LEDGER.name] = text.encode()
     sums = [f"{hashlib.sha256(t).hexdigest()}  {name}\n" for name, t in sorted(tables.items())]
-    return {LEDGER: text, PAGE: page(ledger), SUMS: "".join(sums)}
+    return {LEDGER: text, PAGE: page(ledger), STRIP: strip(ledger), SUMS: "".join(sums)}
+
+
+def strip(ledger: pd.DataFrame) -> str:
+    """The verdicts as a row of cards, for the landing page."""
+    lines = ["::::{grid} 1 2 3 3", ":gutter: 2", ""]
+    for claim in CLAIMS:
+        of_claim = ledger[ledger["claim"] == claim.number]["claim_verdict"].iloc[0]
+        lines += [
+            f":::{{grid-item-card}} {claim.number}. {of_claim}",
+            ":link: claims",
+            ":link-type: doc",
+            claim.says,
+            ":::",
+            "",
+        ]
+    return "\n".join([*lines, "::::", ""])
 
 
 def page(ledger: pd.DataFrame) -> str:

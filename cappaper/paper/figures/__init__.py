@@ -2,6 +2,7 @@
 
 from cappaper.paper.figures.activations import cap, functions
 from cappaper.paper.figures.grids import dots, followed, heat_maps, sandwich
+from cappaper.paper.figures.headline import headline
 from cappaper.paper.figures.lines import (
     by_layer,
     curve_at,
@@ -28,6 +29,7 @@ __all__ = [
     "functions",
     "growth",
     "hardening",
+    "headline",
     "heat_maps",
     "over_beta",
     "placements",
