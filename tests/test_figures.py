@@ -1,12 +1,16 @@
+import io
 import math
 
 import ipywidgets
 import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from cappaper.paper import figures
+from cappaper.paper import figures, results
+from tests.test_book import BOOK
 
 BETAS = [0.1, 1.0, math.inf]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from cappaper.data import DATASETS, data_root, load
-from cappaper.paper import chapters, ledger
+from cappaper.paper import chapters, figures, ledger, results
 from cappaper.paper.chapters import Chapter, ChapterError
 from cappaper.paper.claims import CLAIMS
 from cappaper.paper.experiment import PROFILES
@@ -92,7 +92,7 @@ def reproduce(
     if missing:
         print(f"The book is not built: {', '.join(missing)} did not run yet.")
         return
-    ledger.write(book)
+    _write(book)
     if not no_build:
         _build(book)
 
@@ -105,7 +105,7 @@ def claims(write: bool) -> None:
     if not book.is_dir():
         raise FileNotFoundError("there is no book/ here: run from the project's folder")
     if write:
-        ledger.write(book)
+        _write(book)
     tests = ledger.verdicts(book)
     for claim in CLAIMS:
         rows = tests[tests["claim"] == claim.number]
@@ -149,6 +149,13 @@ def _execute(
         return str(error)
     print(f"{label}: {chapter.title}, {time.monotonic() - start:.0f} s", flush=True)
     return None
+
+
+def _write(book: Path) -> None:
+    """Write what a book makes of its tables: the ledger, its pages, and the headline."""
+    ledger.write(book)
+    table = results.read(book / "results" / "how-robust.csv")
+    figures.save(figures.headline(table), str(book / "results" / "headline"))
 
 
 def _build(book: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cappaper.paper import decisions, figures, results
+from cappaper.paper import decisions, results
 from cappaper.paper.claims import CLAIMS, decided, verdict
 
 LEDGER = Path("results/claims.csv")
@@ -41,11 +41,9 @@ def verdicts(book: Path) -> pd.DataFrame:
 
 
 def write(book: Path) -> None:
-    """Write what a book says of the claims, and its headline, from the tables of its folder."""
+    """Write the ledger, what a book shows of it, and the checksums, from its folder of tables."""
     for name, text in _files(book).items():
         (book / name).write_text(text, encoding="utf-8")
-    table = results.read(book / "results" / "how-robust.csv")
-    figures.save(figures.headline(table), str(book / "results" / "headline"))
 
 
 def disagreements(book: Path) -> list[str]:
