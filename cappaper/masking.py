@@ -151,6 +151,7 @@ def masking_report(
     for point in range(_POINTS):
         stands = stands & right(ball.random(x, seed, point))
     told()
+    one_step = partial(fgsm, model, eps=eps)
     aware = partial(adaptive_pgd, seed=seed, batch_size=batch_size)
     return MaskingReport(
         standard=correct.double().mean().item(),
@@ -159,7 +160,7 @@ def masking_report(
         at_cap=signals[:, 2].mean().item(),
         loss=losses,
         noise=stands.double().mean().item(),
-        one_step=left(fgsm(model, x, y, eps)),
+        one_step=left(in_batches(one_step, model, x, y, batch_size, None)),
         by_steps={k: left(attack(model, x, y, eps, steps=k)) for k in steps},
         by_eps={radius: left(attack(model, x, y, radius)) for radius in epsilons},
         adaptive=left(aware(model, x, y, eps)),

@@ -4,13 +4,14 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cappaper import Population, apgd, convnet, fit, load, mlp, pgd, square, surrogate_gradient
-from cappaper.attacks import square_attack
+from cappaper.attacks import ascent, auto_pgd, square_attack
 from cappaper.attacks.ascent import classified
 from cappaper.attacks.auto_pgd import _checkpoints
+from cappaper.attacks.balls import BALLS
 
 EPS = 0.1
 
@@ -117,6 +118,60 @@ def test_square_takes_any_model_and_a_population():
     both = Population([mlp(64, [16]), mlp(64, [16], seed=1)])
     found = square(both, torch.stack([x, x]), torch.stack([y, y]), 1.0, queries=100)
     assert found.shape == (2, *x.shape) and not classified(both, found, torch.stack([y, y])).any()
+
+
+class Hills(torch.nn.Module):
+    """Each other class is closest where every pixel is at its top, and none ever wins."""
+
+    def __init__(self, tops):
+        super().__init__()
+        self.tops = tops
+
+    def forward(self, x):
+        heights = [-(x - top).square().flatten(1).sum(1) for top in self.tops]
+        return torch.stack([torch.ones_like(heights[0]), *heights], dim=1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("target", [None, 1, 3])
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10_000))
+def test_a_run_is_that_of_the_authors_implementation(norm, target, seed):
+    """From the same start, over momentum, halved steps and returns to the best point."""
+    autopgd = pytest.importorskip("pyautoattack.autopgd_base")
+    draw = torch.Generator().manual_seed(seed)
+    tops = torch.rand(4, 1, 1, 3, 3, generator=draw, dtype=torch.float64)
+    x = torch.rand(20, 1, 3, 3, generator=draw, dtype=torch.float64)
+    y, model, eps = torch.zeros(20, dtype=torch.long), Hills(tops), 0.2
+    start = BALLS[norm](eps, 1).random(x, seed)
+    goal = y if target is None else torch.full_like(y, target)
+    live = torch.ones_like(y, dtype=torch.bool)
+    ours = auto_pgd._climb(model, BALLS[norm](eps, 1), x, start, y, goal, live, 100, 20)
+    kind = "ce" if target is None else "dlr-targeted"
+    named = {"linf": "Linf", "l2": "L2"}[norm]
+    made = autopgd.APGDAttack if target is None else autopgd.APGDAttack_targeted
+    referee = made(model, n_iter=100, norm=named, eps=eps, device="cpu")
+    referee.loss = kind
+    referee.init_hyperparam(x)
+    referee.y_target = goal
+    theirs = referee.attack_single_run(x, y, x_init=start)[0]
+    # On a flat top rounding decides which of two points is the best: that may part them later.
+    same = (ours - theirs).abs().flatten(1).amax(1) < 1e-6
+    assert same.double().mean() > 0.5
+
+
+@pytest.mark.parametrize("name", ["PGD", *ATTACKS])
+def test_looking_seldom_for_finished_examples_changes_no_verdict(nets, monkeypatch, name):
+    """A GPU looks every few steps, because it has to wait for the answer."""
+    x, y = load("digits", "test", limit=60)
+    net, attack = nets["robust"].double(), {"PGD": pgd, **ATTACKS}[name]
+    each = attack(net, x.double(), y, EPS)
+    for module in (ascent, auto_pgd, square_attack):
+        monkeypatch.setattr(module, "looks_every", lambda x: 8)
+    seldom = attack(net, x.double(), y, EPS)
+    same = classified(net, each, y) == classified(net, seldom, y)
+    net.float()
+    assert same.all()
 
 
 def test_squares_of_color_images_take_a_sign_for_each_channel():

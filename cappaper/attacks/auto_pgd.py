@@ -50,8 +50,8 @@ def apgd(
             once for each other target.
 
     Returns:
-        Examples shaped like ``x``: a success of each; the end of a run where there was none; ``x``
-        itself where it was misclassified to begin with.
+        Examples shaped like ``x``: a success of each; the best point of a run where there was none;
+        ``x`` itself where it was misclassified to begin with.
 
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`; or ``targets`` is below 0 or not below the
@@ -103,7 +103,7 @@ def _side_by_side(
     goals: Tensor,
     live: Tensor,
 ) -> Tensor:
-    """A run towards each of an example's ``goals`` ``[..., B, T]``: one that succeeded, or one."""
+    """A run towards each of an example's ``goals``, ``[..., B, T]``: one that succeeded, or one."""
     batch, count, tries = y.ndim - 1, y.shape[-1], goals.shape[-1]
     start = torch.cat([ball.random(x, seed, run + i) for i in range(tries)], batch)
     x, y, live = (torch.cat([t] * tries, batch) for t in (x, y, live))
@@ -125,7 +125,10 @@ def _climb(
     steps: int,
     count: int,
 ) -> Tensor:
-    """The end of a run of each column; all runs of one of ``count`` examples stop at a success."""
+    """A run of each column: its success, or its best point.
+
+    All runs of one of the ``count`` examples stop at the success of one of them.
+    """
     height = _cross_entropy if torch.equal(goal, y) else _difference_of_logits
     end, index = start, torch.arange(y.shape[-1], device=y.device).expand_as(y)
     here = before = best = start
@@ -133,7 +136,7 @@ def _climb(
     last, top_before, size = -top, top, torch.full_like(top, 2 * ball.eps)
     rises, halved = torch.zeros_like(top), torch.ones_like(y, dtype=torch.bool)
     looks, project, checked = looks_every(x), ball.around(x), 0
-    for step in range(steps):
+    for step in range(steps + 1):
         images, numbers = (x, here, before, best, uphill), (top, last, top_before, size, rises)
         if step % looks == 0 and (fewer := packed(live, index, y, goal, halved, *numbers, *images)):
             end = put(end, index, here)
@@ -158,6 +161,8 @@ def _climb(
         top = torch.where(better, value, top)
         best = torch.where(column(better, x), here, best)
         uphill = torch.where(column(better, x), gradient, uphill)
+        if step == steps:
+            break
         origin = here
         if step in _checkpoints(steps):
             weak = (rises < _RISES * (step - checked)) | (~halved & (top <= top_before))
@@ -169,7 +174,7 @@ def _climb(
         if step > 0:
             ahead = project(ahead.lerp(origin, 1 - _MOMENTUM) + (origin - before) * (1 - _MOMENTUM))
         before, here = origin, torch.where(column(live, x), ahead, here)
-    return put(end, index, here)
+    return put(end, index, torch.where(column(live, x), best, here))
 
 
 def _checkpoints(steps: int) -> set[int]:
