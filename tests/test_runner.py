@@ -1,6 +1,8 @@
 import dataclasses
 import itertools
+import json
 import math
+import re
 import subprocess
 import sys
 import warnings
@@ -12,6 +14,7 @@ import torch
 from cappaper import load, mlp, paper
 from cappaper.paper import experiment, judges, results, runner
 from cappaper.paper.machines import Machine
+from cappaper.paper.publishing import git_commit
 
 TINY = paper.profile("quick", epochs=2, hidden=[16, 8], limit=60)
 
@@ -301,6 +304,38 @@ def test_a_table_survives_the_disk_with_its_provenance(fresh, tmp_path):
     assert origin["profile"] == "quick" and origin["torch"] == torch.__version__
     for key in ("seeds", "device", "dataset_checksum", "git_commit", "seconds", "python"):
         assert origin[key], key
+
+
+def test_a_commit_is_dirty_where_code_is_edited_and_not_where_a_notebook_ran(tmp_path):
+    def git(*arguments):
+        named = ["-c", "user.name=n", "-c", "user.email=e"]
+        subprocess.run(["git", *named, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    module, notebook = tmp_path / "cappaper/paper/publishing.py", tmp_path / "notebooks/a.ipynb"
+    for path in (module, notebook):
+        path.parent.mkdir(parents=True)
+
+    def write(source, outputs):
+        cell = {"cell_type": "code", "source": [source], "outputs": outputs}
+        notebook.write_text(json.dumps({"cells": [cell]}))
+
+    assert git_commit(tmp_path) == "unknown"
+    git("init")
+    module.write_text("a = 1\n")
+    write("1 + 1", [])
+    git("add", "-A")
+    git("commit", "-m", "first")
+    clean = git_commit(tmp_path)
+    assert re.fullmatch("[0-9a-f]{12}", clean)
+    write("1 + 1", [{"text": "2"}])
+    assert git_commit(tmp_path) == clean
+    write("1 + 2", [])
+    assert git_commit(tmp_path) == f"{clean}-dirty"
+    notebook.unlink()
+    assert git_commit(tmp_path) == f"{clean}-dirty"
+    git("checkout", "notebooks")
+    module.write_text("a = 2\n")
+    assert git_commit(tmp_path) == f"{clean}-dirty"
 
 
 def test_nothing_is_written_where_nothing_is_asked(tmp_path, monkeypatch, fresh):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 from pathlib import Path
@@ -56,9 +57,8 @@ def glue(**values: Any) -> None:
         glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
 
 
-def git_commit() -> str:
+def git_commit(root: Path = Path(__file__).parents[2]) -> str:
     """The commit that the code stands at; "unknown" where it is not a clone of the project."""
-    root = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
@@ -68,8 +68,19 @@ def git_commit() -> str:
         if not git("ls-files", "cappaper/paper/publishing.py"):  # some other project's repository
             return "unknown"
         commit = git("rev-parse", "--short=12", "HEAD")
-        # Results are being written while chapters run: only code and notebooks count.
-        changed = git("status", "--porcelain", "--untracked-files=no", "cappaper", "notebooks")
-        return f"{commit}-dirty" if changed else commit
+        # Results are being written while chapters run: only code counts, also in notebooks.
+        listed = git("diff", "HEAD", "--name-status", "cappaper", "notebooks").splitlines()
+        edited = [
+            name
+            for status, name in (line.split("\t", 1) for line in listed)
+            if not (status == "M" and name.endswith(".ipynb"))
+            or _code(git("show", f"HEAD:{name}")) != _code((root / name).read_text("utf-8"))
+        ]
+        return f"{commit}-dirty" if edited else commit
     except OSError:  # there is no git
         return "unknown"
+
+
+def _code(notebook: str) -> list[str]:
+    """The sources of a notebook's cells, without what it printed."""
+    return ["".join(cell["source"]) for cell in json.loads(notebook)["cells"]]
