@@ -56,6 +56,13 @@ def test_the_page_claims_no_more_than_its_table(table):
         assert fastest[f"{part}, ReLU"] > fastest[f"{part}, adversarially trained ReLU"]
 
 
+def test_the_page_says_how_cost_grows():
+    grown = results.read(BOOK / "results" / "how-fast-cpu-growth.csv")
+    for what, rows in grown.groupby("what"):
+        per_piece = rows["seconds"] / rows["count"]
+        assert (per_piece.iloc[-1] > per_piece.iloc[0]) == what.startswith("radii"), what
+
+
 def test_every_contest_is_on_the_page_with_its_ratio(table):
     assert table.groupby("work").size().ge(2).all()
     assert table.groupby("work")["ratio"].first().eq(1).all()
