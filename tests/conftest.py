@@ -33,3 +33,10 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAPPAPER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A cache with nothing in it."""
+    monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path))
+    return tmp_path

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,15 +13,10 @@ import nbformat
 import pytest
 import yaml
 
-from cappaper import paper
 from cappaper.paper import chapters, cli
+from tests.test_notebooks import tagged
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted({chapter.source for chapter in chapters.manifest(ROOT)})
-
-
-def tagged(notebook, tag):
-    return [c for c in notebook.cells if tag in c.metadata.get("tags", [])]
 
 
 def test_the_manifest_and_the_table_of_contents_agree():
@@ -30,65 +24,6 @@ def test_the_manifest_and_the_table_of_contents_agree():
     files = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
     listed = [f"chapters/{chapter.name}" for chapter in chapters.manifest(ROOT)]
     assert [file for file in files if file.startswith("chapters/")] == listed
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_a_notebook_has_parameters_and_outputs(source):
-    notebook = nbformat.read(ROOT / "notebooks" / f"{source}.ipynb", as_version=4)
-    (parameters,) = tagged(notebook, "parameters")
-    for name in ("profile", "device", "jobs", "save_to"):
-        assert f"\n{name} = " in f"\n{parameters.source}"
-    assert notebook.cells[0].source.startswith("# ")
-    assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
-    assert "widget-view" not in json.dumps(notebook)  # a view without a state shows an error
-    compared = [
-        c
-        for c in notebook.cells
-        if c.cell_type == "code" and "nbval-ignore-output" not in c.metadata.get("tags", [])
-    ]
-    assert any(c.outputs for c in compared), "nbval would compare nothing"
-    assert not any(o.output_type == "error" for c in compared for o in c.outputs)
-    for cell in compared:  # progress goes to standard error, which nbval would compare
-        assert not re.search(r"paper\.(run|networks|transfers)\(", cell.source), cell.source
-    assert not any(o.get("name") == "stderr" for c in notebook.cells for o in c.get("outputs", []))
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_a_notebook_takes_from_us_what_is_public(source):
-    notebook = nbformat.read(ROOT / "notebooks" / f"{source}.ipynb", as_version=4)
-    code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
-    for line in re.findall(r"^.*import.*cappaper.*$|^from cappaper.*$", code, re.MULTILINE):
-        assert re.match(r"from cappaper import |import cappaper$", line), line
-    for name in re.findall(r"\bpaper\.(\w+)", code):
-        assert name in paper.__all__, name
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_a_notebook_prints_its_numbers_and_glues_those_of_other_pages_alone(source):
-    notebook = nbformat.read(ROOT / "notebooks" / f"{source}.ipynb", as_version=4)
-    text = [c.source for c in notebook.cells if c.cell_type == "markdown"]
-    assert not any("{glue:" in t for t in text), "JupyterLab would show the role, not the number"
-    mine = [c.name for c in chapters.manifest(ROOT) if c.source == source]
-    pages = "".join(page.read_text() for page in (ROOT / "book").glob("*.md"))
-    taken = re.findall(rf"chapters/(?:{'|'.join(mine)})\.ipynb::(\w+)", pages)
-    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
-    named = [o.get("metadata", {}).get("scrapbook", {}).get("name") for o in outputs]
-    assert {name for name in named if name} == set(taken)
-
-
-def test_a_notebook_runs_without_our_command_line(tmp_path):
-    """As the README says: papermill alone, from anywhere."""
-    papermill = Path(sys.executable).with_name("papermill")
-    out = tmp_path / "out.ipynb"
-    small = ["-p", "epochs", "1", "-y", "{betas: [0.1, .inf], seeds: [0], epsilons: [0.1]}"]
-    source = ROOT / "notebooks" / "rates-over-beta.ipynb"
-    command = [papermill, source, out, *small, "-p", "reverse", "True"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    outputs = [o for c in nbformat.read(out, 4).cells for o in c.get("outputs", [])]
-    # One print may arrive in several pieces.
-    printed = "".join(o.text for o in outputs if "text" in o)
-    assert "2 networks of (64, 128): 2 max values,\n" in printed
 
 
 @pytest.fixture

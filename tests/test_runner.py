@@ -1,10 +1,8 @@
+"""What a run of networks and judges gives, keeps and resumes."""
+
 import dataclasses
 import itertools
-import json
 import math
-import re
-import subprocess
-import sys
 import warnings
 
 import pandas as pd
@@ -12,9 +10,7 @@ import pytest
 import torch
 
 from cappaper import load, mlp, paper
-from cappaper.paper import experiment, judges, results, runner
-from cappaper.paper.machines import Machine
-from cappaper.paper.publishing import git_commit
+from cappaper.paper import experiment, judges, runner
 
 TINY = paper.profile("quick", epochs=2, hidden=[16, 8], limit=60)
 
@@ -22,12 +18,6 @@ TINY = paper.profile("quick", epochs=2, hidden=[16, 8], limit=60)
 def tiny(judge=None, epsilons=(0.05, 0.2), **given):
     specs = paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1])
     return paper.run(specs, judge or paper.PGD(steps=3), epsilons, limit=60, **given)
-
-
-@pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture
@@ -198,50 +188,6 @@ def test_distances_cover_every_layer(fresh):
     assert (table["linf"] <= 0.1 + 1e-6).all()
 
 
-def test_processes_side_by_side_give_the_same_table(monkeypatch, tmp_path):
-    tables, companies, real = [], [], runner.side_by_side
-
-    def watching(function, calls, jobs):
-        companies.append((function.__name__, jobs, [c[0] for c in calls if c and c[0]]))
-        return real(function, calls, jobs)
-
-    monkeypatch.setattr(runner, "side_by_side", watching)
-    for jobs in (1, 2):
-        monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path / str(jobs)))
-        specs = paper.sweep(TINY, betas=[0.1, 0.5, math.inf], seeds=[0, 1, 2])
-        specs += paper.sweep(TINY, betas=[0.1], seeds=[0], architecture="convnet")
-        machine = Machine("cpu", jobs)
-        tables.append(paper.run(specs, paper.PGD(steps=3), [0.1], limit=60, machine=machine))
-    one, two = (table.drop(columns="seconds") for table in tables)
-    pd.testing.assert_frame_equal(one, two, atol=0.05)
-    trainings = [(jobs, groups) for name, jobs, groups in companies if name == "_train"]
-    assert [jobs for jobs, _ in trainings] == [1, 2]
-    assert trainings[0][1] == trainings[1][1]  # who trains with whom decides how numbers round
-
-
-def test_training_and_judging_keep_to_one_thread(fresh, monkeypatch):
-    """However many processes there are, sums are taken in one order."""
-    seen, real = [], experiment.fit
-
-    def fit(*args, **kwargs):
-        seen.append(torch.get_num_threads())
-        return real(*args, **kwargs)
-
-    def rows(self, model, test, seed, epsilons):
-        seen.append(torch.get_num_threads())
-        return [{}]
-
-    monkeypatch.setattr(experiment, "fit", fit)
-    monkeypatch.setattr(judges.Signals, "rows", rows)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        paper.run(paper.sweep(TINY, betas=[0.1], seeds=[0]), paper.Signals(), limit=5)
-        assert seen == [1, 1] and torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-
-
 def test_alike_networks_are_dealt_out_evenly():
     many = paper.sweep(TINY, betas=[0.1, 1.0, math.inf], seeds=range(7))
     few = paper.sweep(TINY, hidden=[8, 8], betas=[0.1], seeds=[0])
@@ -295,63 +241,6 @@ def test_distortions_count_what_was_not_found(fresh, monkeypatch):
     assert (row["success_rate"], row["median_l2"]) == (0, math.inf)
 
 
-def test_a_table_survives_the_disk_with_its_provenance(fresh, tmp_path):
-    table = tiny()
-    paper.publish(table, TINY, Machine(), str(tmp_path / "some" / "table"))
-    back = results.read(tmp_path / "some" / "table.csv")
-    pd.testing.assert_frame_equal(back, table, rtol=1e-5, check_dtype=False)
-    origin = back.attrs["provenance"]
-    assert origin["profile"] == "quick" and origin["torch"] == torch.__version__
-    for key in ("seeds", "device", "dataset_checksum", "git_commit", "seconds", "python"):
-        assert origin[key], key
-
-
-def test_a_commit_is_dirty_where_code_is_edited_and_not_where_a_notebook_ran(tmp_path):
-    def git(*arguments):
-        named = ["-c", "user.name=n", "-c", "user.email=e"]
-        subprocess.run(["git", *named, *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    module, notebook = tmp_path / "cappaper/paper/publishing.py", tmp_path / "notebooks/a.ipynb"
-    for path in (module, notebook):
-        path.parent.mkdir(parents=True)
-
-    def write(source, outputs):
-        cell = {"cell_type": "code", "source": [source], "outputs": outputs}
-        notebook.write_text(json.dumps({"cells": [cell]}))
-
-    assert git_commit(tmp_path) == "unknown"
-    git("init")
-    module.write_text("a = 1\n")
-    write("1 + 1", [])
-    git("add", "-A")
-    git("commit", "-m", "first")
-    clean = git_commit(tmp_path)
-    assert re.fullmatch("[0-9a-f]{12}", clean)
-    write("1 + 1", [{"text": "2"}])
-    assert git_commit(tmp_path) == clean
-    write("1 + 2", [])
-    assert git_commit(tmp_path) == f"{clean}-dirty"
-    notebook.unlink()
-    assert git_commit(tmp_path) == f"{clean}-dirty"
-    git("checkout", "notebooks")
-    module.write_text("a = 2\n")
-    assert git_commit(tmp_path) == f"{clean}-dirty"
-
-
-def test_nothing_is_written_where_nothing_is_asked(tmp_path, monkeypatch, fresh):
-    monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.rglob("*.csv"))
-    paper.publish(tiny(), TINY, Machine(), "")
-    assert sorted(tmp_path.rglob("*.csv")) == before
-
-
-def test_over_seeds():
-    table = pd.DataFrame({"beta": [1, 1, 2, 2], "value": [0.0, 1.0, 3.0, 3.0]})
-    summary = results.over_seeds(table, ["beta"], ["value"])
-    assert summary["value"].tolist() == [0.5, 3.0] and summary["seeds"].tolist() == [2, 2]
-    assert summary["value_spread"].tolist() == pytest.approx([0.5**0.5, 0.0])
-
-
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -369,27 +258,6 @@ def test_over_seeds():
 def test_bad_input_gets_a_sentence(make, says):
     with pytest.raises(ValueError, match=says):
         make()
-
-
-def test_cuda_where_there_is_none(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert paper.machine("auto", 2) == Machine("cpu", 2)
-    with pytest.raises(ValueError, match="torch sees no CUDA device"):
-        paper.machine("cuda")
-
-
-def test_a_gpu_is_fed_by_one_process(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert paper.machine("auto", 4) == paper.machine("cuda", 4) == Machine("cuda", 1)
-
-
-def test_a_notebooks_import_leaves_the_books_builders_alone():
-    code = (
-        "import sys; from cappaper import paper;"
-        "print(sorted({'papermill', 'jupyter_book', 'sphinx', 'myst_nb'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_an_adversary_that_knows_about_the_cap_moves_where_pgd_stands_still():

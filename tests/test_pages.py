@@ -1,0 +1,80 @@
+"""The README's code, the built pages, and that nothing committed knows a machine."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_book import BOOK, NAMES, ROOT
+
+
+def test_the_readmes_python_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The committed book, built as a reader would, into a folder of its own."""
+    out = tmp_path_factory.mktemp("book")
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    command = [jupyter_book, "build", BOOK, "-W", "--path-output", out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out / "_build" / "html"
+
+
+def test_the_book_has_every_page_and_no_unresolved_number(html):
+    for page in (
+        "index",
+        "method",
+        "claims",
+        "api",
+        "references",
+        *(f"chapters/{n}" for n in NAMES),
+    ):
+        text = (html / f"{page}.html").read_text()
+        assert "glue:" not in text and "np.float" not in text, page
+        assert "Quick profile" not in text
+    assert "cappaper.attacks.gradient.pgd" in (html / "api.html").read_text()
+
+
+def test_the_static_slider_turns_beta_in_a_browser(html, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium to open the page with")
+    page = html / "chapters" / "fig-04.html"
+    turn = """<script>addEventListener("load", () => {
+      const box = document.querySelector(".beta-explorer"), slider = box.querySelector("input");
+      const state = () => [box.querySelector("output").value,
+        [...box.querySelectorAll("img")].filter(i => !i.hidden).map(i => i.dataset.beta)];
+      const before = state();
+      slider.value = 0; slider.dispatchEvent(new Event("input"));
+      document.title = "turned " + JSON.stringify([before, state()]);
+    });</script></body>"""
+    copy = page.with_name("turned.html")
+    copy.write_text(page.read_text().replace("</body>", turn))
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
+    profile = f"--user-data-dir={tmp_path}"
+    command = [browser, *flags.split(), profile, "--virtual-time-budget=3000", "--dump-dom"]
+    done = subprocess.run([*command, copy.as_uri()], capture_output=True, text=True, timeout=120)
+    found = re.search(r"<title>turned (.*?)</title>", done.stdout)
+    assert found, "the page's script did not run"
+    (label, shown), (label_after, shown_after) = json.loads(found.group(1))
+    assert label == f"β = {shown[0]}" and len(shown) == 1
+    assert label_after == "β = 0.01" and shown_after == ["0.01"]
+
+
+def test_nothing_committed_knows_a_machine():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
+    for name in files.splitlines():
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".ipynb", ".yml", ".csv", ".toml", ".txt", ""}:
+            text = path.read_text()
+            assert not re.search(r"(?<![\w.])/(?:home|root|Users|work)/\w", text), name
