@@ -35,6 +35,7 @@ def test_the_book_has_every_page_and_no_unresolved_number(html):
         "index",
         "method",
         "claims",
+        "how-fast",
         "api",
         "references",
         *(f"chapters/{n}" for n in NAMES),
@@ -43,6 +44,17 @@ def test_the_book_has_every_page_and_no_unresolved_number(html):
         assert "glue:" not in text and "np.float" not in text, page
         assert "Quick profile" not in text
     assert "cappaper.attacks.gradient.pgd" in (html / "api.html").read_text()
+
+
+def test_a_picture_says_what_it_shows(html):
+    """To who cannot see it: never a file's name; a slider's pictures name their β."""
+    pages = [html / "index.html", html / "how-fast.html", *(html / "chapters").glob("*.html")]
+    for page in pages:
+        for picture in re.findall(r"<img [^>]*>", page.read_text()):
+            named = re.search(r'alt="([^"]*)"', picture)
+            assert named, page
+            said = named.group(1)
+            assert said.startswith("the figure at β = ") or len(said.split()) > 10, (page, said)
 
 
 def test_the_static_slider_turns_beta_in_a_browser(html, tmp_path):
