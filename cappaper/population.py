@@ -22,7 +22,7 @@ class Population(nn.Module):
             members share from inputs of their own.
 
     Raises:
-        ValueError: there is no model, or their architectures differ.
+        ValueError: there is no model, their architectures or settings differ, or one has hooks.
 
     >>> import torch
     >>> from cappaper import mlp
@@ -38,9 +38,10 @@ class Population(nn.Module):
         if not models:
             raise ValueError("a population needs at least one model")
         shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in models]
-        kinds = [[(name, type(part)) for name, part in m.named_modules()] for m in models]
-        if any(s != shapes[0] for s in shapes) or any(k != kinds[0] for k in kinds):
+        if any(s != shapes[0] for s in shapes) or any(_make(m) != _make(models[0]) for m in models):
             raise ValueError("the members of a population must share one architecture")
+        if any(p._forward_hooks or p._forward_pre_hooks for m in models for p in m.modules()):
+            raise ValueError("the members of a population may have no hooks: remove them first")
         parameters, buffers = stack_module_state([copy.deepcopy(m) for m in models])
         self._parameter_names, self._buffer_names = list(parameters), list(buffers)
         for name, tensor in parameters.items():
@@ -95,6 +96,15 @@ class Population(nn.Module):
             {name: getattr(self, _flat(name)) for name in self._parameter_names},
             {name: getattr(self, _flat(name)) for name in self._buffer_names},
         )
+
+
+def _make(model: nn.Module) -> list[tuple[str, type, dict[str, Any]]]:
+    """Every part with its settings: all that is no tensor, and that members therefore share."""
+
+    def settings(part: nn.Module) -> dict[str, Any]:
+        return {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
+
+    return [(name, type(part), settings(part)) for name, part in model.named_modules()]
 
 
 def members(model: nn.Module) -> list[nn.Module]:

@@ -138,6 +138,44 @@ def test_plain_relu_modules_and_absent_biases_are_known_too():
         assert (certify(theirs, x, y, 0.02, method) == certify(ours, x, y, 0.02, method)).all()
 
 
+class Doubled(nn.Linear):
+    def forward(self, z):
+        return -2 * super().forward(z)
+
+
+class Negated(nn.Sequential):
+    def forward(self, x):
+        return -super().forward(x)
+
+
+def with_hook():
+    net = mlp(64, [4])
+    net[1].register_forward_hook(lambda module, inputs, output: -output)
+    return net
+
+
+def with_nan():
+    net = mlp(64, [4])
+    net[1].weight.data[0, 0] = math.nan
+    return net
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: nn.Sequential(nn.Flatten(), Doubled(64, 10)), TypeError, "no subclasses"),
+        (lambda: Negated(nn.Flatten(), nn.Linear(64, 10)), TypeError, "got Negated"),
+        (with_hook, TypeError, "1 has a hook"),
+        (with_nan, ValueError, "finite weights"),
+    ],
+)
+def test_what_weights_do_not_tell_is_not_certified(make, error, says):
+    data = load("digits", "test", limit=4)
+    for judge in (certify, exact_robustness):
+        with pytest.raises(error, match=says):
+            judge(make(), *data, 0.05)
+
+
 def test_bad_input_is_refused_in_a_sentence():
     x, y = load("digits", "test", limit=4)
     with pytest.raises(TypeError, match=r"Linear layers with ReLU.*Conv2d"):

@@ -1,3 +1,4 @@
+import copy
 import math
 from functools import partial
 
@@ -215,3 +216,22 @@ def test_rescaling_leaves_relu_layers_alone(test):
 def test_bad_shapes_and_caps_get_a_sentence(make, error, says):
     with pytest.raises(error, match=says):
         make()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Hardtanh(0.0, 1.0)),
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Tanh()),
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False), nn.Hardtanh(0.0, 2.0)),
+    ],
+)
+def test_members_that_would_compute_something_else_are_no_population(other):
+    one = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Hardtanh(0.0, 2.0))
+    assert len(Population([one, copy.deepcopy(one)])) == 2
+    with pytest.raises(ValueError, match="share one architecture"):
+        Population([one, other])
+    hooked = copy.deepcopy(one)
+    hooked[1].register_forward_hook(lambda module, inputs, output: -output)
+    with pytest.raises(ValueError, match="no hooks"):
+        Population([one, hooked])

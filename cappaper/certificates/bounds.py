@@ -82,8 +82,8 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
         Booleans ``[B]``.
 
     Raises:
-        TypeError: the model has a layer that these bounds do not know.
-        ValueError: as :func:`~cappaper.pgd`; or an unknown method.
+        TypeError: the model has a layer that these bounds do not know, or a hook.
+        ValueError: as :func:`~cappaper.pgd`; or an unknown method, or weights that are not finite.
 
     >>> from cappaper import load, mlp
     >>> certify(mlp(64, [32]), *load("digits", "test", limit=3), eps=0.0).shape
@@ -140,18 +140,29 @@ def read_layers(model: nn.Module) -> Layers:
     """The weights, biases and caps of a fully connected network, in float64.
 
     Raises:
-        TypeError: the model is not linear layers with ReLU or capped ReLU between them.
+        TypeError: the model is not linear layers with ReLU or capped ReLU between them, or does
+            more than these do: subclasses, hooks, a ``forward`` of its own.
+        ValueError: weights or biases that are not finite.
     """
-    parts = [m for m in model.children() if not isinstance(m, nn.Flatten)]
-    linear = [m for m in parts[::2] if isinstance(m, nn.Linear)]
-    between = [m for m in parts[1::2] if isinstance(m, (nn.ReLU, CappedReLU))]
+    # Exact types: what a subclass does, its weights do not tell.
+    parts = [m for m in model.children() if type(m) is not nn.Flatten]
+    linear = [m for m in parts[::2] if type(m) is nn.Linear]
+    between = [m for m in parts[1::2] if type(m) in (nn.ReLU, CappedReLU)]
     known = len(linear) + len(between) == len(parts) and len(linear) == len(between) + 1
-    if not (isinstance(model, nn.Sequential) and known):
+    if not (type(model) is nn.Sequential and known):
         raise TypeError(
             "certificates need an nn.Sequential of Linear layers with ReLU or CappedReLU between"
-            f" them, got {type(model).__name__} of"
+            f" them, themselves and no subclasses, got {type(model).__name__} of"
             f" {', '.join(type(m).__name__ for m in model.children()) or 'nothing'}"
         )
+    for name, part in model.named_modules():
+        if part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part):
+            raise TypeError(
+                f"certificates see weights alone, and {name or 'the model'} has a hook or a"
+                " forward of its own: remove it"
+            )
+    if not all(p.isfinite().all() for p in model.parameters()):
+        raise ValueError("certificates need finite weights: some are NaN or infinite")
     weights = [m.weight.detach().double() for m in linear]
     none = torch.zeros((), dtype=torch.float64, device=weights[0].device)
     biases = [none.expand(len(m.weight)) if m.bias is None else m.bias.detach() for m in linear]
