@@ -98,13 +98,19 @@ class Population(nn.Module):
         )
 
 
+_PLAIN = (bool, int, float, str, tuple, type(None))
+
+
 def _make(model: nn.Module) -> list[tuple[str, type, dict[str, Any]]]:
-    """Every part with its settings: all that is no tensor, and that members therefore share."""
+    """Every part with its settings: plain values that members share, for they are no tensors."""
+    return [
+        (name, type(part), {k: v for k, v in vars(part).items() if _is_setting(k, v)})
+        for name, part in model.named_modules()
+    ]
 
-    def settings(part: nn.Module) -> dict[str, Any]:
-        return {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
 
-    return [(name, type(part), settings(part)) for name, part in model.named_modules()]
+def _is_setting(name: str, value: Any) -> bool:
+    return isinstance(value, _PLAIN) and not name.startswith("_") and name != "training"
 
 
 def members(model: nn.Module) -> list[nn.Module]:
