@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper.attacks.balls import BALLS, Ball, column
-from cappaper.attacks.columns import looks_every, packed, put
+from cappaper.attacks.columns import looks_every, packed, put, retry
 from cappaper.checks import check_batch, check_count, check_eps, logits_of, one_of
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -25,6 +26,21 @@ def classified(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
         correct: Tensor = logits_of(model, x, y).argmax(-1) == y
     return correct
+
+
+def in_turn(
+    model: nn.Module, parts: Sequence[Callable[[Tensor, Tensor], Tensor]], x: Tensor, y: Tensor
+) -> Tensor:
+    """Attacks ``part(x, y) -> x_adv`` one after the other, each on what the others have left."""
+    adversarial = x
+    for part in parts:
+
+        def again(x: Tensor, y: Tensor, _: Tensor, part: Any = part) -> Tensor:
+            found: Tensor = part(x, y)
+            return found
+
+        adversarial = retry(again, adversarial, classified(model, adversarial, y), x, y)
+    return adversarial
 
 
 @dataclass(frozen=True)

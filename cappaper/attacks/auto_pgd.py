@@ -136,6 +136,7 @@ def _climb(
     last, top_before, size = -top, top, torch.full_like(top, 2 * ball.eps)
     rises, halved = torch.zeros_like(top), torch.ones_like(y, dtype=torch.bool)
     looks, project, checked = looks_every(x), ball.around(x), 0
+    checkpoints = _checkpoints(steps)
     for step in range(steps + 1):
         images, numbers = (x, here, before, best, uphill), (top, last, top_before, size, rises)
         if step % looks == 0 and (fewer := packed(live, index, y, goal, halved, *numbers, *images)):
@@ -164,7 +165,7 @@ def _climb(
         if step == steps:
             break
         origin = here
-        if step in _checkpoints(steps):
+        if step in checkpoints:
             weak = (rises < _RISES * (step - checked)) | (~halved & (top <= top_before))
             size = torch.where(weak, size / 2, size)
             origin = torch.where(column(weak, x), best, here)

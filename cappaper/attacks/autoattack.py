@@ -11,10 +11,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import classified, margin
+from cappaper.attacks.ascent import in_turn, margin
 from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.batches import Progress, in_batches
-from cappaper.attacks.columns import retry
 from cappaper.attacks.square_attack import square
 from cappaper.checks import check_batch, check_count, check_eps, logits_of, one_of
 from cappaper.population import members
@@ -97,15 +96,7 @@ def auto_attack(
             runs = _runs(parts, norm, logits_of(model, x, y).shape[-1])
         if {"apgd-ce", "apgd-t"}.intersection(parts):
             silent += _silent(model, x, y)
-        adversarial = x
-        for run in runs:
-            stands = classified(model, adversarial, y)
-
-            def again(x: Tensor, y: Tensor, _: Tensor, run: Callable[..., Tensor] = run) -> Tensor:
-                return run(model, x, y, eps=eps, seed=seed)
-
-            adversarial = retry(again, adversarial, stands, x, y)
-        return adversarial
+        return in_turn(model, [partial(run, model, eps=eps, seed=seed) for run in runs], x, y)
 
     found = in_batches(attack, model, x, y, batch_size, progress)
     if silent:

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import classified
+from cappaper.attacks.ascent import in_turn
 from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.batches import Progress, in_batches
-from cappaper.attacks.columns import retry
 from cappaper.attacks.gradient import adaptive_pgd, pgd
 from cappaper.attacks.square_attack import square
 from cappaper.attacks.surrogate import UnreachedWarning, surrogate_gradient, warn_unreached
@@ -100,14 +99,7 @@ def strongest_attack(
             for along in (None, sharpness)
         ]
         parts += [partial(square, model, eps=eps, queries=queries, seed=seed)]
-        adversarial = x
-        for part in parts:
-
-            def again(x: Tensor, y: Tensor, _: Tensor, part: _Part = part) -> Tensor:
-                return part(x, y)
-
-            adversarial = retry(again, adversarial, classified(model, adversarial, y), x, y)
-        return adversarial
+        return in_turn(model, parts, x, y)
 
     return in_batches(attack, model, x, y, batch_size, progress)
 
