@@ -55,7 +55,8 @@ def fit(
         seed: of the batch order; one for all members, or one each.
         checkpoint: a file that is to hold the state after every epoch; where it is there already,
             training goes on from it, to the same result. It stays when training ends.
-        progress: called after every epoch with (epochs done, epochs in all).
+        progress: called after every epoch with (epochs done, epochs in all), and first of all
+            where training goes on from a checkpoint. It may read ``model``, in train mode then.
 
     Returns:
         ``model``, in eval mode.
@@ -91,6 +92,8 @@ def fit(
     done = _resume(path, about, model, optimizer, generators) if path and path.exists() else 0
     per_epoch = math.ceil(len(y) / batch_size)
     step, steps = done * per_epoch, epochs * per_epoch
+    if done and progress is not None:
+        progress(done, epochs)
     for epoch in range(done, epochs):
         order = torch.stack([torch.randperm(len(y), generator=g) for g in generators]).to(y.device)
         if not isinstance(model, Population):

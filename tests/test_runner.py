@@ -94,56 +94,14 @@ def test_radii_are_asked_for_where_they_matter(judge):
         paper.run(specs, judge)
 
 
-def test_an_interrupted_run_resumes(fresh, monkeypatch):
-    specs = paper.sweep(TINY, betas=[0.1, 0.5, 1.0, math.inf], seeds=[0, 1, 2])
-    real, companies = experiment.fit, []
-
-    def interrupted(population, *args, **kwargs):
-        companies.append(len(population))
-        if len(companies) == 2:
-            raise KeyboardInterrupt
-        return real(population, *args, **kwargs)
-
-    monkeypatch.setattr(experiment, "fit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        paper.networks(specs)
-    kept = len(list((fresh / "weights").iterdir()))
-    assert 0 < kept < len(specs)
-    assert len(paper.networks(specs)) == len(specs)
-    assert companies[1] == companies[2] and len(companies) == 3  # the same group ran again
-
-
-def test_an_interrupted_training_goes_on_from_its_last_epoch(fresh, monkeypatch):
-    specs = paper.sweep(paper.profile("quick", epochs=5, hidden=[8]), betas=[0.1], seeds=[0, 1])
-    whole = paper.networks(specs)
-    monkeypatch.setenv("CAPPAPER_CACHE", str(fresh / "other"))
-    epochs, real = [], experiment.fit
-
-    def breaking(*args, progress, **kwargs):
-        def show(epoch, all_epochs):
-            epochs.append(epoch)
-            if len(epochs) == 3:
-                raise KeyboardInterrupt
-
-        return real(*args, progress=show, **kwargs)
-
-    monkeypatch.setattr(experiment, "fit", breaking)
-    with pytest.raises(KeyboardInterrupt):
-        paper.networks(specs)
-    saved = list((fresh / "other" / "checkpoints").iterdir())
-    assert len(saved) == 1
-    resumed = paper.networks(specs)
-    assert epochs[3] > 2 and epochs[-1] == 5
-    assert not saved[0].exists()  # its weights are kept instead
-    x, _ = load("digits", "test", limit=50)
-    for one, other in zip(whole, resumed, strict=True):
-        torch.testing.assert_close(one(x), other(x), atol=1e-3, rtol=0)
-
-
 def test_what_is_recalled_depends_on_all_that_decides_it():
     (spec,) = paper.sweep(TINY, betas=[0.1], seeds=[0])
     changes = [{"seed": 1}, {"beta": (0.1, 0.2)}, {"epochs": 3}, {"hidden": (16, 9)}]
-    changes += [{"adversary": paper.Adversary(0.1)}, {"adversary": paper.Adversary(0.1, steps=3)}]
+    changes += [
+        {"after": 1},
+        {"adversary": paper.Adversary(0.1)},
+        {"adversary": paper.Adversary(0.1, steps=3)},
+    ]
     specs = [spec, *(dataclasses.replace(spec, **change) for change in changes)]
     places = {runner._weights(s, device) for s in specs for device in ("cpu", "cuda")}
     assert len(places) == 2 * len(specs)

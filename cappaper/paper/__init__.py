@@ -16,6 +16,7 @@ from cappaper.paper.judges import (
     Exact,
     Masking,
     Signals,
+    Strongest,
 )
 from cappaper.paper.machines import Machine, machine
 from cappaper.paper.marks import contradictions
@@ -43,6 +44,7 @@ __all__ = [
     "Profile",
     "Signals",
     "Spec",
+    "Strongest",
     "contradictions",
     "figures",
     "glue",

@@ -144,6 +144,8 @@ class Spec:
     where a learned cap starts), c of a sigmoid.
     ``initial_cap`` is for a scale-aware initialisation: the network starts as the one with this
     cap would, :func:`~cappaper.rescale`\\ d to ``beta``; None starts with torch's default.
+    ``after`` is the number of epochs after which the network is taken out of its training, which
+    goes on without it; None is the end.
     """
 
     dataset: str
@@ -157,11 +159,14 @@ class Spec:
     adversary: Adversary | None = None
     architecture: str = "mlp"
     initial_cap: float | None = None
+    after: int | None = None
 
     def build(self) -> nn.Sequential:
         """The network as it starts out."""
         one_of(self.activation, tuple(_ACTIVATIONS), "activation")
         one_of(self.architecture, ("mlp", "convnet"), "architecture")
+        if self.after is not None and not 1 <= self.after <= self.epochs:
+            raise ValueError(f"after must lie in 1 to {self.epochs}, its epochs, got {self.after}")
         side, beta = IMAGE_SIDE[self.dataset], self.beta
         if self.initial_cap is not None:
             beta = tuple(b if math.isinf(b) else self.initial_cap for b in beta)
@@ -171,9 +176,14 @@ class Spec:
         return model if self.initial_cap is None else rescale(model, self.beta)
 
     @property
+    def training(self) -> Spec:
+        """The network at the end of its training: the same for all that are taken out of one."""
+        return dataclasses.replace(self, after=None)
+
+    @property
     def recipe(self) -> Spec:
         """What networks that can train together share: all but β, seed and how they start."""
-        return dataclasses.replace(self, beta=(), seed=0, initial_cap=None)
+        return dataclasses.replace(self.training, beta=(), seed=0, initial_cap=None)
 
     @property
     def placement(self) -> str:
@@ -237,14 +247,30 @@ def train(
     device: str,
     *,
     checkpoint: Path | None = None,
+    keep: Callable[[Spec, dict[str, Tensor]], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[dict[str, Tensor]]:
+) -> dict[Spec, dict[str, Tensor]]:
     """The weights of networks of one :attr:`Spec.recipe`, trained as one population.
 
-    ``checkpoint`` and ``progress`` are those of :func:`~cappaper.fit`.
+    ``checkpoint`` and ``progress`` are those of :func:`~cappaper.fit`; ``keep`` is told each
+    network's weights as soon as they are there.
     """
     recipe = specs[0].recipe
-    population = Population([spec.build() for spec in specs]).to(device)
+    trainings = list(dict.fromkeys(spec.training for spec in specs))
+    population = Population([spec.build() for spec in trainings]).to(device)
+    weights: dict[Spec, dict[str, Tensor]] = {}
+    begun = checkpoint if checkpoint is not None and checkpoint.exists() else None
+
+    def take_out(epoch: int, epochs: int) -> None:
+        for spec in specs:
+            if epoch == (epochs if spec.after is None else spec.after):
+                member = population[trainings.index(spec.training)]
+                weights[spec] = member.cpu().state_dict()
+                if keep is not None:
+                    keep(spec, weights[spec])
+        if progress is not None:
+            progress(epoch, epochs)
+
     fit(
         population,
         *load(recipe.dataset, "train").to(device),
@@ -252,8 +278,12 @@ def train(
         batch_size=recipe.batch_size,
         lr=recipe.lr,
         attack_at=recipe.adversary.at if recipe.adversary else None,
-        seed=[spec.seed for spec in specs],
+        seed=[spec.seed for spec in trainings],
         checkpoint=checkpoint,
-        progress=progress,
+        progress=take_out,
     )
-    return [member.cpu().state_dict() for member in population]
+    if begun is not None and len(weights) < len(specs):
+        # Training went on from behind an epoch that is asked for now: once more, from the start.
+        begun.unlink()
+        return train(specs, device, checkpoint=checkpoint, keep=keep, progress=progress)
+    return weights

@@ -17,6 +17,7 @@ from cappaper.attacks.ascent import classified
 from cappaper.attacks.autoattack import ReliabilityWarning, auto_attack
 from cappaper.attacks.carlini_wagner import cw_l2
 from cappaper.attacks.gradient import adaptive_pgd, fgsm, pgd
+from cappaper.attacks.strongest import strongest_attack
 from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset
@@ -126,6 +127,19 @@ class AdaptivePGD(Attack):
 
     def bind(self, seed: int) -> EpsAttack:
         return partial(adaptive_pgd, seed=seed, **_settings(self))
+
+
+@dataclass(frozen=True)
+class Strongest(Attack):
+    """:func:`cappaper.strongest_attack` with these settings; its seed is that of the network."""
+
+    steps: int = 100
+    restarts: int = 1
+    queries: int = 5000
+    name: str = "all attacks"
+
+    def bind(self, seed: int) -> EpsAttack:
+        return partial(strongest_attack, seed=seed, **_settings(self))
 
 
 @dataclass(frozen=True)

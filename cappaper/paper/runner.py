@@ -129,13 +129,13 @@ def networks(specs: Sequence[Spec], machine: Machine = _HERE) -> list[nn.Module]
     groups = _groups([spec for spec in places if weights[spec] is None])
     calls = []
     for i, group in enumerate(groups):
-        saved = cache.place("checkpoints", *(places[spec].name for spec in group))
-        label = f"training {len(group)} networks, group {i + 1} of {len(groups)}"
-        calls.append((group, machine.device, saved, label, _watched()))
+        trainings = dict.fromkeys(spec.training for spec in group)
+        names = [_weights(training, machine.device).name for training in trainings]
+        label = f"training {len(trainings)} networks, group {i + 1} of {len(groups)}"
+        own = {spec: places[spec] for spec in group}
+        calls.append((own, machine.device, cache.place("checkpoints", *names), label, _watched()))
     for position, trained in side_by_side(_train, calls, machine.jobs):
-        for spec, found in zip(groups[position], trained, strict=True):
-            weights[spec] = found
-            cache.keep(places[spec], found)
+        weights |= trained
         calls[position][2].unlink(missing_ok=True)
     models: list[nn.Module] = []
     for spec in specs:
@@ -151,27 +151,32 @@ def _groups(specs: Sequence[Spec]) -> list[list[Spec]]:
     Rounding depends on the company, so the groups depend on the networks alone; and those that an
     interrupted run left over form the same groups again.
     """
-    alike: dict[Spec, list[Spec]] = {}
+    alike: dict[Spec, dict[Spec, list[Spec]]] = {}
     for spec in specs:
-        alike.setdefault(spec.recipe, []).append(spec)
+        alike.setdefault(spec.recipe, {}).setdefault(spec.training, []).append(spec)
     groups = []
-    for members in alike.values():
+    for trainings in alike.values():
+        members = list(trainings.values())
         parts = np.array_split(np.arange(len(members)), -(-len(members) // _TOGETHER))
-        groups += [[members[i] for i in part] for part in parts]
+        groups += [[spec for i in part for spec in members[i]] for part in parts]
     return sorted(groups, key=len, reverse=True)
 
 
 @_one_thread()
 def _train(
-    group: Sequence[Spec], device: str, checkpoint: Path, label: str, watched: bool
-) -> list[dict[str, Tensor]]:
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    places: dict[Spec, Path], device: str, checkpoint: Path, label: str, watched: bool
+) -> dict[Spec, dict[str, Tensor]]:
+    """Train a group, and keep each network in its place as soon as it is there."""
+    group = list(places)
     with _bar(label, group[0].epochs, watched) as bar:
+
+        def keep(spec: Spec, weights: dict[str, Tensor]) -> None:
+            cache.keep(places[spec], weights)
 
         def show(epoch: int, epochs: int) -> None:
             bar.update(epoch - bar.n)
 
-        return train(group, device, checkpoint=checkpoint, progress=show)
+        return train(group, device, checkpoint=checkpoint, keep=keep, progress=show)
 
 
 @_one_thread()

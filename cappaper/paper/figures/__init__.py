@@ -8,6 +8,7 @@ from cappaper.paper.figures.lines import (
     curve_at,
     hardening,
     over_beta,
+    over_epochs,
     placements,
     steepness,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "headline",
     "heat_maps",
     "over_beta",
+    "over_epochs",
     "placements",
     "sandwich",
     "save",

@@ -116,6 +116,34 @@ def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pic
     return figure
 
 
+def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
+    """Robust accuracy over the epochs of a training: a panel per β, a line per attack.
+
+    Args:
+        table: robust accuracies; one row per network, attack and number of ``epochs``.
+        attacks: the lines, "no attack" among them.
+    """
+    summary = over_seeds(table, ["beta", "attack", "epochs"], ["robust_accuracy"])
+    betas = sorted(summary["beta"].unique(), reverse=True)
+    with style():
+        figure = Picture(figsize=(5.4, 2.3 * math.ceil(len(betas) / 2) + 0.4))
+        axes = figure.subplots(math.ceil(len(betas) / 2), 2, sharex=True, sharey=True)
+        for axis, beta in zip(axes.flat, betas, strict=False):
+            axis.set_title("ReLU" if math.isinf(beta) else f"β = {beta:g}")
+            for attack, look in zip(attacks, looks(), strict=False):
+                chosen = (summary["beta"] == beta) & (summary["attack"] == attack)
+                rows = summary[chosen].sort_values("epochs")
+                line(axis, rows, "robust_accuracy", attack, look, x=rows["epochs"].to_numpy())
+            axis.set_ylim(-0.03, 1.03)
+        for axis in axes.flat[len(betas) :]:
+            axis.set_visible(False)
+        figure.supxlabel("epochs of training", size="medium")
+        figure.supylabel("share of the test images", size="medium")
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    return figure
+
+
 def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2]) -> Picture:
     """Accuracies over the slope that an activation would have if its outputs spanned [0, 1].
 
