@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,7 +89,24 @@ def test_the_quick_profile_leaves_the_committed_book_alone(project):
     assert state() == before
     config = yaml.safe_load((project / "build/quick/_config.yml").read_text())
     assert "Quick profile" in config["sphinx"]["config"]["html_theme_options"]["announcement"]
-    assert not (project / "build/quick/results").exists()  # no figure of the paper profile
+    kept = [path.name for path in (project / "build/quick/results").iterdir()]
+    assert all(name.startswith("how-fast-") for name in kept)  # no figure of the paper profile
+
+
+def test_a_staged_book_has_every_file_that_its_pages_show(tmp_path):
+    """Its own pages' files: from the stage, from the chapters, or from what is made of these."""
+    chapters.stage(ROOT, tmp_path, "quick")
+    for chapter in chapters.manifest(ROOT):
+        for made in (ROOT / "book" / "results").glob(f"{chapter.name}.*"):
+            shutil.copy(made, tmp_path / "results")
+    cli._write(tmp_path)
+    shown = [
+        name
+        for page in tmp_path.glob("*.md")
+        for name in re.findall(r"\(?\b(results/[\w./-]+\.\w+)", page.read_text())
+    ]
+    assert "results/how-fast-cpu.md" in shown and "results/headline.png" in shown
+    assert [name for name in shown if not (tmp_path / name).exists()] == []
 
 
 @pytest.mark.parametrize(
