@@ -33,8 +33,10 @@ from cappaper.masking import MaskingReport, masking_report
 from cappaper.models import convnet, mlp, rescale
 from cappaper.population import Population
 from cappaper.training import fit
+from cappaper.zoo import PRETRAINED, pretrained
 
 __all__ = [
+    "PRETRAINED",
     "Bounded",
     "CappedReLU",
     "Dataset",
@@ -62,6 +64,7 @@ __all__ = [
     "masking_report",
     "mlp",
     "pgd",
+    "pretrained",
     "register_bounded",
     "replace_relu",
     "rescale",

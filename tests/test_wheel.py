@@ -55,6 +55,12 @@ def test_without_extras_it_is_what_to_take_home(wheel, python, folder):
         assert f"\n{package}==" not in installed, package
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
         run(python, "-c", block, folder=folder)
+    run(
+        python,
+        "-c",
+        "import cappaper; [cappaper.pretrained(n) for n in cappaper.PRETRAINED]",
+        folder=folder,
+    )
     place = "import cappaper, pathlib; print(pathlib.Path(cappaper.__file__).parent)"
     package = Path(run(python, "-c", place, folder=folder).strip())
     assert folder in package.parents and (package / "py.typed").exists()

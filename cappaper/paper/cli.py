@@ -14,11 +14,12 @@ from pathlib import Path
 import click
 
 from cappaper.data import DATASETS, data_root, load
-from cappaper.paper import chapters, figures, ledger, results
+from cappaper.paper import chapters, figures, ledger, live, published, results
 from cappaper.paper.chapters import Chapter, ChapterError
 from cappaper.paper.claims import CLAIMS
 from cappaper.paper.experiment import PROFILES
 from cappaper.paper.machines import machine, side_by_side
+from cappaper.zoo import FOLDER
 
 _QUICK = (
     "Quick profile: every figure and number here comes from small networks on scikit-learn's"
@@ -122,6 +123,16 @@ def refresh() -> None:
     for source in sorted({chapter.source for chapter in chapters.manifest(Path.cwd())}):
         print(f"running notebooks/{source}.ipynb", flush=True)
         chapters.refresh(Path.cwd() / "notebooks" / f"{source}.ipynb")
+
+
+@commands.command()
+@click.option("--jobs", type=click.IntRange(min=1), default=1, help="Processes on a CPU.")
+def weights(jobs: int) -> None:
+    """Train the networks that the package brings along; write them, and the live page's digits."""
+    for path in published.write(FOLDER, machine(jobs=jobs)):
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+    digits = Path.cwd() / "book" / live.DIGITS
+    digits.write_text(live.digits_script(load("mnist", "test")), encoding="utf-8")
 
 
 @commands.command()

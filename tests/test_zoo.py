@@ -1,0 +1,46 @@
+"""The trained networks that the package brings along."""
+
+import pytest
+import torch
+
+from cappaper import PRETRAINED, CappedReLU, load, pretrained, zoo
+from cappaper.paper import published
+
+
+def test_they_are_the_networks_that_the_book_lists():
+    listed = published.specs()
+    assert set(PRETRAINED) <= set(listed)
+    for name in PRETRAINED:
+        assert zoo.about(name) == published.about(listed[name])
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_each_has_its_caps_and_no_gap(name):
+    net, spec = pretrained(name), published.specs()[name]
+    caps = [part.beta.item() for part in net if isinstance(part, CappedReLU)]
+    assert caps == [pytest.approx(beta) for beta in spec.beta]
+    assert not net.training and all(value.dtype == torch.float32 for value in net.parameters())
+    assert all(value.isfinite().all() for value in net.parameters())
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_each_reads_digits(name):
+    try:
+        x, y = load("mnist", "test", limit=1000)
+    except (OSError, RuntimeError):
+        pytest.skip("no MNIST here, and no way to download it")
+    with torch.no_grad():
+        right = (pretrained(name)(x).argmax(1) == y).double().mean()
+    assert right > 0.85
+
+
+def test_what_is_stored_comes_back_in_half_precision(tmp_path, monkeypatch):
+    model = published.specs()["cap-0.05"].build()
+    said = published.about(published.specs()["cap-0.05"])
+    zoo.store("own", model.state_dict(), said, tmp_path)
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    monkeypatch.setattr(zoo, "PRETRAINED", ("own",))
+    for one, other in zip(model.parameters(), pretrained("own").parameters(), strict=True):
+        assert torch.equal(one.half().float(), other)
+    with pytest.raises(ValueError, match="unknown network 'none': use one of own"):
+        pretrained("none")
