@@ -231,8 +231,8 @@ def test_what_survives_is_what_the_pages_say():
     """At ε = 0.1 nothing beyond the spread; at 0.3 a cap at 1, under every attack."""
     table = table_of("what-survives")
     by = table.groupby(["eps", "attack", "variant"])["robust_accuracy"].mean()
-    assert decisions.lasting(table, eps=0.1).reproduced is not True
-    assert decisions.lasting(table, eps=0.3).reproduced is True
+    assert decisions.lasting(table, eps=0.1).holds is not True
+    assert decisions.lasting(table, eps=0.3).holds is True
     for attack in ("PGD", "APGD-CE", "APGD-T", "Square", "cap-aware PGD"):
         assert by[0.3, attack, "β = 1, knowing"] > by[0.3, attack, "ReLU"], attack
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,9 @@ import pandas as pd
 
 from cappaper.paper import decisions
 from cappaper.paper.decisions import Decision, Undecided
+from cappaper.paper.prose import say
 from cappaper.paper.results import STRONGEST
+from cappaper.paper.statistics import LEVEL
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Test:
     claim: int
     chapter: str
     says: str
-    decide: Callable[[pd.DataFrame], Decision]
+    decide: Callable[..., Decision]  # (table, level=...)
     paper: bool = True
 
 
@@ -129,13 +130,16 @@ TESTS = (
 
 
 def decided(test: Test, table: pd.DataFrame) -> Decision:
-    """What a table says to a test; undecided where it lacks the networks that the test compares.
+    """What a table says to a test; inconclusive where it lacks the networks that the test compares.
+
+    The tests of one claim share its level: a claim that is asked seven times is easily right once.
 
     Raises:
         ValueError: the table lacks a column: it is another table.
     """
+    asked = sum(other.claim == test.claim for other in TESTS)
     try:
-        return test.decide(table)
+        return test.decide(table, level=LEVEL / asked)
     except Undecided as reason:
         return Decision(None, str(reason))
     except KeyError as error:
@@ -148,23 +152,26 @@ def decided(test: Test, table: pd.DataFrame) -> Decision:
 def verdict(tests: Sequence[Test], decisions: Sequence[Decision]) -> str:
     """The verdict on a claim from the decisions of its tests.
 
-    *reproduced* if all are, *not reproduced* if none is; *reproduced only under the paper's
-    attack* if a test under this attack is and none under another. *undecided* otherwise.
+    *holds* if all do, *does not hold* if none does; *mixed* if some do and others do not, said more
+    closely where that is the paper's attack against the others. *inconclusive* otherwise.
     """
     both = list(zip(tests, decisions, strict=True))
     mine = {decision.verdict for test, decision in both if test.paper}
     others = {decision.verdict for test, decision in both if not test.paper}
-    if "reproduced" in mine and others == {"not reproduced"}:
-        return "reproduced only under the paper's attack"
     verdicts = mine | others
-    return verdicts.pop() if len(verdicts) == 1 else "undecided"
+    if {"holds", "does not hold"} <= verdicts:
+        only = "holds" in mine and others == {"does not hold"}
+        return "mixed: under the paper's attack only" if only else "mixed"
+    return verdicts.pop() if len(verdicts) == 1 else "inconclusive"
 
 
 def state(chapter: str, table: pd.DataFrame) -> None:
-    """Print a chapter's claims and what its own table says to them: how every chapter ends."""
+    """Show a chapter's claims and what its own table says to them: how every chapter ends."""
     mine = [test for test in TESTS if test.chapter == chapter]
-    for test in mine:
-        print(textwrap.fill(f"Claim {test.claim}. {test.says}:", 76))
-        print(f"  {decided(test, table).verdict}")
     if not mine:
-        print("None of the paper's claims is decided here.")
+        say("None of the paper's claims is decided here.")
+        return
+    lines = ["| claim | what this chapter asks | verdict |", "|---|---|---|"]
+    for test in mine:
+        lines.append(f"| {test.claim} | {test.says} | **{decided(test, table).verdict}** |")
+    say("\n".join(lines))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cappaper.paper import decisions, results
+from cappaper.paper import decisions, results, statistics
 from cappaper.paper.claims import CLAIMS, decided, verdict
 
 LEDGER = Path("results/claims.csv")
@@ -99,14 +99,16 @@ def page(ledger: pd.DataFrame) -> str:
         lines.append(f"| {claim.number} | {claim.says} | {claim.where} | **{of_claim}** |")
     lines += [
         "",
-        f"A difference counts where its mean over seeds is {decisions.SPREADS:g} standard"
-        f" deviations beyond a margin of {decisions.POINT:g} ({decisions.FAILED:g} for failed"
-        " training, none for growth); where it is neither beyond nor short of it by as much, the"
-        " verdict is *undecided*. A claim is *reproduced* if all its tests are, *not reproduced* if"
-        " none is, *reproduced only under the paper's attack* if a test under this attack is and"
-        " none under another, and *undecided* otherwise. All robust accuracies are what one attack"
-        " leaves: upper bounds. Of an open question, *reproduced* says that the gain is seen there"
-        " too.",
+        "A difference counts where its confidence interval lies beyond a margin of"
+        f" {decisions.POINT:g} ({decisions.FAILED:g} for failed training, none for growth):"
+        " Student's t over seeds, and a normal one over images where not all test images were"
+        f" judged. A claim has an error of {100 * statistics.LEVEL:g} %, which its tests share, so"
+        " their intervals are wider than usual. The best of several caps, and the widest of several"
+        " gaps, are chosen on the other seeds. A test *holds* if the interval is beyond the margin,"
+        " *does not hold* if it is short of it, and is *inconclusive* if it contains it. A claim"
+        " *holds* if all its tests do, *does not hold* if none does, and is *mixed* if some do and"
+        " others do not. All robust accuracies are what one attack leaves: upper bounds. Of an open"
+        " question, *holds* says that the gain is seen there too.",
         "",
     ]
     for claim in CLAIMS:

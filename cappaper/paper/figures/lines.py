@@ -26,7 +26,7 @@ def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATE
     """A panel per value over β, a line for each of ``by``; bands are ± one spread over seeds.
 
     Args:
-        table: as :func:`cappaper.paper.study.rates` gives.
+        table: as :func:`cappaper.paper.run` gives for an attack.
         by: the column whose values are the lines, such as ``eps`` or ``architecture``.
         values: the panels, such as the three rates.
     """
@@ -83,8 +83,8 @@ def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pic
     """What happens layer by layer: a row per value, a column per architecture, a line per β.
 
     Args:
-        table: as :func:`cappaper.paper.study.distances` gives at one ε, or
-            :func:`cappaper.paper.study.signals`.
+        table: as :func:`cappaper.paper.run` gives for distances at one ε, or for
+            signals.
         values: the rows. Norms are drawn on a logarithmic axis, shares from 0 to 1.
     """
     summary = over_seeds(table, ["architecture", "beta", "layer"], values)
@@ -171,7 +171,7 @@ def curve_at(table: pd.DataFrame, beta: float) -> Picture:
     """Robust accuracy over ε at one β, among the curves of all others.
 
     Args:
-        table: as :func:`cappaper.paper.study.rates` gives, one architecture and attack.
+        table: as :func:`cappaper.paper.run` gives for one architecture and attack.
         beta: a max value of the table.
     """
     summary = _from_zero(table, ["beta", "eps"])
@@ -202,7 +202,7 @@ def hardening(table: pd.DataFrame) -> Picture:
     """Robust accuracy over ε: a panel per training, a line per β, the training's ε marked.
 
     Args:
-        table: as :func:`cappaper.paper.study.rates` gives, one architecture and attack, with
+        table: as :func:`cappaper.paper.run` gives for one architecture and attack, with
             several values of ``training_eps`` (0 is standard training).
     """
     summary = _from_zero(table, ["training_eps", "beta", "eps"])
