@@ -34,6 +34,7 @@ def test_the_book_has_every_page_and_no_unresolved_number(html):
         "index",
         "attack-a-digit",
         "method",
+        "background",
         "claims",
         "how-fast",
         "api",

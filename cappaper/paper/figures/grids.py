@@ -43,7 +43,7 @@ def sandwich(table: pd.DataFrame, rows: Sequence[str], bounds: Sequence[str] = (
     """Robust accuracy by judge: a panel per training, a row per judge, a column per β.
 
     Args:
-        table: as :func:`cappaper.paper.run` gives for several judges; one radius per ``training_eps``.
+        table: as :func:`cappaper.paper.run` gives for judges; one radius per ``training_eps``.
         rows: the judges, from the weakest attack to the weakest certificate.
         bounds: those of them that are certificates; a line parts them from the attacks.
     """
