@@ -4,6 +4,7 @@ from cappaper.attacks.autoattack import PARTS
 from cappaper.paper import figures
 from cappaper.paper.claims import state
 from cappaper.paper.experiment import Adversary, Profile, Spec, profile, sweep
+from cappaper.paper.explorer import attacked_digit, explore
 from cappaper.paper.judges import (
     CW,
     FGSM,
@@ -45,7 +46,9 @@ __all__ = [
     "Signals",
     "Spec",
     "Strongest",
+    "attacked_digit",
     "contradictions",
+    "explore",
     "figures",
     "glue",
     "machine",

@@ -120,9 +120,10 @@ def claims(write: bool) -> None:
 @commands.command()
 def refresh() -> None:
     """Run notebooks/ and store their outputs there."""
-    for source in sorted({chapter.source for chapter in chapters.manifest(Path.cwd())}):
-        print(f"running notebooks/{source}.ipynb", flush=True)
-        chapters.refresh(Path.cwd() / "notebooks" / f"{source}.ipynb")
+    chapters.manifest(Path.cwd())
+    for source in sorted((Path.cwd() / "notebooks").glob("*.ipynb")):
+        print(f"running notebooks/{source.name}", flush=True)
+        chapters.refresh(source)
 
 
 @commands.command()
