@@ -64,6 +64,15 @@ def test_a_notebook_prints_its_numbers_and_glues_those_of_other_pages_alone(sour
     assert {name for name in named if name} == set(taken)
 
 
+@pytest.mark.parametrize("name", ["start-here", "explore"])
+def test_a_notebook_that_is_no_chapter_shows_what_it_does(name):
+    """It is there, it has run, and no page that shows it finds a widget without a kernel."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    outputs = [o for c in notebook.cells for o in c.get("outputs", [])]
+    assert outputs and not any(o.output_type == "error" for o in outputs)
+    assert "widget-view" not in json.dumps(notebook) and name in (ROOT / "README.md").read_text()
+
+
 def test_a_notebook_runs_without_our_command_line(tmp_path):
     """As the README says: papermill alone, from anywhere."""
     papermill = Path(sys.executable).with_name("papermill")
