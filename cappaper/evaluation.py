@@ -62,7 +62,8 @@ def evaluate(
 
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`; or the attack returns something else than
-            finite images of the same shape in [0, 1].
+            finite images of the same shape in [0, 1], or leaves the ball of an ``eps`` that it was
+            given by ``partial``.
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
@@ -173,18 +174,27 @@ def _standing(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack])
             if len(left):
                 images, labels = x[left], y[left]
                 found = attack(model, images, labels)
-                _check_found(found, images)
+                _check_found(found, images, _radius(attack))
                 stands = stands.index_copy(0, left, classified(model, found, labels))
             rows.append(stands)
     return torch.stack(rows)
 
 
-def _check_found(found: Any, x: Tensor) -> None:
+def _radius(attack: Any) -> float | None:
+    """The radius that an attack was given by ``partial``; None where nobody said."""
+    eps = attack.keywords.get("eps") if isinstance(attack, partial) else None
+    return None if eps is None else float(eps)
+
+
+def _check_found(found: Any, x: Tensor, eps: float | None) -> None:
     if not isinstance(found, Tensor) or found.shape != x.shape:
         shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"the attack must return images of shape {list(x.shape)}, got {shape}")
     if not (found.amin() >= 0 and found.amax() <= 1):  # NaN fails too
         raise ValueError("the attack must return finite images in [0, 1]")
+    # In an L2 ball no pixel moves further than in the L∞ ball; the rest is rounding.
+    if eps is not None and (moved := (found - x).abs().amax().item()) > eps + 1e-4:
+        raise ValueError(f"the attack left its ball: a pixel moved by {moved:.4g}, ε is {eps:g}")
 
 
 @contextmanager

@@ -153,3 +153,20 @@ def test_a_cap_bounds_the_distance(nets, digits):
 def test_bad_input_gets_a_sentence(call, says, digits):
     with pytest.raises(ValueError, match=says):
         call(mlp(64, [4]), *digits[1])
+
+
+def test_an_attack_that_leaves_its_ball_is_refused(nets, digits):
+    """Where ε is known: a robust accuracy at a radius that was not kept would be another one's."""
+    x, y = (tensor[:50] for tensor in digits[1])
+
+    def far(model, x, y, *, eps):
+        return (x + 2 * eps).clamp(0, 1)
+
+    for ask in (
+        lambda: evaluate(nets[0], x, y, partial(far, eps=0.1)),
+        lambda: robustness_curve(nets, x, y, far, [0.1, 0.2]),
+    ):
+        with pytest.raises(ValueError, match=r"left its ball: a pixel moved by 0\.2, ε is 0\.1"):
+            ask()
+    for norm in ("linf", "l2"):
+        assert evaluate(nets[0], x, y, partial(pgd, eps=0.3, norm=norm, steps=5))
