@@ -146,13 +146,17 @@ def test_half_a_file_is_never_read(tmp_path, monkeypatch):
     place = cache.place("weights", "a key")
     cache.keep(place, {"x": 1})
 
-    class Breaks:
-        def __reduce__(self):
-            raise RuntimeError("on purpose")
+    real = Path.write_bytes
 
-    with pytest.raises(RuntimeError):
-        cache.keep(place, {"x": Breaks()})
+    def full(path, content):
+        real(path, content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        cache.keep(place, {"x": 2})
     assert cache.recall(place) == {"x": 1}
+    assert [path.name for path in place.parent.iterdir()] == [place.name]  # no half file stays
     assert cache.recall(cache.place("weights", "another key")) is None
 
 

@@ -1,4 +1,8 @@
-"""A content-addressed cache on disk: what was computed once from the same inputs is not again."""
+"""A content-addressed cache on disk: what was computed once from the same inputs is not again.
+
+An entry is a line of JSON, its own key and the SHA-256 of all that follows, and then weights as
+safetensors, or plain values as JSON: nothing that reading could run.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,12 @@ import hashlib
 import json
 import os
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
+from torch import Tensor
 
 
 def root() -> Path:
@@ -22,26 +27,38 @@ def root() -> Path:
 def place(kind: str, *key: Any) -> Path:
     """Where the entry of this key, anything that JSON can write, belongs: in a folder ``kind``."""
     content = json.dumps([key, torch.__version__], sort_keys=True)
-    return root() / kind / f"{hashlib.sha256(content.encode()).hexdigest()[:24]}.pt"
+    return root() / kind / f"{hashlib.sha256(content.encode()).hexdigest()[:24]}.kept"
 
 
 def recall(path: Path) -> Any | None:
-    """What was kept at ``path``, or None. A damaged entry is none, after a warning."""
+    """What was kept at ``path``, or None. A damaged or foreign entry is none, after a warning."""
     if not path.exists():
         return None
     try:
-        with zipfile.ZipFile(path) as archive:  # torch itself reads past a flipped byte
-            if broken := archive.testzip():
-                raise ValueError(f"{broken} does not fit its checksum")
-        return torch.load(path, weights_only=True, map_location="cpu")
+        head, _, content = path.read_bytes().partition(b"\n")
+        said = json.loads(head)
+        if said["key"] != path.stem:
+            raise ValueError("it was kept under another key")
+        if said["sha256"] != hashlib.sha256(content).hexdigest():
+            raise ValueError("its content does not fit its checksum")
+        return load(content) if said["tensors"] else json.loads(content)
     except Exception as error:  # whatever the damage
         warnings.warn(f"ignoring the damaged cache entry {path}: {error}", stacklevel=2)
         return None
 
 
-def keep(path: Path, value: Any) -> None:
-    """Keep tensors and plain values at ``path``; a reader never sees half a file."""
+def keep(path: Path, value: dict[str, Any]) -> None:
+    """Keep tensors, or plain values, at ``path``; a reader never sees half a file."""
+    tensors = all(isinstance(part, Tensor) for part in value.values())
+    if tensors:
+        content = save({name: part.contiguous() for name, part in value.items()})
+    else:
+        content = json.dumps(value).encode()
+    said = {"key": path.stem, "sha256": hashlib.sha256(content).hexdigest(), "tensors": tensors}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}")
-    torch.save(value, unfinished)
-    unfinished.replace(path)
+    try:
+        unfinished.write_bytes(json.dumps(said).encode() + b"\n" + content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)  # where the disk was full, nothing stays behind
