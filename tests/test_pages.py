@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.browser import looked_at
@@ -57,6 +58,22 @@ def test_a_picture_says_what_it_shows(html):
             assert named, page
             said = named.group(1)
             assert said.startswith("the figure at β = ") or len(said.split()) > 10, (page, said)
+
+
+def test_a_chapter_begins_with_its_verdicts_its_table_and_its_notebook(html):
+    ledger = pd.read_csv(BOOK / "results" / "claims.csv")
+    for name in NAMES:
+        page = html / "chapters" / f"{name}.html"
+        (head,) = re.findall(r'<p class="book-head">(.*?)</p>', page.read_text(), re.DOTALL)
+        mine = ledger[ledger["chapter"] == name]
+        said = re.findall(r'href="../claims.html">(.*?)</a>', head)
+        assert set(said) == {
+            f"claim {c}: {v}" for c, v in zip(mine["claim"], mine["verdict"], strict=True)
+        }
+        for target in re.findall(r'href="([^"]*)" download', head):
+            assert (page.parent / target).exists(), target
+        data, notebook = re.findall(r'href="([^"]*)" download', head)
+        assert data.endswith(".csv") and notebook.endswith(".ipynb")
 
 
 def test_the_static_slider_turns_beta_in_a_browser(html):

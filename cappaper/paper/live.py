@@ -1,7 +1,4 @@
-"""The live page's networks and digits, as scripts: a page from a folder may fetch nothing else.
-
-A Sphinx extension: it writes every network of :mod:`cappaper.zoo` beside the built page.
-"""
+"""The live page's networks and digits, as scripts: a page from a folder may fetch nothing else."""
 
 from __future__ import annotations
 
@@ -54,21 +51,6 @@ def digits_script(test: Dataset, each: int = 2) -> str:
         f"Live.digits = {json.dumps(rows)}.map(([label, text]) =>\n"
         "  [label, Float64Array.from(atob(text), (c) => c.charCodeAt(0) / 255)]);\n"
     )
-
-
-def setup(app: Any) -> dict[str, bool]:
-    """What Sphinx calls."""
-
-    def write(app: Any, failed: Exception | None) -> None:
-        if failed is None and app.builder.format == "html":
-            folder = Path(app.outdir) / "live" / "networks"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "index.js").write_text(index_script(), encoding="utf-8")
-            for name in PRETRAINED:
-                (folder / f"{name}.js").write_text(network_script(name), encoding="utf-8")
-
-    app.connect("build-finished", write)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _half(values: Tensor) -> str:

@@ -1,0 +1,62 @@
+"""A Sphinx extension: what the book's pages have beside their text.
+
+Networks for the page that attacks a digit; on top of every chapter what became of the claims that
+it decides, with its table and its notebook; and the tables themselves.
+"""
+
+from __future__ import annotations
+
+import html
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cappaper.paper import live
+from cappaper.zoo import PRETRAINED
+
+
+def heading(chapter: str, ledger: pd.DataFrame) -> str:
+    """What stands under a chapter's title: its verdicts, its table, its notebook.
+
+    >>> ledger = pd.DataFrame({"claim": [2], "chapter": ["fig-05"], "verdict": ["holds"]})
+    >>> print(heading("fig-05", ledger).splitlines()[1])
+    <a class="book-verdict" href="../claims.html">claim 2: holds</a>
+    """
+    mine = ledger[ledger["chapter"] == chapter]
+    lines = ['<p class="book-head">']
+    for claim, verdict in dict.fromkeys(zip(mine["claim"], mine["verdict"], strict=True)):
+        said = html.escape(f"claim {claim}: {verdict}")
+        lines.append(f'<a class="book-verdict" href="../claims.html">{said}</a>')
+    lines.append(
+        f'<a href="../results/{chapter}.csv" download>Data (CSV)</a> ·'
+        f' <a href="../_sources/chapters/{chapter}.ipynb" download>Notebook</a>'
+    )
+    return "\n".join([*lines, "</p>"])
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """What Sphinx calls."""
+
+    def place(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+        ledger = Path(app.srcdir) / "results" / "claims.csv"
+        if page.startswith("chapters/") and "body" in context and ledger.exists():
+            shown = heading(page.removeprefix("chapters/"), pd.read_csv(ledger))
+            context["body"] = context["body"].replace("</h1>", f"</h1>\n{shown}", 1)
+
+    def write(app: Any, failed: Exception | None) -> None:
+        if failed is not None or app.builder.format != "html":
+            return
+        tables, networks = (Path(app.outdir) / part for part in ("results", "live/networks"))
+        for folder in (tables, networks):
+            folder.mkdir(parents=True, exist_ok=True)
+        for table in (Path(app.srcdir) / "results").glob("*.csv"):
+            shutil.copy(table, tables)
+        (networks / "index.js").write_text(live.index_script(), encoding="utf-8")
+        for name in PRETRAINED:
+            (networks / f"{name}.js").write_text(live.network_script(name), encoding="utf-8")
+
+    app.connect("html-page-context", place)
+    app.connect("build-finished", write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
