@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -122,6 +124,25 @@ def test_bad_input_gets_a_sentence(project, capsys, monkeypatch, arguments, says
     assert cli.main(arguments) == 1
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_says_so(project, sent):
+    notebook = project / "notebooks" / "small.ipynb"
+    notebook.write_text(
+        notebook.read_text().replace("assert not breaks", "import time; time.sleep(60)  #")
+    )
+    command = [sys.executable, "-m", "cappaper", "reproduce", "--only", "works", "--jobs", "1"]
+    running = subprocess.Popen(command, cwd=project, stdout=-1, stderr=-1, text=True)
+    partial = project / "build/quick/chapters/works.partial.ipynb"
+    while not partial.exists() and running.poll() is None:
+        time.sleep(0.1)
+    running.send_signal(sent)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert (
+        said.splitlines()[-1] == "cappaper: stopped; what was trained is kept, so a new run resumes"
+    )
 
 
 def test_another_folder(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -29,6 +30,8 @@ _QUICK = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0, or another after a sentence on what is wrong."""
+    # A batch system's polite word is a user's Ctrl-C: what is done is kept, and one sentence said.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         commands.main(arguments, prog_name="cappaper", standalone_mode=False)
     except click.ClickException as error:
