@@ -20,9 +20,10 @@ PRETRAINED = tuple(sorted(path.stem for path in FOLDER.glob("*.safetensors")))
 def pretrained(name: str) -> nn.Sequential:
     """A network of the book as it was trained there, on MNIST, with hidden layers of 300 and 100.
 
-    ``"relu"``, ``"cap-1"``, ``"cap-0.2"`` and ``"cap-0.05"`` have standard training; with
-    ``"-adversarial"`` behind the name, training against PGD at ε = 0.3. Seed 0 of each. The weights
-    are stored in half precision and come in single precision.
+    ``"relu"``, ``"cap-1"``, ``"cap-0.2"`` and ``"cap-0.05"`` have standard training;
+    ``"relu-adversarial"``, ``"cap-1-adversarial"``, ``"cap-0.5-adversarial"`` and
+    ``"cap-0.2-adversarial"`` training against PGD at ε = 0.3. Seed 0 of each. The weights are
+    stored in half precision and come in single precision.
 
     Args:
         name: one of ``cappaper.PRETRAINED``.

@@ -9,7 +9,7 @@ from cappaper.paper import published
 
 def test_they_are_the_networks_that_the_book_lists():
     listed = published.specs()
-    assert set(PRETRAINED) <= set(listed)
+    assert set(PRETRAINED) == set(listed)
     for name in PRETRAINED:
         assert zoo.about(name) == published.about(listed[name])
 
