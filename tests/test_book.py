@@ -237,6 +237,39 @@ def test_what_survives_is_what_the_pages_say():
         assert by[0.3, attack, "β = 1, knowing"] > by[0.3, attack, "ReLU"], attack
 
 
+def test_longer_training_did_what_the_pages_say():
+    """A low cap learns to stop PGD; β = 1 has more than ReLU, not decided, and ReLU still gains."""
+    table = table_of("train-longer")
+    mean = table.groupby(["attack", "epochs", "beta"])["robust_accuracy"].mean()
+    pgd, left = mean["PGD", 40], mean[results.STRONGEST, 40]
+    said = (
+        f"Trained for 40 epochs against PGD at ε = 0.3, networks with β = 0.2 keep"
+        f" {100 * pgd[0.2]:.0f} % under PGD and {100 * left[0.2]:.0f} % under the strongest attack:"
+        " they have learned to stop PGD. With β = 1 they keep"
+        f" {100 * left[1.0]:.0f} %, ReLU {100 * left[math.inf]:.0f} %"
+    )
+    for page in (ROOT / "README.md", BOOK / "index.md"):
+        assert said in page.read_text(), page
+    found = decisions.capping(table, eps=0.3, trained=True, attack=results.STRONGEST)
+    assert found.holds is not False and left.idxmax() == 1.0
+    aware = mean["cap-aware PGD"]
+    assert aware[40, math.inf] > aware[32, math.inf] + 0.01  # ReLU was still learning
+    assert mean["transfer", 40, 0.2] < pgd[0.2]
+
+
+@pytest.mark.parametrize("name", ["how-robust", "what-survives", "train-longer"])
+def test_the_strongest_attack_is_no_weaker_than_any_on_any_image(name):
+    table = table_of(name)
+    keys = [k for k in ("variant", "training_eps", "epochs", "beta", "seed", "eps") if k in table]
+    wide = table.pivot(index=keys, columns="attack", values="outcomes")
+    others = [a for a in wide if "certified" not in a and a != results.STRONGEST]
+    assert len(others) >= 4
+    for attack in others:
+        both = wide[[results.STRONGEST, attack]].dropna()
+        assert len(both) > 0
+        assert sum(contradictions(a, b) for a, b in both.to_numpy()) == 0, attack
+
+
 def test_a_moved_network_falls_as_it_did():
     """β is only a scale: the same function, the same robust accuracy."""
     table = table_of("only-a-scale")

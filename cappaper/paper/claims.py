@@ -92,6 +92,10 @@ _KNOWING = (
     "The same at ε = {} for seven ways to cap, most of them trained against an adversary that knows"
     " about the cap"
 )
+_LONGER = (
+    "Trained at ε = 0.3 for more than six times as long, some cap keeps more than ReLU under the"
+    " strongest attack found"
+)
 _FAILS = (
     "The deepest network with the lowest cap stays ten points behind ReLU after the same training"
 )
@@ -123,6 +127,7 @@ TESTS = (
     Test(4, "how-robust", _KEEPS.format(0.3), partial(_keeping, eps=0.3), paper=False),
     Test(4, "what-survives", _KNOWING.format(0.1), partial(_knowing, eps=0.1), paper=False),
     Test(4, "what-survives", _KNOWING.format(0.3), partial(_knowing, eps=0.3), paper=False),
+    Test(4, "train-longer", _LONGER, partial(_keeping, eps=0.3), paper=False),
     Test(5, "vanishing-gradients", _FAILS, decisions.vanishing),
     Test(6, "carlini-wagner", _CARLINI, decisions.carlini, paper=False),
     Test(6, "how-robust", _SURVIVES, _surviving, paper=False),

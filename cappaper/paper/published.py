@@ -20,7 +20,7 @@ def specs() -> dict[str, Spec]:
     """Each network under its name: seed 0 of the chapters that they are from."""
     longer = profile("paper", epochs=40)
     standard = sweep(profile("paper"), betas=list(CAPS.values()), seeds=[0])
-    adversary = Adversary(0.3, ramp=0.25)  # that of the chapter "Train until it stops"
+    adversary = Adversary(0.3, ramp=0.25)  # that of the chapter "Train for longer"
     hardened = sweep(longer, betas=list(ADVERSARIAL.values()), seeds=[0], adversary=adversary)
     names = [*CAPS, *(f"{name}-adversarial" for name in ADVERSARIAL)]
     return dict(zip(names, [*standard, *hardened], strict=True))
