@@ -18,7 +18,8 @@ def test_processes_side_by_side_give_the_same_table(monkeypatch, tmp_path):
     tables, companies, real = [], [], runner.side_by_side
 
     def watching(function, calls, jobs):
-        companies.append((function.__name__, jobs, [c[0] for c in calls if c and c[0]]))
+        firsts = [list(c[0]) if isinstance(c[0], dict) else c[0] for c in calls if c and c[0]]
+        companies.append((function.__name__, jobs, firsts))
         return real(function, calls, jobs)
 
     monkeypatch.setattr(runner, "side_by_side", watching)

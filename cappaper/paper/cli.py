@@ -31,7 +31,8 @@ _QUICK = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0, or another after a sentence on what is wrong."""
     # A batch system's polite word is a user's Ctrl-C: what is done is kept, and one sentence said.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
+        signal.signal(stop, signal.default_int_handler)
     try:
         commands.main(arguments, prog_name="cappaper", standalone_mode=False)
     except click.ClickException as error:
