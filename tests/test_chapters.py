@@ -126,7 +126,7 @@ def test_bad_input_gets_a_sentence(project, capsys, monkeypatch, arguments, says
     assert says in said and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_says_so(project, sent):
     notebook = project / "notebooks" / "small.ipynb"
     notebook.write_text(

@@ -62,7 +62,7 @@ def test_images_in_common_tell_more_and_all_images_tell_all():
     rng = np.random.default_rng(0)
     one = (rng.random((3, 400)) < 0.6).tolist()
     other = [[a and i % 10 > 0 for i, a in enumerate(row)] for row in one]
-    paired = difference([rows(one, 400)] * 3, rows(other, 400))
+    paired = difference([rows(one, 400)] * 3, [rows(other, 400)] * 3)
     apart = rows(one, 400, "success_rate").minus(rows(other, 400, "success_rate"))
     assert 0 < paired.image_variance < apart.image_variance
     assert rows(one, 10_000).minus(rows(other, 10_000)).image_variance == 0

@@ -124,7 +124,7 @@ def claims(write: bool) -> None:
 @commands.command()
 def refresh() -> None:
     """Run notebooks/ and store their outputs there."""
-    chapters.manifest(Path.cwd())
+    chapters.manifest(Path.cwd())  # there is none outside the project's folder
     for source in sorted((Path.cwd() / "notebooks").glob("*.ipynb")):
         print(f"running notebooks/{source.name}", flush=True)
         chapters.refresh(source)

@@ -88,26 +88,29 @@ class Measured(NamedTuple):
         return cls(rows.set_index("seed")[value], images, of, stands)
 
     def minus(self, other: Measured) -> Gain:
-        return difference([self] * len(self.values), other)
+        return difference([self] * len(self.values), [other] * len(self.values))
 
 
-def difference(picked: Sequence[Measured], other: Measured) -> Gain:
-    """What ``picked``, a network for each seed, have more than another of the same seed."""
-    seeds = other.values.index
-    by_seed = pd.Series(
-        [m.values[s] - other.values[s] for m, s in zip(picked, seeds, strict=True)], seeds
-    )
-    images, of = other.images, other.of
+def difference(ours: Sequence[Measured], theirs: Sequence[Measured]) -> Gain:
+    """What one network has more than another: a pair for each seed."""
+    seeds = theirs[0].values.index
+    pairs = list(zip(seeds, ours, theirs, strict=True))
+    by_seed = pd.Series([our.values[s] - their.values[s] for s, our, their in pairs], seeds)
+    images, of = theirs[0].images, theirs[0].of
     if images >= of:  # all there are
         return Gain(by_seed)
-    if other.stands is not None and all(m.stands is not None for m in picked):
-        ours = np.array([m.stands[i] for i, m in enumerate(picked) if m.stands is not None])
-        each = (ours.astype(float) - other.stands).mean(axis=0)
-        variance = each.var(ddof=1)
+    stands = [(our.stands, their.stands) for _, our, their in pairs]
+    both = [(a[i], b[i]) for i, (a, b) in enumerate(stands) if a is not None and b is not None]
+    if len(both) == len(pairs):
+        each = np.array([a.astype(float) - b for a, b in both]).mean(axis=0)
+        variance = float(each.var(ddof=1))
     else:  # as if the two had been judged on images of their own: no less than it is
-        mean = [np.mean([m.values[s] for m, s in zip(picked, seeds, strict=True)])]
-        variance = sum(float(p) * (1 - float(p)) for p in [*mean, other.values.mean()])
-    return Gain(by_seed, float(variance) / images * (1 - images / of))
+        means = [
+            np.mean([m.values[s] for s, m in zip(seeds, side, strict=True)])
+            for side in (ours, theirs)
+        ]
+        variance = sum(float(p) * (1 - float(p)) for p in means)
+    return Gain(by_seed, variance / images * (1 - images / of))
 
 
 def best_elsewhere(candidates: Mapping[Any, pd.Series]) -> list[Any]:
@@ -134,7 +137,7 @@ def some_beyond(
     Yes by the candidate that is best on the other seeds; no if every single one stays below.
     """
     names = best_elsewhere({name: m.values for name, m in candidates.items()})
-    gain = difference([candidates[name] for name in names], other)
+    gain = difference([candidates[name] for name in names], [other] * len(names))
     answer = gain.beyond(margin, level / CHOICE["best"])
     if answer is not True:
         each = [m.minus(other).beyond(margin, level) for m in candidates.values()]
@@ -152,15 +155,7 @@ def widest_beyond(
     pairs = [pair for group in groups for pair in itertools.permutations(group.values(), 2)]
     gaps = {i: high.values - low.values for i, (high, low) in enumerate(pairs)}
     elsewhere = [pairs[i] for i in best_elsewhere(gaps)]
-    seeds = pairs[0][0].values.index
-    variances = [high.minus(low).image_variance for high, low in elsewhere]
-    gain = Gain(
-        pd.Series(
-            [h.values[s] - low.values[s] for (h, low), s in zip(elsewhere, seeds, strict=True)],
-            seeds,
-        ),
-        max(variances),
-    )
+    gain = difference([high for high, _ in elsewhere], [low for _, low in elsewhere])
     answer = gain.beyond(margin, level / CHOICE["widest"])
     if answer is not True:
         each = [high.minus(low).beyond(margin, level) for high, low in pairs]
