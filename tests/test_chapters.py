@@ -129,13 +129,11 @@ def test_bad_input_gets_a_sentence(project, capsys, monkeypatch, arguments, says
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_says_so(project, sent):
     notebook = project / "notebooks" / "small.ipynb"
-    notebook.write_text(
-        notebook.read_text().replace("assert not breaks", "import time; time.sleep(60)  #")
-    )
+    sleep = "import time; open('asleep', 'w').close(); time.sleep(60)  #"
+    notebook.write_text(notebook.read_text().replace("assert not breaks", sleep))
     command = [sys.executable, "-m", "cappaper", "reproduce", "--only", "works", "--jobs", "1"]
     running = subprocess.Popen(command, cwd=project, stdout=-1, stderr=-1, text=True)
-    partial = project / "build/quick/chapters/works.partial.ipynb"
-    while not partial.exists() and running.poll() is None:
+    while not (project / "asleep").exists() and running.poll() is None:
         time.sleep(0.1)
     running.send_signal(sent)
     _, said = running.communicate(timeout=60)
