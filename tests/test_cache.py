@@ -11,10 +11,14 @@ from cappaper.paper import cache, closure
 from cappaper.paper.experiment import train
 
 PACKAGE = Path(cappaper.__file__).parent
-JUDGES = "cappaper.paper.judges"
+JUDGES = {
+    "judges": ("PGD", "AutoAttack", "CW", "Certificate", "Exact"),
+    "observers": ("Distances", "Masking"),
+}
 KEYS = {"weights": train.__module__} | {
-    judge: f"{JUDGES}:{judge}"
-    for judge in ("PGD", "AutoAttack", "CW", "Certificate", "Exact", "Distances", "Masking")
+    judge: f"cappaper.paper.{module}:{judge}"
+    for module, judges in JUDGES.items()
+    for judge in judges
 }
 EVERY = set(KEYS)
 
@@ -29,9 +33,9 @@ DECIDES = {
     "attacks/columns.py": EVERY,
     "attacks/batches.py": ASCENDING | {"AutoAttack", "CW"},
     "attacks/gradient.py": ASCENDING,
-    "attacks/surrogate.py": ASCENDING,
-    "bounded.py": ASCENDING,
-    "population.py": EVERY - {"CW"},
+    "attacks/surrogate.py": ASCENDING | {"CW"},
+    "bounded.py": ASCENDING | {"CW"},
+    "population.py": EVERY,
     "activations.py": READING,
     "evaluation.py": {"PGD", "AutoAttack", "Distances"},
     "paper/marks.py": EVERY - {"weights", "CW", "Masking"},
@@ -52,7 +56,8 @@ DECIDES |= {
     for module in [
         *("__init__.py", "__main__.py", "attacks/__init__.py", "certificates/__init__.py"),
         *("paper/__init__.py", "paper/chapters.py", "paper/claims.py", "paper/cli.py"),
-        *("paper/decisions.py", "paper/ledger.py", "paper/machines.py", "paper/publishing.py"),
+        *("paper/decision.py", "paper/decisions.py", "paper/ledger.py"),
+        *("paper/machines.py", "paper/publishing.py"),
         *("paper/results.py", "paper/runner.py", "paper/figures/lines.py"),
     ]
 }

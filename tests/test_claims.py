@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cappaper.paper import chapters, claims, cli, decisions, ledger, results
-from cappaper.paper.decisions import Decision, Undecided
+from cappaper.paper.decision import Decision, Undecided
 
 ROOT = Path(__file__).parents[1]
 TABLES = sorted({test.chapter for test in claims.TESTS})
@@ -67,13 +67,59 @@ def test_lower_must_be_better_all_the_way():
     assert decisions.lowering(rates(turning)).holds is False
 
 
+def test_lower_must_be_better_in_every_architecture():
+    falling = rates({0.1: [0.9, 0.9, 0.91], **RELU})
+    rising = rates({0.1: [0.02, 0.02, 0.02], **RELU}, architecture="2-3")
+    both = pd.concat([falling, rising])
+    assert decisions.lowering(both).holds is False
+    both["training_eps"] = [0.0] * len(falling) + [0.1] * len(rising)  # another question
+    assert decisions.lowering(both).holds is True
+    with pytest.raises(Undecided):
+        decisions.lowering(both, attack="other")
+
+
+def distances(**growth):
+    """A table of one network of three layers for each β: how far its L2 grows, for each attack."""
+    rows = [
+        {"architecture": "5-5-5", "attack": attack, "beta": beta, "seed": seed, "layer": layer}
+        | {name: (1 + seed / 100) * factor ** ((layer - 1) / 2) for name in ("l2", "relative_l2")}
+        for attack, factors in growth.items()
+        for beta, factor in factors.items()
+        for seed in range(3)
+        for layer in (1, 2, 3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_whether_growth_is_relus_own_and_the_attacks():
+    less = distances(PGD={0.1: 1.0, math.inf: 2.0}, noise={0.1: 0.5, math.inf: 0.5})
+    more = distances(PGD={0.1: 1.0, 1.0: 3.0, math.inf: 2.0}, noise={math.inf: 2.5})
+    for table in (less, more):
+        assert decisions.growth(table).holds is True
+    assert decisions.growth_of_relu(less).holds is True
+    assert decisions.growth_of_relu(more).holds is False  # one cap with more is enough
+    assert decisions.growth_of_attack(less).holds is True
+    assert decisions.growth_of_attack(more).holds is False
+    with pytest.raises(Undecided):
+        decisions.growth_of_relu(less[less["beta"] == math.inf])
+
+
+def test_a_network_that_has_learned_nothing_is_not_compared():
+    wide = rates({0.1: [0.8, 0.82, 0.81], **RELU})
+    failed = rates({0.1: [0.1, 0.1, 0.1]}, architecture="2-3").assign(standard_accuracy=0.2)
+    relu = rates(RELU, architecture="2-3")
+    with pytest.raises(Undecided):  # one network is left at this β
+        decisions.differing(pd.concat([wide, failed, relu]))
+    assert decisions.differing(pd.concat([wide, failed.assign(standard_accuracy=0.95), relu])).holds
+
+
 def test_order_is_compared_at_the_same_cap():
     there = rates({0.1: [0.8, 0.82, 0.81], **RELU})
     with pytest.raises(Undecided):  # nothing to compare it with
         decisions.ordering(there)
     back = rates({0.1: [0.5, 0.51, 0.52], **RELU}, architecture="2-3")
     found = decisions.ordering(pd.concat([there, back]))
-    assert found.holds is True and "3-2 keep 0.810" in found.evidence
+    assert found.holds is True and "0.480 (± 0.010) for 2-3" in found.evidence
     same = rates({0.1: [0.8, 0.82, 0.81], **RELU}, architecture="2-3")
     assert decisions.ordering(pd.concat([there, same])).holds is False
 
@@ -132,7 +178,7 @@ def test_a_table_without_the_networks_is_inconclusive(test):
 
 def test_some_other_trouble_with_a_table_does_not_pass_as_inconclusive():
     twice = pd.concat([rates({0.1: [0.8, 0.82, 0.81], **RELU})] * 2)
-    (test,) = [t for t in claims.TESTS if t.chapter == "fig-05"]
+    test = next(t for t in claims.TESTS if t.chapter == "fig-05")
     with pytest.raises(ValueError, match="duplicate"):
         claims.decided(test, twice)
 
@@ -143,7 +189,7 @@ def test_a_chapter_states_its_own_claims_and_no_others(monkeypatch):
     claims.state("fig-05", rates({0.1: [0.8, 0.82, 0.81], **RELU}))
     claims.state("fig-05", rates(RELU))  # nothing to compare
     claims.state("fig-03", rates(RELU))
-    assert said[0].count("\n") == 2 and said[0].endswith("| **holds** |")
+    assert said[0].count("\n") == 3 and said[0].endswith("| **holds** |")
     assert said[1].endswith("| **inconclusive** |")
     assert said[2] == "None of the paper's claims is decided here."
 

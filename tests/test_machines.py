@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cappaper import paper
-from cappaper.paper import experiment, judges, runner
+from cappaper.paper import experiment, observers, runner
 from cappaper.paper.machines import Machine
 from tests.test_runner import TINY
 
@@ -49,7 +49,7 @@ def test_training_and_judging_keep_to_one_thread(fresh, monkeypatch):
         return [{}]
 
     monkeypatch.setattr(experiment, "fit", fit)
-    monkeypatch.setattr(judges.Signals, "rows", rows)
+    monkeypatch.setattr(observers.Signals, "rows", rows)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

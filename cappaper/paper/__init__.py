@@ -13,14 +13,13 @@ from cappaper.paper.judges import (
     AutoAttack,
     Certificate,
     Clean,
-    Distances,
     Exact,
-    Masking,
-    Signals,
+    Noise,
     Strongest,
 )
 from cappaper.paper.machines import Machine, machine
 from cappaper.paper.marks import contradictions
+from cappaper.paper.observers import Distances, Masking, Signals
 from cappaper.paper.prose import name_of, say, tabular, told
 from cappaper.paper.publishing import glue, publish
 from cappaper.paper.results import RATES, STRONGEST, over_seeds, strongest
@@ -42,6 +41,7 @@ __all__ = [
     "Exact",
     "Machine",
     "Masking",
+    "Noise",
     "Profile",
     "Signals",
     "Spec",

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pandas as pd
 
 from cappaper.paper import decisions
-from cappaper.paper.decisions import Decision, Undecided
+from cappaper.paper.decision import Decision, Undecided
 from cappaper.paper.prose import say
 from cappaper.paper.results import STRONGEST
 from cappaper.paper.statistics import LEVEL
@@ -76,14 +76,23 @@ _GROWS = (
     "The distance between hidden outputs on clean and on PGD examples grows from the first to the"
     " last of equally wide ReLU layers, as it is and divided by the clean norm"
 )
+_MORE = (
+    "Divided by the clean norm, that distance grows more through ReLU than through any capped"
+    " network"
+)
 _EITHER = "Some cap keeps more than ReLU under PGD at ε = 0.1"
 _LOWER = "PGD's success rate at ε = 0.1 never rises as β is lowered"
+_LOWER_STILL = "The strongest attack's success rate at ε = 0.1 never rises as β is lowered"
+_TRUTH = (
+    "On small networks, where the truth is known, some cap keeps more than ReLU of the exact robust"
+    " accuracy at ε = 0.05"
+)
 _SURVIVES = (
     "More than half of what the best cap gains under PGD is left under the strongest attack found"
 )
-_PLACES = "At one β, robust accuracy differs between choices of capped layers"
-_SIZES = "At one β, robust accuracy differs between architectures"
-_ORDERS = "At one β, robust accuracy differs between an order of layers and its reverse"
+_PLACES = "At one β, PGD's success rate differs between choices of capped layers"
+_SIZES = "At one β, PGD's success rate differs between architectures"
+_ORDERS = "At one β, PGD's success rate differs between an order of layers and its reverse"
 _TRAINED = "Trained and attacked at ε = {}, some cap keeps more than ReLU under PGD"
 _KEEPS = (
     "Trained and attacked at ε = {}, some cap keeps more than ReLU under the strongest attack found"
@@ -97,26 +106,37 @@ _LONGER = (
     " strongest attack found"
 )
 _FAILS = (
-    "The deepest network with the lowest cap stays ten points behind ReLU after the same training"
+    "From torch's initialisation, the deepest network with the lowest cap stays ten points behind"
+    " ReLU after the same training"
 )
+_RESCALED = "The same from a start at the scale of the cap"
 _CARLINI = (
     "Carlini and Wagner's L2 attack, of unlimited radius, fails on some capped network more often"
     " than on ReLU"
 )
 _surviving = partial(decisions.surviving, attack=STRONGEST)
+_true = partial(decisions.capping, attack="exact", eps=0.05)
+_lowering_still = partial(decisions.lowering, attack=STRONGEST)
 _placing = partial(decisions.differing, by="placement")
 _trained = partial(decisions.capping, trained=True)
 _keeping = partial(_trained, attack=STRONGEST)
+_rescaled = partial(decisions.vanishing, initialisation="rescaled")
 _knowing = partial(decisions.lasting, attack=STRONGEST)
 
 TESTS = (
     Test(1, "fig-01", _GROWS, decisions.growth),
+    Test(1, "fig-01", _MORE, decisions.growth_of_relu),
     Test(2, "fig-04", _EITHER, decisions.capping),
     Test(2, "fig-04", _LOWER, decisions.lowering),
     Test(2, "fig-05", _EITHER, decisions.capping),
+    Test(2, "fig-05", _LOWER, decisions.lowering),
     Test(2, "deeper-networks", f"{_EITHER}, in every architecture", decisions.capping),
+    Test(2, "deeper-networks", f"{_LOWER}, in every architecture", decisions.lowering),
     Test(2, "convolutions", _EITHER, decisions.capping),
+    Test(2, "convolutions", _LOWER, decisions.lowering),
     Test(2, "how-robust", _SURVIVES, _surviving, paper=False),
+    Test(2, "how-robust", _LOWER_STILL, _lowering_still, paper=False),
+    Test(2, "exact", _TRUTH, _true, paper=False),
     Test(3, "fig-02", _PLACES, _placing),
     Test(3, "capped-layers", _PLACES, _placing),
     Test(3, "deeper-networks", _SIZES, decisions.differing),
@@ -129,6 +149,7 @@ TESTS = (
     Test(4, "what-survives", _KNOWING.format(0.3), partial(_knowing, eps=0.3), paper=False),
     Test(4, "train-longer", _LONGER, partial(_keeping, eps=0.3), paper=False),
     Test(5, "vanishing-gradients", _FAILS, decisions.vanishing),
+    Test(5, "vanishing-gradients", _RESCALED, _rescaled),
     Test(6, "carlini-wagner", _CARLINI, decisions.carlini, paper=False),
     Test(6, "how-robust", _SURVIVES, _surviving, paper=False),
 )

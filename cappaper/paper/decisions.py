@@ -4,43 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, NamedTuple
 
 import pandas as pd
 
+from cappaper.paper.decision import (
+    EPS,
+    FAILED,
+    POINT,
+    SURVIVAL,
+    Decision,
+    Undecided,
+    all_of,
+    at_eps,
+    best_of,
+    by_seed,
+    caps_and_relu,
+    evidence_of,
+    mean_of,
+)
 from cappaper.paper.results import STRONGEST
 from cappaper.paper.statistics import LEVEL, Gain, Measured, some_beyond, widest_beyond
-
-POINT = 0.01
-"""One point of accuracy: a smaller difference is none, however steady."""
-
-FAILED = 0.1
-"""A network has failed to train if it stays this far behind the same network with ReLU."""
-
-SURVIVAL = 0.5
-"""A gain has survived another attack if more than this share of it has."""
-
-EPS = 0.1
-"""The radius at which claims about robustness are decided, unless they name another."""
-
-
-class Decision(NamedTuple):
-    """What a table says to a test: yes, no or (None) neither, and the numbers for it."""
-
-    holds: bool | None
-    evidence: str
-
-    @property
-    def verdict(self) -> str:
-        """*holds*, *does not hold* or *inconclusive*."""
-        return {True: "holds", False: "does not hold", None: "inconclusive"}[self.holds]
-
-
-class Undecided(Exception):
-    """A table has the columns, but not the networks that a test compares."""
-
-    def __init__(self) -> None:
-        super().__init__("the table lacks what the test compares")
 
 
 def growth(table: pd.DataFrame, level: float = LEVEL) -> Decision:
@@ -48,21 +31,54 @@ def growth(table: pd.DataFrame, level: float = LEVEL) -> Decision:
 
     Both as it is and divided by the norm of the clean output.
     """
-    relu = table[table["beta"] == math.inf]
-    if relu.empty:
+    name, told, answers = "", [], []
+    for value, label in (("l2", "L2"), ("relative_l2", "divided by the clean norm")):
+        name, _, relu = _growths(table, value)
+        told.append(f"{label} {_times(relu)}")
+        answers.append(Gain(relu - 1).beyond(0, level / 2))
+    return Decision(all_of(answers), f"over the hidden layers {name}: {', '.join(told)}")
+
+
+def growth_of_relu(table: pd.DataFrame, level: float = LEVEL) -> Decision:
+    """Divided by the clean norm, L2 grows more through ReLU than through any capped network."""
+    name, caps, relu = _growths(table, "relative_l2")
+    if not caps:
         raise Undecided
-    deepest = relu[relu["layer"] == relu["layer"].max()]["architecture"].iloc[0]
-    relu = relu[relu["architecture"] == deepest]
-    ratios = {}
-    for value in ("l2", "relative_l2"):
-        wide = _by_seed(relu, "layer", value)
-        ratios[value] = wide.iloc[:, -1] / wide.iloc[:, 0]
-    told = {value: f"× {ratio.mean():.2f} (± {ratio.std():.2f})" for value, ratio in ratios.items()}
+    answers = [Gain(relu - cap).beyond(0, level / len(caps)) for cap in caps.values()]
+    told = [f"β = {beta:g} {_times(cap)}" for beta, cap in caps.items()]
     return Decision(
-        _all([Gain(ratio - 1).beyond(0, level / 2) for ratio in ratios.values()]),
-        f"over the hidden layers {deepest}: L2 {told['l2']}, divided by the"
-        f" clean norm {told['relative_l2']}",
+        all_of(answers), f"over the hidden layers {name}: ReLU {_times(relu)}, {', '.join(told)}"
     )
+
+
+def growth_of_attack(table: pd.DataFrame, level: float = LEVEL, noise: str = "noise") -> Decision:
+    """Divided by the clean norm, L2 grows more for PGD examples than for noise, through ReLU."""
+    name, _, pgd = _growths(table, "relative_l2")
+    _, _, other = _growths(table, "relative_l2", noise)
+    return Decision(
+        Gain(pgd - other).beyond(0, level),
+        f"over the hidden layers {name}: PGD {_times(pgd)}, {noise} {_times(other)}",
+    )
+
+
+def _growths(
+    table: pd.DataFrame, value: str, attack: str = "PGD"
+) -> tuple[str, dict[float, pd.Series], pd.Series]:
+    """The deepest architecture; last hidden layer over first, by seed, at every β, and for ReLU."""
+    rows = table[table["attack"] == attack]
+    if not (rows["beta"] == math.inf).any():
+        raise Undecided
+    name = rows[rows["layer"] == rows["layer"].max()]["architecture"].iloc[0]
+    found = {}
+    for beta, group in rows[rows["architecture"] == name].groupby("beta"):
+        wide = by_seed(group, "layer", value)
+        found[float(beta)] = wide.iloc[:, -1] / wide.iloc[:, 0]
+    relu = found.pop(math.inf)
+    return name, found, relu
+
+
+def _times(ratio: pd.Series) -> str:
+    return f"× {ratio.mean():.2f} (± {ratio.std():.2f})"
 
 
 def capping(
@@ -78,24 +94,25 @@ def capping(
     """
     training_eps = eps if trained else 0.0
     chosen = table[(table["attack"] == attack) & (table["training_eps"] == training_eps)]
-    chosen, decisions = _at(chosen, eps), []
+    chosen, decisions = at_eps(chosen, eps), []
     names = chosen["architecture"].unique()
     for name in names:
-        caps, relu = _caps(chosen[chosen["architecture"] == name], "robust_accuracy")
+        caps, relu = caps_and_relu(chosen[chosen["architecture"] == name], "robust_accuracy")
         answer, gain = some_beyond(caps, relu, POINT, level / len(names))
-        best = _best(caps)
-        told = f"{name}: β = {best:g} keeps {_mean(caps[best])}, ReLU {_mean(relu)}"
+        best = best_of(caps)
+        told = f"{name}: β = {best:g} keeps {mean_of(caps[best])}, ReLU {mean_of(relu)}"
         decisions.append(Decision(answer, f"{told}; difference {gain}"))
-    return Decision(_all([d.holds for d in decisions]), _evidence(decisions))
+    return Decision(all_of([d.holds for d in decisions]), evidence_of(decisions))
 
 
 def surviving(table: pd.DataFrame, attack: str, level: float = LEVEL) -> Decision:
     """Of the gain that PGD shows for its best cap, more than half is left under another attack."""
-    chosen = _at(table[table["training_eps"] == 0])
+    chosen = at_eps(table[table["training_eps"] == 0])
     (pgd, pgd_relu), (other, other_relu) = (
-        _caps(chosen[chosen["attack"] == name], "robust_accuracy") for name in ("PGD", attack)
+        caps_and_relu(chosen[chosen["attack"] == name], "robust_accuracy")
+        for name in ("PGD", attack)
     )
-    best = _best(pgd)
+    best = best_of(pgd)
     shown, left = pgd[best].minus(pgd_relu), other[best].minus(other_relu)
     rest = Gain(
         left.by_seed - SURVIVAL * shown.by_seed,
@@ -104,37 +121,53 @@ def surviving(table: pd.DataFrame, attack: str, level: float = LEVEL) -> Decisio
     )
     return Decision(
         rest.beyond(0, level),
-        f"β = {best:g} keeps {_mean(pgd[best])} under PGD and {_mean(other[best])} under {attack};"
-        f" ReLU {_mean(pgd_relu)} and {_mean(other_relu)}",
+        f"β = {best:g} keeps {mean_of(pgd[best])} under PGD and {mean_of(other[best])} under"
+        f" {attack}; ReLU {mean_of(pgd_relu)} and {mean_of(other_relu)}",
     )
 
 
-def lowering(table: pd.DataFrame, level: float = LEVEL) -> Decision:
-    """Every lower max value has a success rate that is no higher; the lowest has a lower one."""
-    caps, relu = _caps(_at(table), "success_rate")
+def lowering(table: pd.DataFrame, level: float = LEVEL, attack: str = "PGD") -> Decision:
+    """Every lower max value has a success rate that is no higher; the lowest has a lower one.
+
+    In every architecture, after standard training.
+    """
+    rows = _with_success(at_eps(table))
+    rows = rows[(rows["attack"] == attack) & (rows["training_eps"] == 0)]
+    names = rows["architecture"].unique()
+    each = [rows[rows["architecture"] == name] for name in names]
+    decisions = [_lowering(one, level / len(names)) for one in each]
+    told = [f"{name}: {d.evidence}" for name, d in zip(names, decisions, strict=True)]
+    return Decision(all_of([d.holds for d in decisions]), "; ".join(told))
+
+
+def _lowering(rows: pd.DataFrame, level: float) -> Decision:
+    caps, relu = caps_and_relu(rows, "success_rate")
     ladder = [*caps.values(), relu]
     rises = [
         low.minus(high).beyond(POINT, level / len(caps)) for low, high in itertools.pairwise(ladder)
     ]
     falls = relu.minus(ladder[0]).beyond(POINT, level)
-    robust, _ = _caps(_at(table), "robust_accuracy")
-    standard, _ = _caps(_at(table), "standard_accuracy")
-    lowest, best = min(caps), _best(robust)
+    standard, _ = caps_and_relu(rows, "standard_accuracy")
+    lowest = min(caps)
     return Decision(
         False if any(rises) else falls,
-        f"success rate {_mean(relu)} for ReLU, {_mean(caps[lowest])} at β = {lowest:g};"
-        f" robust accuracy is highest, {_mean(robust[best])}, at β = {best:g}, and"
-        f" {_mean(robust[lowest])} at β = {lowest:g}, where standard accuracy is"
-        f" {_mean(standard[lowest])}",
+        f"success rate {mean_of(relu)} for ReLU, {mean_of(caps[lowest])} at β = {lowest:g},"
+        f" where standard accuracy is {mean_of(standard[lowest])}",
     )
 
 
-def differing(table: pd.DataFrame, level: float = LEVEL, by: str = "architecture") -> Decision:
-    """At one β, robust accuracy differs by more than a point between two values of ``by``.
+def differing(
+    table: pd.DataFrame,
+    level: float = LEVEL,
+    by: str = "architecture",
+    attack: str = "PGD",
+) -> Decision:
+    """At one β, success rates differ by more than a point between two values of ``by``.
 
-    The widest gap counts, with all else the same.
+    The widest gap counts, with all else the same, among the networks that have learned something.
     """
-    rows = _at(table)
+    rows = _learned(_with_success(at_eps(table)))
+    rows = rows[rows["attack"] == attack]
     same = ["beta"] if by == "architecture" else ["architecture", "beta"]
     keys, groups = [], []
     for key, group in rows[rows["beta"] < math.inf].groupby(same, sort=False):
@@ -142,7 +175,7 @@ def differing(table: pd.DataFrame, level: float = LEVEL, by: str = "architecture
             keys.append(key)
             groups.append(
                 {
-                    (key, value): Measured.of_rows(one, "robust_accuracy")
+                    (key, value): Measured.of_rows(one, "success_rate")
                     for value, one in group.groupby(by)
                 }
             )
@@ -155,21 +188,33 @@ def differing(table: pd.DataFrame, level: float = LEVEL, by: str = "architecture
     what = "" if by == "architecture" else "layers "
     return Decision(
         answer,
-        f"{where}β = {key[-1]:g}: {what}{upper} keep {_mean(high)}, {what}{lower}"
-        f" {_mean(low)}; difference {gain}",
+        f"{where}β = {key[-1]:g}: success rate {mean_of(high)} for {what}{upper}, {mean_of(low)}"
+        f" for {what}{lower}; difference {gain}",
     )
 
 
-def ordering(table: pd.DataFrame, level: float = LEVEL) -> Decision:
-    """At one β, robust accuracy differs by more than a point between an order and its reverse."""
-    rows, pairs = _at(table), []
-    for name in rows["architecture"].unique():
+def _with_success(rows: pd.DataFrame) -> pd.DataFrame:
+    """With the success rate of every attack: not every table carries it."""
+    return rows.assign(success_rate=1 - rows["robust_accuracy"] / rows["standard_accuracy"])
+
+
+def _learned(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without the networks whose training failed: far behind ReLU in the same architecture."""
+    accuracy = rows.groupby(["architecture", "placement", "beta"])["standard_accuracy"]
+    relu = rows[rows["beta"] == math.inf].groupby("architecture")["standard_accuracy"].mean()
+    return rows[accuracy.transform("mean") > rows["architecture"].map(relu) - FAILED]
+
+
+def ordering(table: pd.DataFrame, level: float = LEVEL, attack: str = "PGD") -> Decision:
+    """At one β, success rates differ by more than a point between an order and its reverse."""
+    names, pairs = set(table["architecture"]), []
+    for name in sorted(names):
         reverse = "-".join(reversed(name.split("-")))
-        if name > reverse and (rows["architecture"] == reverse).any():
-            pairs.append(rows[rows["architecture"].isin([name, reverse])])
-    decisions = [differing(pair, level / len(pairs)) for pair in pairs]
+        if name > reverse and reverse in names:
+            pairs.append(table[table["architecture"].isin([name, reverse])])
+    decisions = [differing(pair, level / len(pairs), attack=attack) for pair in pairs]
     answers = [d.holds for d in decisions]
-    return Decision(any(answers) or _all(answers), _evidence(decisions))
+    return Decision(any(answers) or all_of(answers), evidence_of(decisions))
 
 
 def lasting(
@@ -185,81 +230,42 @@ def lasting(
     if relu is None or not variants:
         raise Undecided
     answer, gain = some_beyond(variants, relu, POINT, level)
-    best = _best(variants)
+    best = best_of(variants)
     return Decision(
         answer,
-        f"the best, {best}, keeps {_mean(variants[best])}, ReLU {_mean(relu)}; difference {gain}",
+        f"the best, {best}, keeps {mean_of(variants[best])}, ReLU {mean_of(relu)};"
+        f" difference {gain}",
     )
 
 
-def vanishing(table: pd.DataFrame, level: float = LEVEL) -> Decision:
+def vanishing(
+    table: pd.DataFrame, level: float = LEVEL, initialisation: str = "default"
+) -> Decision:
     """After the same training, the deepest network fails with the lowest cap, and not with ReLU."""
     trained = table[table["trained"] & (table["layer"] == 1)]
     depth = trained["depth"].max()
     deepest = trained[trained["depth"] == depth]
-    caps, relu = _caps(deepest[deepest["initialisation"] == "default"], "accuracy")
+    mine = deepest["initialisation"] == initialisation
+    plain = (deepest["initialisation"] == "default") & (deepest["beta"] == math.inf)
+    caps, relu = caps_and_relu(deepest[mine | plain], "accuracy")
     lowest = min(caps)
-    told = (
-        f"{depth} hidden layers, accuracy: β = {lowest:g} {_mean(caps[lowest])}, ReLU {_mean(relu)}"
+    return Decision(
+        relu.minus(caps[lowest]).beyond(FAILED, level),
+        f"{depth} hidden layers, accuracy: β = {lowest:g} {mean_of(caps[lowest])},"
+        f" ReLU {mean_of(relu)}",
     )
-    scaled = deepest[(deepest["initialisation"] == "rescaled") & (deepest["beta"] == lowest)]
-    if len(scaled):
-        rescaled = Measured.of_rows(scaled, "accuracy")
-        told += f"; β = {lowest:g} from a rescaled start {_mean(rescaled)}"
-    return Decision(relu.minus(caps[lowest]).beyond(FAILED, level), told)
 
 
-def carlini(table: pd.DataFrame, level: float = LEVEL) -> Decision:
+def carlini(table: pd.DataFrame, level: float = LEVEL, attack: str = "CW") -> Decision:
     """Carlini and Wagner's attack fails more often on some capped network than on ReLU."""
-    chosen = table[(table["attack"] == "CW") & (table["training_eps"] == 0)]
+    chosen = table[(table["attack"] == attack) & (table["training_eps"] == 0)]
     chosen = chosen.assign(failure_rate=1 - chosen["success_rate"])
-    caps, relu = _caps(chosen, "failure_rate")
+    caps, relu = caps_and_relu(chosen, "failure_rate")
     answer, gain = some_beyond(caps, relu, POINT, level)
-    best = _best(caps)
+    best = best_of(caps)
     found, found_relu = (Measured(1 - m.values, 0, 0) for m in (caps[best], relu))
     return Decision(
         answer,
-        f"finds an example for {_mean(found)} of the images at β = {best:g}, for"
-        f" {_mean(found_relu)} with ReLU; difference {gain}",
+        f"finds an example for {mean_of(found)} of the images at β = {best:g}, for"
+        f" {mean_of(found_relu)} with ReLU; difference {gain}",
     )
-
-
-def _at(table: pd.DataFrame, eps: float = EPS) -> pd.DataFrame:
-    return table[table["eps"] == eps]
-
-
-def _caps(rows: pd.DataFrame, value: str) -> tuple[dict[float, Measured], Measured]:
-    """What was measured at every β, ascending, and with ReLU."""
-    found: dict[float, Measured] = {
-        beta: Measured.of_rows(rows[rows["beta"] == beta], value)
-        for beta in sorted(rows["beta"].unique())
-    }
-    relu = found.pop(math.inf, None)
-    if relu is None or not found:
-        raise Undecided
-    return found, relu
-
-
-def _by_seed(rows: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
-    """A row per seed, a column per value of ``by``, ascending."""
-    chosen = {"seed": rows["seed"], "by": rows[by], "value": rows[value]}
-    return pd.DataFrame(chosen).pivot(index="seed", columns="by", values="value")
-
-
-def _best(candidates: dict[Any, Measured]) -> Any:
-    return max(candidates, key=lambda name: candidates[name].values.mean())
-
-
-def _mean(measured: Measured) -> str:
-    return f"{measured.values.mean():.3f} (± {measured.values.std():.3f})"
-
-
-def _all(answers: list[bool | None]) -> bool | None:
-    """True if all are, False if one is not, None if it hangs on an undecided one."""
-    if not answers:
-        raise Undecided
-    return False if False in answers else None if None in answers else True
-
-
-def _evidence(decisions: list[Decision]) -> str:
-    return "; ".join(decision.evidence for decision in decisions)

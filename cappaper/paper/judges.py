@@ -1,4 +1,4 @@
-"""Attacks, certificates, the truth and what goes on inside: all that is asked of one network."""
+"""Attacks, certificates and the truth: all that is asked of one network about its robustness."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cappaper.attacks.ascent import classified
@@ -18,12 +19,11 @@ from cappaper.attacks.autoattack import ReliabilityWarning, auto_attack
 from cappaper.attacks.carlini_wagner import cw_l2
 from cappaper.attacks.gradient import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.strongest import strongest_attack
+from cappaper.attacks.surrogate import surrogate_gradient
 from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset
 from cappaper.evaluation import EpsAttack, standing
-from cappaper.inspection import layer_distances, layer_signals
-from cappaper.masking import masking_report
 from cappaper.paper.marks import UNKNOWN, judgement, marks
 
 Row = dict[str, Any]
@@ -91,6 +91,21 @@ class Clean(Attack):
 
     def bind(self, seed: int) -> EpsAttack:
         return lambda model, x, y, *, eps: x
+
+
+@dataclass(frozen=True)
+class Noise(Attack):
+    """Every pixel moves by ε, up or down at random: as far as PGD's, and made for no network."""
+
+    name: str = "noise"
+
+    def bind(self, seed: int) -> EpsAttack:
+        def attack(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
+            generator = torch.Generator().manual_seed(seed)
+            sign = torch.randint(2, x.shape, generator=generator) * 2 - 1
+            return (x + eps * sign.to(x)).clamp(0, 1)
+
+        return attack
 
 
 @dataclass(frozen=True)
@@ -177,12 +192,15 @@ class CW(Judge):
     """:func:`cappaper.cw_l2` with these settings, of unlimited radius.
 
     A black pixel starts at w = -7.3: few steps need to be long ones to bring it anywhere.
+    ``sharpness``: of the :func:`~cappaper.surrogate_gradient` that it follows, None is the exact
+    gradient.
     """
 
     steps: int = 300
     search_steps: int = 9
     lr: float = 0.1
     initial_const: float = 1e-2
+    sharpness: float | None = None
     name: str = "CW"
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
@@ -194,7 +212,9 @@ class CW(Judge):
         images, labels = test.images[correct], test.labels[correct]
         standard, success, median = correct.double().mean().item(), math.nan, math.nan
         if len(labels):
-            adversarial = cw_l2(model, images, labels, **_settings(self))
+            settings = _settings(self)
+            with surrogate_gradient(model, settings.pop("sharpness")):
+                adversarial = cw_l2(model, images, labels, **settings)
             fooled = ~classified(model, adversarial, labels)
             length = (adversarial - images).flatten(1).norm(dim=1)
             length[~fooled] = math.inf
@@ -211,7 +231,7 @@ class Bound(Judge):
     def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str: ...
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        standard = _accuracy(model, test)
+        standard = accuracy(model, test)
         return [
             judgement(self.name, eps, standard, self.outcomes(model, test, eps)) for eps in epsilons
         ]
@@ -244,53 +264,7 @@ class Exact(Bound):
         return "".join(UNKNOWN if undecided else mark for mark, undecided in both)
 
 
-@dataclass(frozen=True)
-class Distances(Judge):
-    """How far an attack's perturbation has come at each hidden layer (1 is the first)."""
-
-    attack: Attack
-    name: str = "distances"
-
-    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        rows = []
-        for eps in epsilons:
-            adversarial = self.attack.bind(seed)(model, *test, eps=eps)
-            for i, found in enumerate(layer_distances(model, test.images, adversarial)):
-                named = {"attack": self.attack.name, "eps": eps, **found._asdict()}
-                rows.append({**named, "layer": i + 1})
-        return rows
-
-
-@dataclass(frozen=True)
-class Signals(Judge):
-    """The gradient that reaches each hidden layer (1 is the first), and where its units are."""
-
-    trained: bool = True
-    name: str = "signals"
-
-    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        shared = {"accuracy": _accuracy(model, test), "trained": self.trained}
-        found = layer_signals(model, *test)
-        return [{**f._asdict(), "layer": i + 1, **shared} for i, f in enumerate(found)]
-
-
-@dataclass(frozen=True)
-class Masking(Judge):
-    """:func:`cappaper.masking_report` at one radius, which has radii of its own beside it."""
-
-    eps: float
-    name: str = "masking"
-
-    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        """A row per ``question`` and its ``setting``, if it has one, with the ``value``."""
-        rows = []
-        for question, value in vars(masking_report(model, *test, self.eps, seed=seed)).items():
-            settings = value if isinstance(value, dict) else {math.nan: value}
-            rows += [{"question": question, "setting": k, "value": v} for k, v in settings.items()]
-        return rows
-
-
-def _accuracy(model: nn.Module, test: Dataset) -> float:
+def accuracy(model: nn.Module, test: Dataset) -> float:
     return classified(model, *test).double().mean().item()
 
 

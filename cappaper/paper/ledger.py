@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cappaper.paper import decisions, results, statistics
+from cappaper.paper import results, statistics
 from cappaper.paper.claims import CLAIMS, decided, verdict
+from cappaper.paper.decision import FAILED, POINT
 
 LEDGER = Path("results/claims.csv")
 SUMS = Path("results/SHA256SUMS")
@@ -100,7 +101,7 @@ def page(ledger: pd.DataFrame) -> str:
     lines += [
         "",
         "A difference counts where its confidence interval lies beyond a margin of"
-        f" {decisions.POINT:g} ({decisions.FAILED:g} for failed training, none for growth):"
+        f" {POINT:g} ({FAILED:g} for failed training, none for growth):"
         " Student's t over seeds, and a normal one over images where not all test images were"
         f" judged. A claim has an error of {100 * statistics.LEVEL:g} %, which its tests share, so"
         " their intervals are wider than usual. The best of several caps, and the widest of several"

@@ -1,0 +1,59 @@
+"""What goes on inside one network, layer by layer, and the signs that it masks its gradients."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+from cappaper.data import Dataset
+from cappaper.inspection import layer_distances, layer_signals
+from cappaper.masking import masking_report
+from cappaper.paper.judges import Attack, Judge, Radii, Row, accuracy
+
+
+@dataclass(frozen=True)
+class Distances(Judge):
+    """How far an attack's perturbation has come at each hidden layer (1 is the first)."""
+
+    attack: Attack
+    name: str = "distances"
+
+    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
+        rows = []
+        for eps in epsilons:
+            adversarial = self.attack.bind(seed)(model, *test, eps=eps)
+            for i, found in enumerate(layer_distances(model, test.images, adversarial)):
+                named = {"attack": self.attack.name, "eps": eps, **found._asdict()}
+                rows.append({**named, "layer": i + 1})
+        return rows
+
+
+@dataclass(frozen=True)
+class Signals(Judge):
+    """The gradient that reaches each hidden layer (1 is the first), and where its units are."""
+
+    trained: bool = True
+    name: str = "signals"
+
+    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
+        shared = {"accuracy": accuracy(model, test), "trained": self.trained}
+        found = layer_signals(model, *test)
+        return [{**f._asdict(), "layer": i + 1, **shared} for i, f in enumerate(found)]
+
+
+@dataclass(frozen=True)
+class Masking(Judge):
+    """:func:`cappaper.masking_report` at one radius, which has radii of its own beside it."""
+
+    eps: float
+    name: str = "masking"
+
+    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
+        """A row per ``question`` and its ``setting``, if it has one, with the ``value``."""
+        rows = []
+        for question, value in vars(masking_report(model, *test, self.eps, seed=seed)).items():
+            settings = value if isinstance(value, dict) else {math.nan: value}
+            rows += [{"question": question, "setting": k, "value": v} for k, v in settings.items()]
+        return rows
