@@ -29,9 +29,10 @@ from cappaper.certificates import certified_accuracy, certify, exact_robustness
 from cappaper.data import Dataset, load
 from cappaper.evaluation import Rates, evaluate, robustness_curve, standing
 from cappaper.inspection import layer_distances, layer_signals
-from cappaper.masking import MaskingReport, masking_report
+from cappaper.masking import masking_report
 from cappaper.models import convnet, mlp, rescale
 from cappaper.population import Population
+from cappaper.signs import Indicator, MaskingReport
 from cappaper.training import fit
 from cappaper.zoo import PRETRAINED, pretrained
 
@@ -40,6 +41,7 @@ __all__ = [
     "Bounded",
     "CappedReLU",
     "Dataset",
+    "Indicator",
     "MaskingReport",
     "Population",
     "Rates",

@@ -1,5 +1,6 @@
 """The masking report: a right answer for bounded activations however they are written."""
 
+import dataclasses
 import math
 
 import pytest
@@ -68,3 +69,65 @@ def test_bad_input_gets_a_sentence(change, says):
     given = {"x": torch.rand(3, 1, 2, 2), "y": torch.zeros(3).long(), "eps": 0.1, **QUICK} | change
     with pytest.raises(ValueError, match=says):
         masking_report(net, given.pop("x"), given.pop("y"), **given)
+
+
+class Noisy(nn.Module):
+    """A network whose logits are another draw at every pass."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        logits = self.net(x)
+        return logits + logits.detach().norm(dim=1, keepdim=True) * torch.randn_like(logits)
+
+
+class Band(nn.Module):
+    """Wrong in a narrow band of its pixel alone, with a gradient that leads across it."""
+
+    def forward(self, x):
+        pixel = x.flatten(1)
+        wrong = ((pixel > 0.55) & (pixel < 0.6)).to(x)
+        return torch.cat([1 - wrong, wrong + pixel - pixel.detach()], dim=1)
+
+
+def fails(report):
+    return {indicator.name for indicator in report.indicators() if indicator.fails}
+
+
+def test_a_network_that_hides_nothing_shows_no_indicator(digits):
+    net = fit(mlp(64, [64]), *digits[0], epochs=10, lr=3e-3)
+    x, y = (tensor[:60] for tensor in digits[1])
+    report = masking_report(net, x, y, 0.1, steps=[20, 40], epsilons=[1.0], other=net)
+    assert fails(report) <= {"silent success"}  # which PGD does not suffer from as it is
+    assert report.signs() == [] and report.moved == 0
+    assert report.control == pytest.approx(report.adaptive, abs=0.01)
+
+
+def test_each_indicator_is_found_where_it_was_put(low, digits):
+    x, y = (tensor[:60] for tensor in digits[1])
+    asked = {"steps": [5], "epsilons": [1.0]}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        noisy = masking_report(Noisy(low), x, y, 0.1, **asked)
+    assert "unstable predictions" in fails(noisy)
+    hidden = masking_report(low, x, y, 0.1, **asked, other=mlp(64, [32], seed=5))
+    assert {"unavailable gradients", "unconstrained attack failure"} <= fails(hidden)
+    assert "transfer failure" in fails(hidden)  # an untrained network gives nothing away
+    pixel, zero = torch.full((8, 1, 1, 1), 0.5), torch.zeros(8, dtype=torch.int64)
+    with pytest.warns(UserWarning, match="met no bounded activation"):
+        banded = masking_report(Band(), pixel, zero, 0.3, **asked)
+    assert "silent success" in fails(banded)
+    found = dataclasses.replace(noisy, by_steps={10: 0.5, 40: 0.4})
+    assert "incomplete optimisation" in fails(found)
+    assert len(found.indicators()) == 6 and all(i.cure for i in found.indicators())
+
+
+def test_a_gain_from_more_runs_alone_is_no_sign(low, digits):
+    """The cap-aware attack is compared with as many runs that know nothing of the cap."""
+    x, y = (tensor[:60] for tensor in digits[1])
+    report = masking_report(low, x, y, 0.1, **QUICK)
+    assert report.adaptive < report.control - 0.05
+    level = dataclasses.replace(report, adaptive=report.control, by_steps={5: 1.0})
+    assert not any("knows about the cap" in sign for sign in level.signs())
