@@ -80,6 +80,10 @@ _MORE = (
     "Divided by the clean norm, that distance grows more through ReLU than through any capped"
     " network"
 )
+_MADE = (
+    "Divided by the clean norm, that distance grows more for PGD examples than for noise of the"
+    " same size"
+)
 _EITHER = "Some cap keeps more than ReLU under PGD at ε = 0.1"
 _LOWER = "PGD's success rate at ε = 0.1 never rises as β is lowered"
 _LOWER_STILL = "The strongest attack's success rate at ε = 0.1 never rises as β is lowered"
@@ -91,8 +95,10 @@ _SURVIVES = (
     "More than half of what the best cap gains under PGD is left under the strongest attack found"
 )
 _PLACES = "At one β, PGD's success rate differs between choices of capped layers"
-_SIZES = "At one β, PGD's success rate differs between architectures"
-_ORDERS = "At one β, PGD's success rate differs between an order of layers and its reverse"
+_SIZES = "At one β, PGD's success rate differs between shapes of equal size"
+_ORDERS = "At one β, PGD's success rate differs between narrowing and widening layers of equal size"
+_SIZES_STILL = _SIZES.replace("PGD's", "the strongest attack's")
+_ORDERS_STILL = _ORDERS.replace("PGD's", "the strongest attack's")
 _TRAINED = "Trained and attacked at ε = {}, some cap keeps more than ReLU under PGD"
 _KEEPS = (
     "Trained and attacked at ε = {}, some cap keeps more than ReLU under the strongest attack found"
@@ -114,18 +120,24 @@ _CARLINI = (
     "Carlini and Wagner's L2 attack, of unlimited radius, fails on some capped network more often"
     " than on ReLU"
 )
+_CARLINI_KNOWING = "The same for a version of it that knows about the cap"
+_FARTHER = "What that version finds lies farther away, in median L2, with some cap than with ReLU"
 _surviving = partial(decisions.surviving, attack=STRONGEST)
 _true = partial(decisions.capping, attack="exact", eps=0.05)
 _lowering_still = partial(decisions.lowering, attack=STRONGEST)
 _placing = partial(decisions.differing, by="placement")
 _trained = partial(decisions.capping, trained=True)
 _keeping = partial(_trained, attack=STRONGEST)
+_sizes_still = partial(decisions.differing, attack=STRONGEST)
+_orders_still = partial(decisions.ordering, attack=STRONGEST)
+_carlini_knowing = partial(decisions.carlini, attack="cap-aware CW")
 _rescaled = partial(decisions.vanishing, initialisation="rescaled")
 _knowing = partial(decisions.lasting, attack=STRONGEST)
 
 TESTS = (
     Test(1, "fig-01", _GROWS, decisions.growth),
     Test(1, "fig-01", _MORE, decisions.growth_of_relu),
+    Test(1, "fig-01", _MADE, decisions.growth_of_attack),
     Test(2, "fig-04", _EITHER, decisions.capping),
     Test(2, "fig-04", _LOWER, decisions.lowering),
     Test(2, "fig-05", _EITHER, decisions.capping),
@@ -141,6 +153,8 @@ TESTS = (
     Test(3, "capped-layers", _PLACES, _placing),
     Test(3, "deeper-networks", _SIZES, decisions.differing),
     Test(3, "deeper-networks", _ORDERS, decisions.ordering),
+    Test(3, "deeper-networks", _SIZES_STILL, _sizes_still, paper=False),
+    Test(3, "deeper-networks", _ORDERS_STILL, _orders_still, paper=False),
     Test(4, "adversarial-training", _TRAINED.format(0.1), partial(_trained, eps=0.1)),
     Test(4, "adversarial-training", _TRAINED.format(0.3), partial(_trained, eps=0.3)),
     Test(4, "how-robust", _KEEPS.format(0.1), partial(_keeping, eps=0.1), paper=False),
@@ -151,6 +165,8 @@ TESTS = (
     Test(5, "vanishing-gradients", _FAILS, decisions.vanishing),
     Test(5, "vanishing-gradients", _RESCALED, _rescaled),
     Test(6, "carlini-wagner", _CARLINI, decisions.carlini, paper=False),
+    Test(6, "carlini-wagner", _CARLINI_KNOWING, _carlini_knowing, paper=False),
+    Test(6, "carlini-wagner", _FARTHER, decisions.farther, paper=False),
     Test(6, "how-robust", _SURVIVES, _surviving, paper=False),
 )
 

@@ -206,12 +206,18 @@ def _learned(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def ordering(table: pd.DataFrame, level: float = LEVEL, attack: str = "PGD") -> Decision:
-    """At one β, success rates differ by more than a point between an order and its reverse."""
-    names, pairs = set(table["architecture"]), []
-    for name in sorted(names):
-        reverse = "-".join(reversed(name.split("-")))
-        if name > reverse and reverse in names:
-            pairs.append(table[table["architecture"].isin([name, reverse])])
+    """At one β, success rates differ by more than a point between narrowing and widening layers.
+
+    Between networks of the same depth, which the table holds in both orders.
+    """
+    orders: dict[int, set[str]] = {}
+    for name in table["architecture"].unique():
+        widths = [int(width) for width in name.split("-")]
+        if widths[0] != widths[-1] and widths in (sorted(widths), sorted(widths, reverse=True)):
+            orders.setdefault(len(widths), set()).add(name)
+    pairs = [
+        table[table["architecture"].isin(names)] for names in orders.values() if len(names) > 1
+    ]
     decisions = [differing(pair, level / len(pairs), attack=attack) for pair in pairs]
     answers = [d.holds for d in decisions]
     return Decision(any(answers) or all_of(answers), evidence_of(decisions))
@@ -268,4 +274,17 @@ def carlini(table: pd.DataFrame, level: float = LEVEL, attack: str = "CW") -> De
         answer,
         f"finds an example for {mean_of(found)} of the images at β = {best:g}, for"
         f" {mean_of(found_relu)} with ReLU; difference {gain}",
+    )
+
+
+def farther(table: pd.DataFrame, level: float = LEVEL, attack: str = "cap-aware CW") -> Decision:
+    """What Carlini and Wagner's attack finds lies farther away on some capped network."""
+    rows = table[(table["attack"] == attack) & (table["training_eps"] == 0)]
+    caps, relu = caps_and_relu(rows, "median_l2")
+    answer, gain = some_beyond(caps, relu, POINT, level)
+    best = best_of(caps)
+    return Decision(
+        answer,
+        f"median L2 {mean_of(caps[best])} at β = {best:g}, {mean_of(relu)} with ReLU;"
+        f" difference {gain}",
     )
