@@ -115,7 +115,8 @@ def test_each_indicator_is_found_where_it_was_put(low, digits):
     hidden = masking_report(low, x, y, 0.1, **asked, other=mlp(64, [32], seed=5))
     assert {"unavailable gradients", "unconstrained attack failure"} <= fails(hidden)
     assert "transfer failure" in fails(hidden)  # an untrained network gives nothing away
-    pixel, zero = torch.full((8, 1, 1, 1), 0.5), torch.zeros(8, dtype=torch.int64)
+    pixel = torch.linspace(0.4, 0.54, 100).reshape(-1, 1, 1, 1)
+    zero = torch.zeros(100, dtype=torch.int64)
     with pytest.warns(UserWarning, match="met no bounded activation"):
         banded = masking_report(Band(), pixel, zero, 0.3, **asked)
     assert "silent success" in fails(banded)

@@ -278,7 +278,10 @@ def carlini(table: pd.DataFrame, level: float = LEVEL, attack: str = "CW") -> De
 
 
 def farther(table: pd.DataFrame, level: float = LEVEL, attack: str = "cap-aware CW") -> Decision:
-    """What Carlini and Wagner's attack finds lies farther away on some capped network."""
+    """What Carlini and Wagner's attack finds lies farther away on some capped network.
+
+    Over seeds alone: how a median hangs on the images, a table does not say.
+    """
     rows = table[(table["attack"] == attack) & (table["training_eps"] == 0)]
     caps, relu = caps_and_relu(rows, "median_l2")
     answer, gain = some_beyond(caps, relu, POINT, level)

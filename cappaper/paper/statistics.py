@@ -75,12 +75,15 @@ class Measured(NamedTuple):
 
     @classmethod
     def of_rows(cls, rows: pd.DataFrame, value: str) -> Measured:
-        """From one row for each seed. An ``accuracy`` is one of all images."""
+        """From one row for each seed.
+
+        An ``accuracy`` is one of all images; how a median hangs on them, a table does not say.
+        """
         if rows["seed"].duplicated().any():
             raise ValueError("a network has duplicate rows: the table holds one for each seed")
         rows = rows.sort_values("seed")
         images, of, stands = 0, 0, None
-        if value != "accuracy":
+        if value not in ("accuracy", "median_l2"):
             images = int(rows["images"].to_numpy()[0])
             of = TEST_IMAGES[str(rows["dataset"].iloc[0])]
         if value == "robust_accuracy" and images < of:
