@@ -248,7 +248,9 @@ def test_progress_reaches_a_terminal_and_no_page(project, monkeypatch, terminal)
 def test_a_log_has_a_line_for_a_chapter(project, capfd):
     assert cli.main(["reproduce", "--only", "works", "--device", "cpu"]) == 0
     said = capfd.readouterr()
-    assert said.out.count("\n") == 3 and said.err.count("\n") <= 1
+    assert said.out.count("\n") == 3
+    # A kernel that ends may still say something on stderr; a bar would draw there.
+    assert "%|" not in said.err and "\r" not in said.err
 
 
 def test_data_says_what_is_there(capsys):
