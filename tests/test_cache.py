@@ -12,7 +12,8 @@ from cappaper.paper.experiment import train
 
 PACKAGE = Path(cappaper.__file__).parent
 JUDGES = {
-    "judges": ("PGD", "AutoAttack", "CW", "Certificate", "Exact"),
+    "judges": ("PGD", "AutoAttack", "Certificate", "Exact"),
+    "searches": ("CW",),
     "observers": ("Distances", "Masking"),
 }
 KEYS = {"weights": train.__module__} | {
@@ -37,8 +38,8 @@ DECIDES = {
     "bounded.py": ASCENDING | {"CW"},
     "population.py": EVERY,
     "activations.py": READING,
-    "evaluation.py": {"PGD", "AutoAttack", "Distances"},
-    "paper/marks.py": EVERY - {"weights", "CW", "Masking"},
+    "evaluation.py": EVERY - {"weights"},
+    "paper/marks.py": EVERY - {"weights"},
     "models.py": {"weights"},
     "training.py": {"weights"},
     "paper/experiment.py": {"weights"},
@@ -50,6 +51,7 @@ DECIDES = {
     "certificates/exact.py": {"Exact"},
     "inspection.py": {"Distances"},
     "masking.py": {"Masking"},
+    "signs.py": {"Masking"},
 }
 DECIDES |= {
     module: set()
@@ -87,15 +89,15 @@ def test_an_edit_changes_the_keys_of_what_it_decides_and_no_others(copy, module)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "judges"),
+    ("module", "old", "new", "judges"),
     [
-        ("steps: int = 40\n    norm", "steps: int = 41\n    norm", {"PGD"}),
-        ("search_steps: int = 9", "search_steps: int = 8", {"CW"}),
-        ("time_limit: float = 30.0", "time_limit: float = 31.0", {"Exact"}),
+        ("judges", "steps: int = 40\n    norm", "steps: int = 41\n    norm", {"PGD"}),
+        ("searches", "search_steps: int = 9", "search_steps: int = 8", {"CW"}),
+        ("judges", "time_limit: float = 30.0", "time_limit: float = 31.0", {"Exact"}),
     ],
 )
-def test_a_judge_is_decided_by_its_own_code(copy, old, new, judges):
-    before, path = digests(copy), copy / "paper" / "judges.py"
+def test_a_judge_is_decided_by_its_own_code(copy, module, old, new, judges):
+    before, path = digests(copy), copy / "paper" / f"{module}.py"
     path.write_text(path.read_text().replace(old, new))
     after = digests(copy)
     assert {name for name in KEYS if before[name] != after[name]} == judges

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cappaper import load, mlp, paper
-from cappaper.paper import experiment, judges, runner
+from cappaper.paper import experiment, runner, searches
 
 TINY = paper.profile("quick", epochs=2, hidden=[16, 8], limit=60)
 
@@ -205,9 +205,20 @@ def test_distortions_count_what_was_not_found(fresh, monkeypatch):
         row["standard_accuracy"] * (1 - row["success_rate"])
     )
     # An attack that does nothing finds nothing, and nothing is infinitely far.
-    monkeypatch.setattr(judges, "cw_l2", lambda model, x, y, **settings: x)
+    monkeypatch.setattr(searches, "cw_l2", lambda model, x, y, **settings: x)
     (row,) = paper.run(specs, paper.CW(), limit=60).to_dict("records")
     assert (row["success_rate"], row["median_l2"]) == (0, math.inf)
+
+
+def test_growing_balls_come_as_near_as_carlini_and_wagner(fresh):
+    specs = paper.sweep(TINY, betas=[0.3, math.inf], seeds=[0])
+    balls, cw = (
+        paper.run(specs, search, limit=60)
+        for search in (paper.GrowingBalls(steps=40), paper.CW(steps=100, sharpness=10.0))
+    )
+    assert (balls["success_rate"] == 1).all()
+    # A ball is passed on whole: its example lies up to a step of the radii too far out.
+    assert (balls["median_l2"] < 1.3 * cw["median_l2"] + 0.2).all()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from cappaper.paper.claims import state
 from cappaper.paper.experiment import Adversary, Profile, Spec, profile, sweep
 from cappaper.paper.explorer import attacked_digit, explore
 from cappaper.paper.judges import (
-    CW,
     FGSM,
     PGD,
     AdaptivePGD,
@@ -24,6 +23,7 @@ from cappaper.paper.prose import name_of, say, tabular, told
 from cappaper.paper.publishing import glue, publish
 from cappaper.paper.results import RATES, STRONGEST, over_seeds, strongest
 from cappaper.paper.runner import networks, run, transfers
+from cappaper.paper.searches import CW, GrowingBalls
 
 __all__ = [
     "CW",
@@ -39,6 +39,7 @@ __all__ = [
     "Clean",
     "Distances",
     "Exact",
+    "GrowingBalls",
     "Machine",
     "Masking",
     "Noise",

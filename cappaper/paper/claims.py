@@ -121,7 +121,7 @@ _CARLINI = (
     " than on ReLU"
 )
 _CARLINI_KNOWING = "The same for a version of it that knows about the cap"
-_FARTHER = "What that version finds lies farther away, in median L2, with some cap than with ReLU"
+_FARTHER = "The nearest that any L2 attack finds lies farther away with some cap than with ReLU"
 _surviving = partial(decisions.surviving, attack=STRONGEST)
 _true = partial(decisions.capping, attack="exact", eps=0.05)
 _lowering_still = partial(decisions.lowering, attack=STRONGEST)

@@ -277,13 +277,15 @@ def carlini(table: pd.DataFrame, level: float = LEVEL, attack: str = "CW") -> De
     )
 
 
-def farther(table: pd.DataFrame, level: float = LEVEL, attack: str = "cap-aware CW") -> Decision:
-    """What Carlini and Wagner's attack finds lies farther away on some capped network.
+def farther(table: pd.DataFrame, level: float = LEVEL) -> Decision:
+    """The nearest examples lie farther away on some capped network than on ReLU.
 
-    Over seeds alone: how a median hangs on the images, a table does not say.
+    The shortest of all searches' medians counts: no example lies farther than the nearest one
+    found. Over seeds alone: how a median hangs on the images, a table does not say.
     """
-    rows = table[(table["attack"] == attack) & (table["training_eps"] == 0)]
-    caps, relu = caps_and_relu(rows, "median_l2")
+    rows = table[table["training_eps"] == 0]
+    nearest = rows["median_l2"].groupby([rows["beta"], rows["seed"]]).min().reset_index()
+    caps, relu = caps_and_relu(nearest, "median_l2")
     answer, gain = some_beyond(caps, relu, POINT, level)
     best = best_of(caps)
     return Decision(

@@ -2,85 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import classified
 from cappaper.attacks.autoattack import ReliabilityWarning, auto_attack
-from cappaper.attacks.carlini_wagner import cw_l2
 from cappaper.attacks.gradient import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.strongest import strongest_attack
-from cappaper.attacks.surrogate import surrogate_gradient
 from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset
-from cappaper.evaluation import EpsAttack, standing
+from cappaper.evaluation import EpsAttack
+from cappaper.paper.judge import Attack, Judge, Radii, Row, accuracy, attacked, settings_of
 from cappaper.paper.marks import UNKNOWN, judgement, marks
-
-Row = dict[str, Any]
-Radii = Sequence[float]
-
-
-class Judge(ABC):
-    """What is asked of one network: a frozen dataclass, so that its ``repr`` says all about it."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What tables call it."""
-
-    @property
-    def trained(self) -> bool:
-        """Whether it looks at networks after their training, or as they start out."""
-        return True
-
-    @abstractmethod
-    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        """Rows of a table about ``model``, a single network in eval mode, on the ``test`` images.
-
-        ``seed`` is that of whatever is drawn; ``epsilons`` are radii, ascending, if it takes any.
-        """
-
-
-class Attack(Judge):
-    """An attack, asked at growing ε: a success counts for every larger one too."""
-
-    @abstractmethod
-    def bind(self, seed: int) -> EpsAttack:
-        """The attack as a function, ``attack(model, x, y, eps=...) -> x_adv``."""
-
-    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        return attacked(self.name, self.bind(seed), model, test, epsilons)
-
-
-def attacked(
-    name: str, attack: EpsAttack, model: nn.Module, test: Dataset, epsilons: Radii
-) -> list[Row]:
-    """A row per radius: the rates of :class:`~cappaper.Rates`, and every image's outcome."""
-    if not epsilons:
-        return []
-    stands = standing(model, *test, [partial(attack, eps=eps) for eps in epsilons])
-    return rates(name, epsilons, stands)
-
-
-def rates(name: str, epsilons: Radii, stands: Tensor) -> list[Row]:
-    """Rows from which images stand before the attack and at each ε, ``[1 + radii, N]``."""
-    correct, left = stands[0], stands[1:]
-    standard, count = correct.double().mean().item(), int(correct.sum())
-    rows = []
-    for eps, stands in zip(epsilons, left, strict=True):
-        success = 1 - int(stands.sum()) / count if count else 0.0
-        rows.append(judgement(name, eps, standard, marks(stands.tolist()), success_rate=success))
-    return rows
 
 
 @dataclass(frozen=True)
@@ -129,7 +67,7 @@ class PGD(Attack):
     name: str = "PGD"
 
     def bind(self, seed: int) -> EpsAttack:
-        return partial(pgd, seed=seed, **_settings(self))
+        return partial(pgd, seed=seed, **settings_of(self))
 
 
 @dataclass(frozen=True)
@@ -141,7 +79,7 @@ class AdaptivePGD(Attack):
     name: str = "cap-aware PGD"
 
     def bind(self, seed: int) -> EpsAttack:
-        return partial(adaptive_pgd, seed=seed, **_settings(self))
+        return partial(adaptive_pgd, seed=seed, **settings_of(self))
 
 
 @dataclass(frozen=True)
@@ -154,7 +92,7 @@ class Strongest(Attack):
     name: str = "all attacks"
 
     def bind(self, seed: int) -> EpsAttack:
-        return partial(strongest_attack, seed=seed, **_settings(self))
+        return partial(strongest_attack, seed=seed, **settings_of(self))
 
 
 @dataclass(frozen=True)
@@ -185,43 +123,6 @@ class AutoAttack(Attack):
 
         rows = attacked(self.name, noting, model, test, epsilons)
         return [row | {"warning": doubts.get(row["eps"], "")} for row in rows]
-
-
-@dataclass(frozen=True)
-class CW(Judge):
-    """:func:`cappaper.cw_l2` with these settings, of unlimited radius.
-
-    A black pixel starts at w = -7.3: few steps need to be long ones to bring it anywhere.
-    ``sharpness``: of the :func:`~cappaper.surrogate_gradient` that it follows, None is the exact
-    gradient.
-    """
-
-    steps: int = 300
-    search_steps: int = 9
-    lr: float = 0.1
-    initial_const: float = 1e-2
-    sharpness: float | None = None
-    name: str = "CW"
-
-    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        """One row. ``success_rate``: share of the images classified correctly with an example.
-
-        ``median_l2``: over all images classified correctly; where none was found it counts as ∞.
-        """
-        correct = classified(model, *test)
-        images, labels = test.images[correct], test.labels[correct]
-        standard, success, median = correct.double().mean().item(), math.nan, math.nan
-        if len(labels):
-            settings = _settings(self)
-            with surrogate_gradient(model, settings.pop("sharpness")):
-                adversarial = cw_l2(model, images, labels, **settings)
-            fooled = ~classified(model, adversarial, labels)
-            length = (adversarial - images).flatten(1).norm(dim=1)
-            length[~fooled] = math.inf
-            success, median = fooled.double().mean().item(), length.median().item()
-        row: Row = {"attack": self.name, "standard_accuracy": standard}
-        row |= {"robust_accuracy": standard * (1 - success), "success_rate": success}
-        return [row | {"median_l2": median, "images": len(test.labels)}]
 
 
 class Bound(Judge):
@@ -262,12 +163,3 @@ class Exact(Bound):
         found = exact_robustness(model, *test, eps, time_limit=self.time_limit)
         both = zip(marks(found.robust.tolist()), found.undecided.tolist(), strict=True)
         return "".join(UNKNOWN if undecided else mark for mark, undecided in both)
-
-
-def accuracy(model: nn.Module, test: Dataset) -> float:
-    return classified(model, *test).double().mean().item()
-
-
-def _settings(judge: Any) -> dict[str, Any]:
-    """The arguments of the function that it calls."""
-    return {k: v for k, v in dataclasses.asdict(judge).items() if k != "name"}

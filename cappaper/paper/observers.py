@@ -10,7 +10,7 @@ from torch import nn
 from cappaper.data import Dataset
 from cappaper.inspection import layer_distances, layer_signals
 from cappaper.masking import masking_report
-from cappaper.paper.judges import Attack, Judge, Radii, Row, accuracy
+from cappaper.paper.judge import Attack, Judge, Radii, Row, accuracy
 
 
 @dataclass(frozen=True)
