@@ -11,14 +11,10 @@ import pytest
 
 from cappaper.paper import chapters, decisions, experiment, results
 from cappaper.paper.marks import contradictions
+from tests.answers import BOOK, exact_answer, readme_answer, readme_numbers, table_of
 
 ROOT = Path(__file__).parents[1]
-BOOK = ROOT / "book"
 NAMES = [chapter.name for chapter in chapters.manifest(ROOT)]
-
-
-def table_of(name):
-    return results.read(BOOK / "results" / f"{name}.csv")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,37 +133,11 @@ def test_the_method_says_what_the_profile_says():
     assert f"ε = {', '.join(f'{e:g}' for e in paper.epsilons)} of the pixels' range" in text
 
 
-def readme_numbers():
-    """What the README says, computed from the table it speaks of."""
-    table = table_of("fig-04")
-    at = table[table["eps"] == 0.1]
-    mean = results.over_seeds(at, ["beta"], results.RATES).set_index("beta")
-    best = mean["robust_accuracy"].idxmax()
-    relu = mean.loc[math.inf]
-    return (
-        f"Under PGD at ε = 0.1 the ReLU network keeps a robust accuracy of"
-        f" {relu['robust_accuracy']:.3f}; with a cap at β = {best:g} it is"
-        f" {mean.loc[best, 'robust_accuracy']:.3f}. Their standard accuracies are"
-        f" {relu['standard_accuracy']:.3f} and {mean.loc[best, 'standard_accuracy']:.3f}"
-    )
-
-
-def readme_answer():
-    """What the README says of the attack that knows about the cap."""
-    table = table_of("how-robust")
-    plain = table[(table["training_eps"] == 0) & (table["eps"] == 0.1)]
-    mean = plain.groupby(["attack", "beta"])["robust_accuracy"].mean()
-    best = mean["PGD"].idxmax()
-    return (
-        f"on {plain['images'].iloc[0]:,} test images the networks with β = {best:g} keep"
-        f" {mean['cap-aware PGD', best]:.3f} under it, and {mean['PGD', best]:.3f} under PGD"
-    )
-
-
 def test_the_readme_says_what_the_table_says():
     text = re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
     assert readme_numbers() in text
     assert readme_answer() in text
+    assert exact_answer() in text and exact_answer() in (BOOK / "index.md").read_text()
 
 
 def judged(beta, training_eps=0.0, eps=0.1):
