@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ def check_batch(x: Tensor, y: Tensor) -> None:
 
     The labels' shape ([B], or [M, B] for a population) says which dimensions are batch.
     """
+    for value, what in ((x, "images"), (y, "labels")):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{what} must be a tensor, got {type(value).__name__}")
     if not x.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
     if y.dtype != torch.int64:
@@ -31,6 +35,8 @@ def check_batch(x: Tensor, y: Tensor) -> None:
 
 def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The model's logits for images, checked against their labels."""
+    if not callable(model):
+        raise TypeError(f"the model must be callable, got {type(model).__name__}")
     try:
         logits: Tensor = model(x)
     except torch.OutOfMemoryError:
@@ -69,14 +75,28 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
 
 def check_eps(eps: float) -> None:
     """Refuse a negative, infinite or undefined attack radius."""
+    check_number(eps, "ε")
     if not (math.isfinite(eps) and eps >= 0):
         raise ValueError(f"ε must be a finite number of at least 0, got {eps}")
 
 
 def check_count(value: int, what: str) -> None:
-    """Refuse a count below 1."""
+    """Refuse a count below 1, and what is no whole number."""
+    check_whole(value, what)
     if value < 1:
         raise ValueError(f"{what} must be at least 1, got {value}")
+
+
+def check_whole(value: int, what: str) -> None:
+    """Refuse what is no whole number: a seed may be any."""
+    if not isinstance(value, numbers.Integral):
+        raise TypeError(f"{what} must be a whole number, got {value!r}")
+
+
+def check_number(value: float, what: str) -> None:
+    """Refuse what is no real number."""
+    if not isinstance(value, (numbers.Real, Tensor)):
+        raise TypeError(f"{what} must be a number, got {value!r}")
 
 
 def one_of(value: str, allowed: tuple[str, ...], what: str) -> None:

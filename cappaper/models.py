@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cappaper.activations import Activation, CappedReLU, per_layer
-from cappaper.checks import check_count
+from cappaper.checks import check_count, check_whole
 
 
 def mlp(
@@ -39,12 +39,15 @@ def mlp(
         A module from images ``[B, 1, H, W]`` to logits ``[B, num_classes]``.
 
     Raises:
+        TypeError: a width that is no whole number.
         ValueError: a width below 1, a ``beta`` not above 0, or one ``beta`` too many or too few.
 
     >>> mlp(784, [300, 100], beta=[0.1, math.inf])(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
     widths = [in_features, *hidden]
+    for units in [*widths, num_classes]:
+        check_whole(units, "every width of a network")
     if min(*widths, num_classes) < 1:
         raise ValueError(f"every layer needs at least 1 unit, got {[*widths, num_classes]}")
     layers: list[nn.Module] = [nn.Flatten()]

@@ -37,6 +37,10 @@ class Population(nn.Module):
         super().__init__()
         if not models:
             raise ValueError("a population needs at least one model")
+        for model in models:
+            if not isinstance(model, nn.Module):
+                kind = type(model).__name__
+                raise TypeError(f"the members of a population must be modules, got {kind}")
         shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in models]
         if any(s != shapes[0] for s in shapes) or any(_make(m) != _make(models[0]) for m in models):
             raise ValueError("the members of a population must share one architecture")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper.attacks.ascent import Attack
-from cappaper.checks import check_batch, check_count, check_logits
+from cappaper.checks import check_batch, check_count, check_logits, check_number, check_whole
 from cappaper.population import Population
 
 M = TypeVar("M", bound=nn.Module)
@@ -76,6 +76,7 @@ def fit(
     check_batch(x, y)
     check_count(epochs, "epochs")
     check_count(batch_size, "batch_size")
+    check_number(lr, "the learning rate")
     if not 0 < lr < math.inf:
         raise ValueError(f"the learning rate must be a finite number above 0, got {lr}")
     if attack is not None and attack_at is not None:
@@ -84,6 +85,8 @@ def fit(
     seeds = list(seed) if isinstance(seed, Sequence) else [seed] * size
     if len(seeds) != size:
         raise ValueError(f"got {len(seeds)} seeds for {size} networks: give one, or {size}")
+    for each in seeds:
+        check_whole(each, "the seed")
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     model.train()

@@ -194,7 +194,7 @@ def test_the_margin_loss_moves_where_the_network_is_all_too_sure(digits):
         ({"sharpnesses": ()}, "at least one sharpness"),
         ({"losses": ()}, "and one loss"),
         ({"losses": ("hinge",)}, "unknown loss 'hinge': use one of cross-entropy, margin"),
-        ({"sharpnesses": (-1.0,)}, "must be above 0"),
+        ({"sharpnesses": (-1.0,)}, "finite number above 0"),
     ],
 )
 def test_bad_input_gets_a_sentence(changes, says):

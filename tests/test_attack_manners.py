@@ -109,3 +109,24 @@ def test_attacks_run_on_cuda_as_on_the_cpu(digits):
     moved = cappaper.load("digits", "test").to("cuda")
     on_cuda = evaluate(net.cuda(), *moved, partial(pgd, eps=0.1)).robust_accuracy
     assert abs(on_cpu - on_cuda) <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda net, x, y: pgd(net, x, y, "wide"), "ε must be a number, got 'wide'"),
+        (lambda net, x, y: pgd(net, x, y, 0.1, steps=1.5), "steps must be a whole number, got 1.5"),
+        (lambda net, x, y: pgd(net, x, y, 0.1, seed="a"), "seed must be a whole number, got 'a'"),
+        (lambda net, x, y: pgd(net, x, y.tolist(), 0.1), "labels must be a tensor, got list"),
+        (lambda net, x, y: pgd(None, x, y, 0.1), "the model must be callable, got NoneType"),
+        (lambda net, x, y: cw_l2(net, x, y, search_steps="9"), "must be a whole number, got '9'"),
+        (
+            lambda net, x, y: adaptive_pgd(net, x, y, 0.1, sharpnesses=["steep"]),
+            "the sharpness must be a number, got 'steep'",
+        ),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_gets_a_sentence(call, says, digits):
+    x, y = (tensor[:4] for tensor in digits[1])
+    with pytest.raises(TypeError, match=says):
+        call(mlp(64, [8], beta=0.3), x, y)

@@ -205,6 +205,10 @@ def test_rescaling_leaves_relu_layers_alone(test):
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
+        (lambda: mlp("a", [3]), TypeError, "must be a whole number, got 'a'"),
+        (lambda: mlp(4, [3.5]), TypeError, r"must be a whole number, got 3\.5"),
+        (lambda: convnet(8, [4.5, 4]), TypeError, r"must be a whole number, got 4\.5"),
+        (lambda: Population([1]), TypeError, "must be modules, got int"),
         (lambda: convnet(8, [4]), ValueError, "at least one convolution and the dense layer"),
         (lambda: convnet(8, [0, 4]), ValueError, "must be at least 1, got 0"),
         (lambda: convnet(8, [4, 4], beta=[0.1]), ValueError, "1 max values for 2 layers"),

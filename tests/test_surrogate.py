@@ -210,10 +210,10 @@ def test_it_works_on_a_foreign_model():
     assert cappaper.adaptive_pgd(resnet, x, y, eps=8 / 255, steps=2).shape == x.shape
 
 
-@pytest.mark.parametrize("sharpness", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("sharpness", [0.0, -1.0, float("nan"), float("inf")])
 def test_bad_input_gets_a_sentence(sharpness):
     with (
-        pytest.raises(ValueError, match="must be above 0, or None"),
+        pytest.raises(ValueError, match="finite number above 0, or None"),
         surrogate_gradient(mlp(4, [3]), sharpness),
     ):
         pass

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cappaper.attacks.balls import BALLS, Ball, column
 from cappaper.attacks.columns import looks_every, packed, put, retry
-from cappaper.checks import check_batch, check_count, check_eps, logits_of, one_of
+from cappaper.checks import check_batch, check_count, check_eps, check_whole, logits_of, one_of
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """An attack with its settings bound, as ``functools.partial(pgd, eps=0.1)`` gives."""
@@ -74,6 +74,7 @@ class Run:
         check_eps(eps)
         check_count(steps, "steps")
         check_count(restarts, "restarts")
+        check_whole(seed, "the seed")
         one_of(norm, tuple(BALLS), "norm")
         if isinstance(loss, str):
             one_of(loss, tuple(LOSSES), "loss")

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from cappaper.attacks.batches import undisturbed
 from cappaper.bounded import Bound, Bounded, read_call, reader_of
-from cappaper.checks import logits_of
+from cappaper.checks import check_number, logits_of
 from cappaper.population import Population
 
 
@@ -65,8 +65,9 @@ def surrogate_gradient(model: nn.Module, sharpness: float | None) -> Iterator[nn
     if sharpness is None:
         yield model
         return
-    if not sharpness > 0:
-        raise ValueError(f"the sharpness must be above 0, or None, got {sharpness}")
+    check_number(sharpness, "the sharpness")
+    if not 0 < sharpness < math.inf:
+        raise ValueError(f"the sharpness must be a finite number above 0, or None, got {sharpness}")
     with _watching(model, lambda call, output: _smooth(call, output, sharpness)):
         yield model
 
