@@ -70,8 +70,8 @@ class CW(Search):
 class GrowingBalls(Search):
     """:func:`cappaper.adaptive_pgd` in L2 balls of growing radius, until one has an example."""
 
-    steps: int = 100
-    radii: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0)
+    steps: int = 40
+    radii: tuple[float, ...] = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 3.0)
     name: str = "cap-aware PGD (L2)"
 
     def search(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
