@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cappaper.activations import Activation, CappedReLU, per_layer
-from cappaper.checks import check_count, check_whole
+from cappaper.checks import check_count
 
 
 def mlp(
@@ -47,9 +47,7 @@ def mlp(
     """
     widths = [in_features, *hidden]
     for units in [*widths, num_classes]:
-        check_whole(units, "every width of a network")
-    if min(*widths, num_classes) < 1:
-        raise ValueError(f"every layer needs at least 1 unit, got {[*widths, num_classes]}")
+        check_count(units, "every width of a network")
     layers: list[nn.Module] = [nn.Flatten()]
     with seeded(seed):
         for fan_in, units, constant in zip(

@@ -144,7 +144,7 @@ def test_saving_moves_beta_along():
     [
         (lambda: mlp(64, [8, 8], beta=[0.1, 0.2, 0.3]), "3 max values for 2 layers"),
         (lambda: mlp(64, [8], beta=-1), "above 0, got -1"),
-        (lambda: mlp(64, [0]), "at least 1 unit"),
+        (lambda: mlp(64, [0]), "every width of a network must be at least 1"),
         (lambda: Population([]), "at least one model"),
         (lambda: Population([mlp(64, [8]), mlp(64, [9])]), "one architecture"),
         (lambda: Population([mlp(64, [8])])(torch.zeros(64)), "got shape"),

@@ -17,7 +17,8 @@ from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset
 from cappaper.evaluation import EpsAttack
-from cappaper.paper.judge import Attack, Judge, Radii, Row, accuracy, attacked, settings_of
+from cappaper.paper.attack import Attack, attacked
+from cappaper.paper.judge import Judge, Radii, Row, accuracy, settings_of
 from cappaper.paper.marks import UNKNOWN, judgement, marks
 
 

@@ -10,7 +10,8 @@ from torch import nn
 from cappaper.data import Dataset
 from cappaper.inspection import layer_distances, layer_signals
 from cappaper.masking import masking_report
-from cappaper.paper.judge import Attack, Judge, Radii, Row, accuracy
+from cappaper.paper.attack import Attack
+from cappaper.paper.judge import Judge, Radii, Row, accuracy
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ from tqdm import tqdm
 from cappaper.attacks.ascent import classified
 from cappaper.data import Dataset, load
 from cappaper.paper import cache, closure
+from cappaper.paper.attack import Attack, rates
 from cappaper.paper.experiment import Spec, train
-from cappaper.paper.judge import Attack, Judge, rates
+from cappaper.paper.judge import Judge
 from cappaper.paper.machines import Machine, side_by_side
 
 _TOGETHER = 8  # networks in one population, at most: the pace of saving
