@@ -76,6 +76,13 @@ def test_a_chapter_begins_with_its_verdicts_its_table_and_its_notebook(html):
         assert data.endswith(".csv") and notebook.endswith(".ipynb")
 
 
+def test_what_came_out_is_the_first_thing_a_chapter_says(html):
+    for name in NAMES:
+        text = (html / "chapters" / f"{name}.html").read_text()
+        headings = re.findall(r"<h2>(.*?)<a", text)
+        assert headings[:2] == ["What came out", "How it was done"], name
+
+
 def test_the_static_slider_turns_beta_in_a_browser(html):
     (label, shown), (label_after, shown_after) = looked_at(
         html / "chapters" / "fig-04.html",

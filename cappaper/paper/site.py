@@ -1,7 +1,7 @@
 """A Sphinx extension: what the book's pages have beside their text.
 
 Networks for the page that attacks a digit; on top of every chapter what became of the claims that
-it decides, with its table and its notebook; and the tables themselves.
+it decides, with its table and its notebook, then what came out; and the tables themselves.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from cappaper.paper import live
+from cappaper.paper.order import arrange
 from cappaper.zoo import PRETRAINED
 
 
@@ -45,6 +46,10 @@ def setup(app: Any) -> dict[str, bool]:
             shown = heading(page.removeprefix("chapters/"), pd.read_csv(ledger))
             context["body"] = context["body"].replace("</h1>", f"</h1>\n{shown}", 1)
 
+    def arranged(app: Any, document: Any) -> None:
+        if app.env.docname.startswith("chapters/"):
+            arrange(document)
+
     def write(app: Any, failed: Exception | None) -> None:
         if failed is not None or app.builder.format != "html":
             return
@@ -57,6 +62,7 @@ def setup(app: Any) -> dict[str, bool]:
         for name in PRETRAINED:
             (networks / f"{name}.js").write_text(live.network_script(name), encoding="utf-8")
 
+    app.connect("doctree-read", arranged, priority=100)  # before Sphinx lists the headings
     app.connect("html-page-context", place)
     app.connect("build-finished", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
