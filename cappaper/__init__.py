@@ -32,6 +32,7 @@ from cappaper.inspection import layer_distances, layer_signals
 from cappaper.masking import masking_report
 from cappaper.models import convnet, mlp, rescale
 from cappaper.population import Population
+from cappaper.report import RobustnessReport, robustness_report
 from cappaper.signs import Indicator, MaskingReport
 from cappaper.training import fit
 from cappaper.zoo import PRETRAINED, pretrained
@@ -45,6 +46,7 @@ __all__ = [
     "MaskingReport",
     "Population",
     "Rates",
+    "RobustnessReport",
     "ScaledSigmoid",
     "__version__",
     "adaptive_pgd",
@@ -71,6 +73,7 @@ __all__ = [
     "replace_relu",
     "rescale",
     "robustness_curve",
+    "robustness_report",
     "square",
     "standing",
     "strongest_attack",

@@ -166,7 +166,7 @@ def _standing(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack])
     """:func:`standing` for one batch that was checked, on the model's device."""
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
-    with _in_eval_mode(model):
+    with in_eval_mode(model):
         stands = classified(model, x, y)
         rows = [stands]
         for attack in attacks:
@@ -198,7 +198,7 @@ def _check_found(found: Any, x: Tensor, eps: float | None) -> None:
 
 
 @contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode inside the block, and as it was after it, whatever happens."""
     # A population keeps its layers outside its registered modules, in the mode it is in itself.
     before: list[tuple[Callable[[bool], Any], bool]] = [(model.train, model.training)]

@@ -1,6 +1,7 @@
 """The README's code, the built pages, and that nothing committed knows a machine."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,28 @@ from tests.browser import looked_at
 from tests.test_book import BOOK, NAMES, ROOT
 
 
-def test_the_readmes_python_runs():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "book/your-own-model.md"])
+def test_the_python_of_a_page_runs(page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
+    names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, page, "exec"), names)
+
+
+def test_the_check_that_a_page_shows_comes_out(tmp_path):
+    """As a reader runs it, with less to do; the words are the same, the numbers about."""
+    shown = (BOOK / "examples" / "check.txt").read_text()
+    shutil.copy(BOOK / "examples" / "my_net.py", tmp_path)
+    command = [Path(sys.executable).with_name("cappaper"), "check", "my_net.py:make"]
+    command += ["--data", "my_net.py:images", "--limit", "60", "--steps", "20", "--queries", "50"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    verdict = "The gradients are masked: do not trust a robust accuracy from PGD."
+    for text in (shown, said):
+        assert verdict in text and "an attack that knows about the cap leaves" in text
+    assert [line.split("%")[1] for line in shown.splitlines()[2:5]] == [
+        line.split("%")[1] for line in said.splitlines()[2:5]
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +55,7 @@ def test_the_book_has_every_page_and_no_unresolved_number(html):
         "method",
         "background",
         "claims",
+        "your-own-model",
         "how-fast",
         "api",
         "references",

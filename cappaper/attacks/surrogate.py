@@ -23,6 +23,10 @@ class UnreachedWarning(UserWarning):
     """An attack that knows about bounded activations met none, or cannot reach into one."""
 
 
+class OutOfReachWarning(UnreachedWarning):
+    """It cannot reach into a part of the model, bounded or not."""
+
+
 @contextmanager
 def surrogate_gradient(model: nn.Module, sharpness: float | None) -> Iterator[nn.Module]:
     """Inside the block, gradients pass through units that a bounded activation holds at its bounds.
@@ -98,6 +102,7 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, who: str) -> None:
         if isinstance(module, torch.jit.ScriptModule)
     ]
     own = sorted({type(node).__name__.removesuffix("Backward") for node in _custom_nodes(logits)})
+    kind: type[UnreachedWarning] = OutOfReachWarning
     if traced:
         said = f"cannot reach into {traced[0]}, which is traced or scripted: attack the original"
     elif own:
@@ -106,13 +111,14 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, who: str) -> None:
             " it with cappaper.register_bounded, or its gradient stays as it is"
         )
     elif not any(_is_bounded(call) for call in calls):
+        kind = UnreachedWarning
         said = (
             f"met no bounded activation in {type(model).__name__}, so it adds starts and losses to"
             " PGD, and nothing else: if there is one, name it with cappaper.register_bounded"
         )
     else:
         return
-    warnings.warn(f"{who} {said}", UnreachedWarning, stacklevel=3)
+    warnings.warn(f"{who} {said}", kind, stacklevel=3)
 
 
 class _Watch(TorchFunctionMode):

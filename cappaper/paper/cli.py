@@ -15,11 +15,12 @@ from pathlib import Path
 import click
 
 from cappaper.data import DATASETS, data_root, load
-from cappaper.paper import chapters, figures, ledger, live, published, results
+from cappaper.paper import chapters, figures, ledger, live, outside, published, results
 from cappaper.paper.chapters import Chapter, ChapterError
 from cappaper.paper.claims import CLAIMS
 from cappaper.paper.experiment import PROFILES
 from cappaper.paper.machines import machine, side_by_side
+from cappaper.report import robustness_report
 from cappaper.zoo import FOLDER
 
 _QUICK = (
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         print("cappaper: stopped; what was trained is kept, so a new run resumes", file=sys.stderr)
         return 130
-    except (ChapterError, OSError, ValueError) as error:
+    except (ChapterError, OSError, TypeError, ValueError) as error:
         print(f"cappaper: {error}", file=sys.stderr)
         return 1
     return 0
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
 def commands() -> None:
-    """Reproduce the paper, see what became of its claims, get its data."""
+    """Reproduce the paper, see what became of its claims, check a network of yours."""
 
 
 @commands.command()
@@ -100,6 +101,55 @@ def reproduce(
     _write(book)
     if not no_build:
         _build(book)
+
+
+@commands.command()
+@click.argument("model", metavar="MODULE:FACTORY")
+@click.option(
+    "--data",
+    required=True,
+    metavar="DATA",
+    help=f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels.",
+)
+@click.option("--eps", type=click.FloatRange(min=0), default=0.1, help="L∞ radius; else 0.1.")
+@click.option("--limit", type=click.IntRange(min=1), default=200, help="Images; else 200.")
+@click.option("--steps", type=click.IntRange(min=1), default=100, help="Of a gradient attack.")
+@click.option("--queries", type=click.IntRange(min=1), default=1000, help="Of Square Attack.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--json", "to_json", type=click.Path(path_type=Path), help="Write all figures here.")
+@click.option("--html", "to_html", type=click.Path(path_type=Path), help="Write one page here.")
+def check(
+    model: str,
+    data: str,
+    eps: float,
+    limit: int,
+    steps: int,
+    queries: int,
+    device: str,
+    to_json: Path | None,
+    to_html: Path | None,
+) -> None:
+    """Attack a network of yours, and say whether its gradients are masked.
+
+    MODULE:FACTORY is a function without arguments that returns a torch classifier of images in
+    [0, 1], or the classifier itself, in an importable module or a file: my_net.py:make.
+    """
+    here = machine(device).device
+    images, labels = (part[:limit].to(here) for part in outside.images(data))
+    report = robustness_report(
+        outside.model(model).to(here),
+        images,
+        labels,
+        eps,
+        name=model,
+        steps=steps,
+        queries=queries,
+        progress=outside.bars,
+    )
+    print(report)
+    for path, text in ((to_json, report.json()), (to_html, report.html())):
+        if path is not None:
+            path.write_text(text, encoding="utf-8")
 
 
 @commands.command()

@@ -1,0 +1,119 @@
+"""One page about any network: right about masking, in words, in JSON, as HTML, from a shell."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import cappaper
+from cappaper.paper import outside
+from cappaper.paper.cli import main
+
+EPS = 0.1
+
+
+@pytest.fixture(scope="module")
+def networks(digits):
+    """The same network with a low cap and with ReLU."""
+    found = [cappaper.mlp(64, [128, 64], beta=beta) for beta in (0.05, math.inf)]
+    for net in found:
+        cappaper.fit(net, *digits[0], epochs=20, lr=3e-3)
+    return found
+
+
+@pytest.fixture(scope="module")
+def reports(networks, digits):
+    images = [part[:60] for part in digits[1]]
+    return [cappaper.robustness_report(n, *images, EPS, steps=20, queries=50) for n in networks]
+
+
+def test_a_low_cap_is_named_as_masking_and_relu_is_not(reports):
+    capped, relu = reports
+    assert "do not trust" in capped.verdict and capped.masking.signs()
+    assert capped.strongest < capped.pgd - 0.2
+    assert "No sign" in relu.verdict and f"report {relu.strongest:.1%}" in relu.verdict
+    for report in reports:
+        assert report.strongest <= report.pgd <= report.standard
+
+
+def test_text_json_and_page_say_the_same(reports):
+    for report in reports:
+        figures = json.loads(report.json())
+        assert [figures[key] for key in ("standard", "pgd", "strongest")] == list(
+            report.accuracies.values()
+        )
+        assert len(figures["indicators"]) == 6
+        page = report.html()
+        for value in report.accuracies.values():
+            assert f"{value:.1%}" in str(report) and f"<td>{value:.1%}</td>" in page
+        for text in (str(report), page, figures["verdict"]):
+            assert report.verdict in text
+        assert page.count("✗ fails") == sum(i.fails for i in report.masking.indicators())
+        assert not re.search(r"https?:|src=|<script|<link", page)  # it asks nobody for anything
+
+
+def test_what_cannot_be_reached_is_not_decided(digits):
+    x, y = (part[:8] for part in digits[1])
+    traced = torch.jit.trace(cappaper.mlp(64, [16], beta=0.05), x)
+    report = cappaper.robustness_report(traced, x, y, EPS, steps=2, queries=2)
+    assert report.verdict.startswith("Not decided") and "traced" in str(report)
+
+
+def test_a_model_comes_back_in_the_mode_it_was_in(digits):
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)).train()
+    kept = {key: value.clone() for key, value in net.state_dict().items()}
+    cappaper.robustness_report(net, *(part[:8] for part in digits[1]), EPS, steps=2, queries=2)
+    assert net.training and all(module.training for module in net)
+    assert all(torch.equal(kept[key], value) for key, value in net.state_dict().items())
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import cappaper\n"
+        "net = cappaper.mlp(64, [16], beta=0.1)\n"
+        "def make(): return net\n"
+        "def few(): return cappaper.load('digits', 'test', limit=9)\n"
+        "def one(): return few()[0]\n"
+    )
+    return tmp_path
+
+
+def test_the_command_checks_a_network_of_ones_own(mine, capsys):
+    small = ["--steps", "2", "--queries", "2"]
+    asked = ["check", "mine.py:make", "--data", "mine.py:few", *small]
+    assert main([*asked, "--json", "out.json", "--html", "out.html"]) == 0
+    said = capsys.readouterr().out
+    figures = json.loads((mine / "out.json").read_text())
+    assert figures["images"] == 9 and figures["verdict"] in said
+    assert figures["verdict"] in (mine / "out.html").read_text()
+    assert main(["check", "mine:net", "--data", "digits", "--limit", "5", *small]) == 0
+    assert "5 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "said"),
+    [
+        ("mine.py", "digits", "must read MODULE:FACTORY"),
+        ("other.py:make", "digits", "there is no file other.py"),
+        ("nowhere_at_all:make", "digits", "cannot be imported"),
+        ("mine.py:made", "digits", "has no 'made'"),
+        ("mine.py:few", "digits", "must be or return a torch module, got Dataset"),
+        ("mine.py:net", "moon", "unknown data 'moon': use one of digits"),
+        ("mine.py:net", "mine.py:one", "must return two tensors"),
+        ("mine.py:net", "mnist:", "must read MODULE:FACTORY"),
+    ],
+)
+def test_what_the_command_cannot_use_gets_a_sentence(mine, capsys, model, data, said):
+    assert main(["check", model, "--data", data]) == 1
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+def test_a_network_is_taken_as_it_is_and_a_function_is_called(mine):
+    assert outside.model("mine.py:net")(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    assert outside.images("mine.py:few")[1].shape == (9,)
