@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from cappaper.attacks.ascent import Attack
 from cappaper.checks import check_batch, check_count, check_logits, check_number, check_whole
+from cappaper.files import whole
 from cappaper.population import Population
 
 M = TypeVar("M", bound=nn.Module)
@@ -138,10 +138,8 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "generators": [generator.get_state() for generator in generators],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save(state, unfinished)
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        torch.save(state, unfinished)
 
 
 def _resume(

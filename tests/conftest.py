@@ -1,10 +1,16 @@
 import os
+import shutil
+from pathlib import Path
 
 import hypothesis
+import nbformat
 import pytest
+import yaml
 
 import cappaper
 from cappaper.data import MNIST_MD5, data_root
+
+ROOT = Path(__file__).parents[1]
 
 # Machines are shared and noisy: a slow example is no failure. CI judges a change, so there it tries
 # the same examples each time; new ones are looked for everywhere else.
@@ -39,4 +45,29 @@ def _own_cache(tmp_path_factory):
 def fresh(monkeypatch, tmp_path):
     """A cache with nothing in it."""
     monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of two chapters: one that works, one that fails in its second cell if asked to."""
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("_build"))
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    parameters = "profile = device = save_to = ''\njobs = 1\nbreaks = False"
+    cells = [
+        nbformat.v4.new_markdown_cell("# Any title\n\nText."),
+        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("print(profile, device, jobs)\nassert not breaks, 'on purpose'"),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = kernel
+    nbformat.write(notebook, folder / "small.ipynb")
+    listed = [
+        {"name": "works", "source": "small", "title": "It works"},
+        {"name": "fails", "source": "small", "title": "It fails", "parameters": {"breaks": True}},
+    ]
+    (folder / "chapters.yml").write_text(yaml.safe_dump(listed))
+    monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -42,6 +42,7 @@ DECIDES = {
     "paper/marks.py": EVERY - {"weights", "CW", "Masking"},
     "models.py": {"weights"},
     "training.py": {"weights"},
+    "files.py": {"weights"},
     "paper/experiment.py": {"weights"},
     "attacks/autoattack.py": {"AutoAttack"},
     "attacks/auto_pgd.py": {"AutoAttack"},

@@ -29,31 +29,6 @@ def test_the_manifest_and_the_table_of_contents_agree():
     assert [file for file in files if file.startswith("chapters/")] == listed
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project of two chapters: one that works, one that fails in its second cell if asked to."""
-    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("_build"))
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    parameters = "profile = device = save_to = ''\njobs = 1\nbreaks = False"
-    cells = [
-        nbformat.v4.new_markdown_cell("# Any title\n\nText."),
-        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell("print(profile, device, jobs)\nassert not breaks, 'on purpose'"),
-    ]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook.metadata["kernelspec"] = kernel
-    nbformat.write(notebook, folder / "small.ipynb")
-    listed = [
-        {"name": "works", "source": "small", "title": "It works"},
-        {"name": "fails", "source": "small", "title": "It fails", "parameters": {"breaks": True}},
-    ]
-    (folder / "chapters.yml").write_text(yaml.safe_dump(listed))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_a_chapter_gets_its_title_and_parameters(project, capsys):
     assert cli.main(["reproduce", "--only", "works", "--device", "cpu"]) == 0
     notebook = nbformat.read(project / "build/quick/chapters/works.ipynb", 4)

@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from cappaper.files import whole
+
 
 def root() -> Path:
     """``CAPPAPER_CACHE``, else ``cappaper/results`` in the user's cache folder."""
@@ -55,10 +57,5 @@ def keep(path: Path, value: dict[str, Any]) -> None:
     else:
         content = json.dumps(value).encode()
     said = {"key": path.stem, "sha256": hashlib.sha256(content).hexdigest(), "tensors": tensors}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    try:
+    with whole(path) as unfinished:
         unfinished.write_bytes(json.dumps(said).encode() + b"\n" + content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)  # where the disk was full, nothing stays behind

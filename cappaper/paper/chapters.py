@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from cappaper.files import whole
 
 MANIFEST = Path("notebooks/chapters.yml")
 
@@ -36,11 +37,30 @@ def manifest(root: Path) -> list[Chapter]:
 
     Raises:
         FileNotFoundError: ``root`` is not the project's folder.
+        ValueError: the manifest is no list of chapters, each with a name of its own.
     """
     path = root / MANIFEST
     if not path.exists():
         raise FileNotFoundError(f"there is no {MANIFEST} here: run from the project's folder")
-    return [Chapter(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    try:
+        listed = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{MANIFEST} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(listed, list) or not listed:
+        raise ValueError(f"{MANIFEST} must be a list of chapters")
+    found: dict[str, Chapter] = {}
+    for entry in listed:
+        try:
+            chapter = Chapter(**entry)
+        except TypeError as error:
+            wanted = "name, source and title, and parameters if it has any"
+            raise ValueError(f"{MANIFEST}: a chapter has {wanted}, got {entry!r}") from error
+        if chapter.name in found:
+            raise ValueError(f"{MANIFEST} has two chapters called {chapter.name}")
+        if not (root / "notebooks" / f"{chapter.source}.ipynb").is_file():
+            raise ValueError(f"{MANIFEST}: {chapter.name} needs notebooks/{chapter.source}.ipynb")
+        found[chapter.name] = chapter
+    return list(found.values())
 
 
 def select(chapters: Sequence[Chapter], names: Sequence[str]) -> list[Chapter]:
@@ -65,22 +85,19 @@ def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]
     import nbformat
 
     target = book / "chapters" / f"{chapter.name}.ipynb"
-    partial = target.with_suffix(".partial.ipynb")
-    target.parent.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.read(root / "notebooks" / f"{chapter.source}.ipynb", as_version=4)
     _set_title(notebook, chapter.title)
     results = Path(os.path.relpath(book, root)) / "results" / chapter.name
     given = chapter.parameters | parameters | {"save_to": results.as_posix()}
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / f"{chapter.name}.ipynb"
-        nbformat.write(notebook, source)
+    with whole(target) as unfinished:
         try:
-            executed = _run(source, partial, root, given)
+            executed = _run(chapter.name, notebook, unfinished, root, given)
         except ChapterError as error:
+            partial = target.with_suffix(".partial.ipynb")
+            shutil.copy(unfinished, partial)
             raise ChapterError(f"{error}; the notebook so far is {partial}") from error
-    _fold_parameters(executed)
-    nbformat.write(executed, target)
-    partial.unlink()
+        _fold_parameters(executed)
+        nbformat.write(executed, unfinished)
     return target
 
 
@@ -92,20 +109,26 @@ def refresh(source: Path) -> None:
     """
     import nbformat
 
-    with tempfile.TemporaryDirectory() as folder:
-        executed = _run(source, Path(folder) / source.name, source.parent)
-    written = source.with_suffix(".new")
-    nbformat.write(executed, written)
-    written.replace(source)
+    notebook = nbformat.read(source, as_version=4)
+    executed = _run(source.stem, notebook, None, source.parent)
+    with whole(source) as unfinished:
+        nbformat.write(executed, unfinished)
 
 
-def _run(source: Path, target: Path, cwd: Path, parameters: dict[str, Any] | None = None) -> Any:
+def _run(
+    name: str,
+    notebook: Any,
+    target: Path | None,
+    cwd: Path,
+    parameters: dict[str, Any] | None = None,
+) -> Any:
     """The executed notebook, cleaned; ``target`` has it as far as it came."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     try:
         executed = papermill.execute_notebook(
-            source,
+            notebook,
             target,
             parameters,
             cwd=cwd,
@@ -117,8 +140,10 @@ def _run(source: Path, target: Path, cwd: Path, parameters: dict[str, Any] | Non
         )
     except papermill.PapermillExecutionError as error:
         raise ChapterError(
-            f"{source.stem} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}"
+            f"{name} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}"
         ) from error
+    except DeadKernelError as error:
+        raise ChapterError(f"{name} failed: its kernel died, perhaps for want of memory") from error
     clean(executed)
     return executed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -9,13 +10,17 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from filelock import FileLock, Timeout
 
+from cappaper import files
 from cappaper.data import DATASETS, data_root, load
-from cappaper.paper import chapters, figures, ledger, live, outside, published, results
+from cappaper.paper import cache, chapters, figures, ledger, live, outside, published, results
 from cappaper.paper.chapters import Chapter, ChapterError
 from cappaper.paper.claims import CLAIMS
 from cappaper.paper.experiment import PROFILES
@@ -42,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         print("cappaper: stopped; what was trained is kept, so a new run resumes", file=sys.stderr)
         return 130
+    except BrokenProcessPool:
+        said = "a process died, perhaps for want of memory; what was trained is kept"
+        print(f"cappaper: {said}", file=sys.stderr)
+        return 1
     except (ChapterError, OSError, TypeError, ValueError) as error:
         print(f"cappaper: {error}", file=sys.stderr)
         return 1
@@ -78,29 +87,32 @@ def reproduce(
     here = machine(device, jobs or os.cpu_count() or 1)
     # Only the paper's own profile may touch the book that is committed.
     book = root / "book" if profile == "paper" else root / "build" / "quick"
-    if profile != "paper":
-        if not only:
-            shutil.rmtree(book, ignore_errors=True)
-        chapters.stage(root, book, _QUICK)
-    # A network on digits is over before a second process has started: there, chapters share the
-    # cores; on MNIST, the networks of one chapter do.
-    at_once, within = (1, here.jobs) if profile == "paper" else (here.jobs, 1)
-    print(f"{len(chosen)} chapters, profile {profile}, on {here.device}", flush=True)
-    parameters = {"profile": profile, "device": here.device, "jobs": within}
-    calls = [
-        (chapter, root, book, parameters, f"[{i + 1}/{len(chosen)}] {chapter.name}")
-        for i, chapter in enumerate(chosen)
-    ]
-    failed = [error for _, error in side_by_side(_execute, calls, at_once) if error]
-    if failed:
-        raise ChapterError("; ".join(failed))
-    missing = [c.name for c in listed if not (book / "chapters" / f"{c.name}.ipynb").exists()]
-    if missing:
-        print(f"The book is not built: {', '.join(missing)} did not run yet.")
-        return
-    _write(book)
-    if not no_build:
-        _build(book)
+    with _alone(book):
+        for folder in (cache.root(), book / "chapters", book / "results"):
+            files.sweep(folder)
+        if profile != "paper":
+            if not only:
+                shutil.rmtree(book, ignore_errors=True)
+            chapters.stage(root, book, _QUICK)
+        # A network on digits is over before a second process has started: there, chapters share the
+        # cores; on MNIST, the networks of one chapter do.
+        at_once, within = (1, here.jobs) if profile == "paper" else (here.jobs, 1)
+        print(f"{len(chosen)} chapters, profile {profile}, on {here.device}", flush=True)
+        parameters = {"profile": profile, "device": here.device, "jobs": within}
+        calls = [
+            (chapter, root, book, parameters, f"[{i + 1}/{len(chosen)}] {chapter.name}")
+            for i, chapter in enumerate(chosen)
+        ]
+        failed = [error for _, error in side_by_side(_execute, calls, at_once) if error]
+        if failed:
+            raise ChapterError("; ".join(failed))
+        missing = [c.name for c in listed if not (book / "chapters" / f"{c.name}.ipynb").exists()]
+        if missing:
+            print(f"The book is not built: {', '.join(missing)} did not run yet.")
+            return
+        _write(book)
+        if not no_build:
+            _build(book)
 
 
 @commands.command()
@@ -199,6 +211,23 @@ def data(names: Sequence[str]) -> None:
         place = "inside scikit-learn" if name == "digits" else f"in {data_root()}"
         shape = "×".join(map(str, train.images.shape[2:]))
         print(f"{name}: {len(train.labels)} + {len(test.labels)} images of {shape}, {place}")
+
+
+@contextmanager
+def _alone(book: Path) -> Iterator[None]:
+    """No other run writes to this book meanwhile; whoever comes later waits."""
+    name = hashlib.sha256(str(book.resolve()).encode()).hexdigest()[:12]
+    lock = FileLock(cache.root() / "locks" / name)
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another run that writes to {book.relative_to(Path.cwd())}", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _execute(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cappaper.files import whole
 from cappaper.paper import results, statistics
 from cappaper.paper.claims import CLAIMS, decided, verdict
 from cappaper.paper.decision import FAILED, POINT
@@ -44,7 +45,8 @@ def verdicts(book: Path) -> pd.DataFrame:
 def write(book: Path) -> None:
     """Write the ledger, what a book shows of it, and the checksums, from its folder of tables."""
     for name, text in _files(book).items():
-        (book / name).write_text(text, encoding="utf-8")
+        with whole(book / name) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
 
 
 def disagreements(book: Path) -> list[str]:

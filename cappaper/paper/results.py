@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from cappaper.files import whole
 from cappaper.paper.marks import STANDS, worst
 
 RATES = ("standard_accuracy", "robust_accuracy", "success_rate")
@@ -17,11 +18,10 @@ STRONGEST = "strongest attack"
 
 def save(table: pd.DataFrame, path: str | Path, origin: dict[str, str]) -> None:
     """Write a table with its provenance as ``# key: value`` lines on top; ``path`` ends in .csv."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     head = "".join(f"# {key}: {value}\n" for key, value in origin.items())
     text = head + table.to_csv(index=False, float_format="%.6g", na_rep="nan")
-    path.write_text(text, encoding="utf-8")
+    with whole(Path(path)) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def read(path: str | Path) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cappaper.files import whole
 from cappaper.paper.results import RATES
 
 # Okabe and Ito's palette, dark to light; every line also has a mark and a dash of its own.
@@ -76,9 +77,8 @@ def style() -> Iterator[None]:
 def save(figure: Picture, save_to: str) -> Picture:
     """Write a figure to ``save_to``.png, unless ``save_to`` is empty, and hand it back."""
     if save_to:
-        path = Path(f"{save_to}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(figure.png())
+        with whole(Path(f"{save_to}.png")) as unfinished:
+            unfinished.write_bytes(figure.png())
     return figure
 
 
