@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -71,3 +73,14 @@ def project(tmp_path, monkeypatch):
     (folder / "chapters.yml").write_text(yaml.safe_dump(listed))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    """The committed book, built as a reader would, into a folder of its own."""
+    out = tmp_path_factory.mktemp("book")
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    command = [jupyter_book, "build", ROOT / "book", "-W", "--path-output", out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out / "_build" / "html"

@@ -156,7 +156,6 @@ def test_the_page_plays_and_answers_in_words(page):
           "#live canvas:not([aria-hidden])")].every((c) => c.getAttribute("aria-label")) };
       """,
         width=500,
-        wait=20000,
     )
     assert found["before"] == "Before the attack. PGD: still a 0; Cap-aware PGD: still a 0."
     assert found["one"].startswith("After step 1 of 40. PGD: ")

@@ -37,17 +37,6 @@ def test_the_check_that_a_page_shows_comes_out(tmp_path):
     ]
 
 
-@pytest.fixture(scope="module")
-def html(tmp_path_factory):
-    """The committed book, built as a reader would, into a folder of its own."""
-    out = tmp_path_factory.mktemp("book")
-    jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    command = [jupyter_book, "build", BOOK, "-W", "--path-output", out]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out / "_build" / "html"
-
-
 def test_the_book_has_every_page_and_no_unresolved_number(html):
     for page in (
         "index",

@@ -7,6 +7,7 @@ it decides, with its table and its notebook, then what came out; and the tables 
 from __future__ import annotations
 
 import html
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import pandas as pd
 from cappaper.paper import live
 from cappaper.paper.order import arrange
 from cappaper.zoo import PRETRAINED
+
+# An empty corner of a table heads nothing: to a screen reader it is a cell.
+_EMPTY = re.compile(r"<th([^>]*)>\s*(?:<p>\s*</p>)?\s*(?:&nbsp;)?\s*</th>")
 
 
 def heading(chapter: str, ledger: pd.DataFrame) -> str:
@@ -45,6 +49,8 @@ def setup(app: Any) -> dict[str, bool]:
         if page.startswith("chapters/") and "body" in context and ledger.exists():
             shown = heading(page.removeprefix("chapters/"), pd.read_csv(ledger))
             context["body"] = context["body"].replace("</h1>", f"</h1>\n{shown}", 1)
+        if "body" in context:
+            context["body"] = _EMPTY.sub(r"<td\1></td>", context["body"])
 
     def arranged(app: Any, document: Any) -> None:
         if app.env.docname.startswith("chapters/"):

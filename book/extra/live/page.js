@@ -48,7 +48,7 @@
     const loss = make("dd"), silent = make("dd");
     const verdict = make("p", { class: "live-verdict" });
     const element = make("section", { "aria-label": title },
-      make("h3", {}, title), verdict,
+      make("h2", {}, title), verdict,
       make("div", { class: "live-pictures" },
         make("figure", {}, picture, make("figcaption", {}, "attacked")),
         make("figure", {}, delta, make("figcaption", {}, "changed"))),

@@ -1,0 +1,71 @@
+"""Every page in a browser, wide and narrow, light and dark: quiet, offline, readable by all."""
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.base import AXE_FILE_PATH
+
+from tests.browser import looking
+from tests.test_book import BOOK
+
+# Rules that a page of ours breaks only through what others write for it.
+THEIRS = {
+    "region": "the theme puts its logo outside of every landmark",
+    "definition-list": "autodoc puts the parts of a signature among a list's terms",
+    "aria-allowed-role": "docutils names citations by a role that is no longer one",
+    "aria-deprecated-role": "the same",
+    "aria-required-children": "the same, for the list of citations",
+}
+WINDOWS = [(width, scheme) for width in (1400, 390) for scheme in ("light", "dark")]
+
+
+def pages(html):
+    made = [html / f"{page.stem}.html" for page in BOOK.glob("*.md")]
+    return [*made, *sorted((html / "chapters").glob("*.html"))]
+
+
+@pytest.mark.parametrize(("width", "scheme"), WINDOWS)
+def test_a_page_is_quiet_offline_and_no_wider_than_its_window(html, width, scheme):
+    with looking(width, scheme) as look:
+        for page in pages(html):
+            look.open(page)
+            wider, theme = look.run(
+                "const all = document.documentElement;"
+                "return [all.scrollWidth - all.clientWidth, all.dataset.theme]"
+            )
+            assert (wider, theme) == (0, scheme), page
+            assert not look.said and not look.asked, (page, look.said, look.asked)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_of_ours(html, scheme):
+    """In the dark only colours differ: there a page of each kind is enough."""
+    axe = Path(AXE_FILE_PATH).read_text()
+    kinds = ("index", "attack-a-digit", "claims", "fig-04", "how-robust")
+    with looking(scheme=scheme) as look:
+        for page in pages(html):
+            if scheme == "dark" and page.stem not in kinds:
+                continue
+            look.open(page)
+            look.page.evaluate(axe)
+            found = look.run("return (await axe.run()).violations")
+            ours = [(f["id"], f["nodes"][0]["html"]) for f in found if f["id"] not in THEIRS]
+            assert ours == [], page
+
+
+def test_a_page_is_small_and_its_figures_can_be_read_on_a_phone(html):
+    """Under 1.5 MB of its own; the words of a figure, 10 points, are at least nine pixels high."""
+    seen = 0
+    with looking(390) as look:
+        for page in pages(html):
+            look.open(page)
+            own = look.run("return [...document.images].map(i => i.src)")
+            files = [Path(url.removeprefix("file://")) for url in own if url.startswith("file:")]
+            assert sum(file.stat().st_size for file in [page, *files]) < 1.5e6, page
+            for shown, whole in look.run(
+                "const all = [...document.querySelectorAll('.cell_output img:not([hidden])')];"
+                "return all.map(i => [i.getBoundingClientRect().width, i.naturalWidth])"
+            ):
+                assert 10 * 120 / 72 * shown / whole >= 9, (page, shown, whole)
+                seen += 1
+    assert seen > 20
