@@ -2,6 +2,7 @@
 
 from docutils import nodes
 
+from cappaper.paper import hints
 from cappaper.paper.order import CAME_OUT, HOW, arrange
 
 
@@ -45,3 +46,17 @@ def test_a_page_without_conclusions_stays_as_it_is():
         before = document.pformat()
         arrange(document)
         assert document.pformat() == before
+
+
+def test_a_link_to_a_term_says_what_it_means():
+    term = nodes.term("", "ε", ids=["term-eps"])
+    said = nodes.definition("", nodes.paragraph("", "The radius. It is a number."))
+    item = nodes.definition_list_item("", term, said)
+    document = page(nodes.definition_list("", item), nodes.reference("", "ε", refid="term-eps"))
+    document += nodes.reference("", "ε", refuri="background.html#term-eps")
+    document += nodes.reference("", "other", refuri="other.html#elsewhere")
+    known = hints.meanings(document)
+    assert known == {"term-eps": "The radius."}
+    hints.explain(document, known)
+    titles = [link.get("reftitle") for link in document.findall(nodes.reference)]
+    assert titles == ["The radius.", "The radius.", None]

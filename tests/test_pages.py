@@ -56,6 +56,17 @@ def test_the_book_has_every_page_and_no_unresolved_number(html):
     assert "cappaper.attacks.gradient.pgd" in (html / "api.html").read_text()
 
 
+def test_a_page_says_when_and_from_what_it_was_built_and_what_its_words_mean(html):
+    for page in [html / "index.html", *(html / "chapters").glob("*.html")]:
+        text = page.read_text()
+        assert re.search(r"Built on \d{4}-\d\d-\d\d from commit (\w{12}|unknown)", text)
+        assert "favicon.svg" in text
+    terms = re.findall(
+        r'<a [^>]*href="background.html#term-[^>]*>', (html / "index.html").read_text()
+    )
+    assert len(terms) >= 4 and all('title="' in term for term in terms)
+
+
 def test_a_picture_says_what_it_shows(html):
     """To who cannot see it: never a file's name; a slider's pictures name their β."""
     pages = [html / f"{page}.html" for page in ("index", "how-fast", "attack-a-digit")]

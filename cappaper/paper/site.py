@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 
 from cappaper.paper import live
 from cappaper.paper.order import arrange
+from cappaper.paper.publishing import git_commit
 from cappaper.zoo import PRETRAINED
 
 # An empty corner of a table heads nothing: to a screen reader it is a cell.
@@ -43,6 +45,8 @@ def heading(chapter: str, ledger: pd.DataFrame) -> str:
 
 def setup(app: Any) -> dict[str, bool]:
     """What Sphinx calls."""
+    day = datetime.now(UTC).date()
+    built = f'<p class="book-built">Built on {day} from commit {git_commit()}.</p>'
 
     def place(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
         ledger = Path(app.srcdir) / "results" / "claims.csv"
@@ -50,7 +54,7 @@ def setup(app: Any) -> dict[str, bool]:
             shown = heading(page.removeprefix("chapters/"), pd.read_csv(ledger))
             context["body"] = context["body"].replace("</h1>", f"</h1>\n{shown}", 1)
         if "body" in context:
-            context["body"] = _EMPTY.sub(r"<td\1></td>", context["body"])
+            context["body"] = _EMPTY.sub(r"<td\1></td>", context["body"]) + built
 
     def arranged(app: Any, document: Any) -> None:
         if app.env.docname.startswith("chapters/"):
