@@ -25,7 +25,7 @@ def setup(app: Any) -> dict[str, bool]:
         raise nodes.SkipNode
 
     def block(translator: Any, node: Any) -> None:
-        translator.body.append(f'<div class="math">{formula(node.astext(), "block")}</div>')
+        translator.body.append(f'<div class="book-formula">{formula(node.astext(), "block")}</div>')
         raise nodes.SkipNode
 
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
