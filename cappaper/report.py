@@ -79,9 +79,9 @@ class RobustnessReport:
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.images} images, L∞ ball of radius {self.eps:g}", ""]
         lines += [f"  {value:6.1%}  {name}" for name, value in self.accuracies.items()]
-        lines += ["", self.verdict, *(f"  - {sign}" for sign in self.masking.signs())]
-        lines += [f"  - {sentence}" for sentence in self.unreached]
-        cures = [i.cure for i in self.masking.indicators() if i.fails]
+        signs = self.masking.signs()
+        lines += ["", self.verdict, *(f"  - {said}" for said in [*signs, *self.unreached])]
+        cures = [i.cure for i in self.masking.indicators() if i.says in signs]
         lines += [f"  What helps: {cure}." for cure in cures]
         return "\n".join(lines)
 
