@@ -48,6 +48,6 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)  # asks, and does nothing
     except ProcessLookupError:
         return False
-    except PermissionError:  # someone else's
-        return True
+    except PermissionError:  # it runs, and is someone else's
+        pass
     return True

@@ -159,9 +159,9 @@ def check(
         progress=outside.bars,
     )
     print(report)
-    for path, text in ((to_json, report.json()), (to_html, report.html())):
+    for path, text in ((to_json, report.json), (to_html, report.html)):
         if path is not None:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text(), encoding="utf-8")
 
 
 @commands.command()

@@ -29,7 +29,4 @@ def setup(app: Any) -> dict[str, bool]:
         raise nodes.SkipNode
 
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
-    app.connect(
-        "config-inited", lambda _, config: config.__setattr__("html_math_renderer", "mathml")
-    )
     return {"parallel_read_safe": True, "parallel_write_safe": True}
