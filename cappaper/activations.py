@@ -6,9 +6,12 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from cappaper.checks import check_module, check_number, check_real, check_sequence, shown
 
 Activation = Callable[[float], nn.Module]
 """What stands behind a hidden layer, made from the layer's constant (β, or c)."""
@@ -33,8 +36,11 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
     >>> capped_relu(torch.tensor([-1.0, 0.5, 3.0]), 1.0)
     tensor([0.0000, 0.5000, 1.0000])
     """
-    if not isinstance(beta, Tensor):
-        _positive(beta, "the max value β")
+    check_real(z, "z")
+    if isinstance(beta, Tensor):
+        _broadcasts(beta, z)
+    elif _positive(beta, "the max value β") > _largest(z):
+        beta = math.inf
     return torch.relu(z).clamp(max=beta)
 
 
@@ -152,6 +158,7 @@ def replace_relu(
     >>> replace_relu(net, 0.5, layers=[1])[3]
     CappedReLU(beta=0.5)
     """
+    check_module(model)
     model = copy.deepcopy(model)
     # A module may be registered twice (one ReLU used all over a network): keep every name it has.
     sites: dict[int, list[str]] = {}
@@ -166,6 +173,8 @@ def replace_relu(
             "the model has no ReLU to cap: expected nn.ReLU, nn.ReLU6 or CappedReLU modules"
             f" ({'; '.join(others) or 'a function inside forward'} cannot be replaced)"
         )
+    if layers is not None:
+        layers = check_sequence(layers, "layers", "positions or names")
     chosen = list(sites) if layers is None else list(_select(layers, sites))
     for key, value in zip(chosen, per_layer(beta, len(chosen)), strict=True):
         capped = CappedReLU(value).train(modules[key].training)
@@ -201,7 +210,10 @@ def _left_alone(model: nn.Module) -> list[str]:
 
 def per_layer(value: float | Sequence[float], count: int, what: str = "max value") -> list[float]:
     """One number for all of ``count`` layers, or a sequence with one for each, as a list."""
-    values = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)] * count
+    values = list(value) if isinstance(value, (list, tuple)) else [cast(float, value)] * count
+    for one in values:
+        check_number(one, f"a {what}")
+    values = [float(one) for one in values]
     if len(values) != count:
         raise ValueError(
             f"got {len(values)} {what}s for {count} layers: give one number or {count}"
@@ -214,17 +226,33 @@ def _select(layers: Sequence[int | str], sites: dict[int, list[str]]) -> Iterato
     by_position: dict[int | str, int] = dict(enumerate(sites))
     known = by_position | by_name
     for layer in layers:
-        if layer not in known:
+        if not isinstance(layer, (int, str)) or layer not in known:
             names = ", ".join(repr(names[0]) for names in sites.values())
             raise ValueError(
-                f"there is no ReLU layer {layer!r}: use 0 to {len(sites) - 1} or a name of {names}"
+                f"there is no ReLU layer {shown(layer)}: use 0 to {len(sites) - 1} or a name of"
+                f" {names}"
             )
     if len({known[layer] for layer in layers}) < len(layers):
         raise ValueError("a ReLU layer was named twice: name each layer once")
     return (known[layer] for layer in layers)
 
 
+def _largest(z: Tensor) -> float:
+    """The largest number that ``z`` can hold, as a floating-point tensor."""
+    return torch.finfo(z.dtype if z.is_floating_point() else torch.get_default_dtype()).max
+
+
+def _broadcasts(beta: Tensor, z: Tensor) -> None:
+    if beta.ndim and any(
+        b not in (1, size) for b, size in zip(beta.shape[::-1], z.shape[::-1], strict=False)
+    ):
+        raise ValueError(
+            f"the max value β must broadcast against z, got {list(beta.shape)} and {list(z.shape)}"
+        )
+
+
 def _positive(value: float, what: str) -> float:
+    check_number(value, what)
     value = float(value)
     if not value > 0:
         raise ValueError(f"{what} must be above 0, got {value}")

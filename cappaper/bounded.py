@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cappaper.checks import check_function
+
 Bound = float | Tensor
 
 
@@ -44,9 +46,11 @@ def register_bounded(activation: Callable[..., Any] | type[nn.Module], read: Rea
 
     >>> class Step(nn.Module):
     ...     def forward(self, z):
-    ...         return (z > 0).to(z)
+    ...         return z.sign().clamp(min=0)
     >>> register_bounded(Step, lambda module, z: Bounded(z, 0.0, 0.0))
     """
+    check_function(activation, "the activation")
+    check_function(read, "read")
     _READERS[activation] = read
 
 

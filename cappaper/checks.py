@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,7 @@ def check_batch(x: Tensor, y: Tensor) -> None:
     The labels' shape ([B], or [M, B] for a population) says which dimensions are batch.
     """
     for value, what in ((x, "images"), (y, "labels")):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{what} must be a tensor, got {type(value).__name__}")
+        check_tensor(value, what)
     if not x.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
     if y.dtype != torch.int64:
@@ -33,19 +34,81 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
 
 
+def check_tensor(value: Tensor, what: str) -> None:
+    """Refuse what is no tensor, and tensors without plain numbers to read: sparse, meta."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{what} must be a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_meta:
+        kind = "a meta tensor" if value.is_meta else f"layout {value.layout}"
+        raise TypeError(f"{what} must be a dense tensor that holds numbers, got {kind}")
+
+
+def check_real(value: Tensor, what: str) -> None:
+    """Refuse what is no tensor of real numbers; where they lie does not matter."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{what} must be a tensor, got {type(value).__name__}")
+    if value.is_complex() or value.dtype == torch.bool or value.layout != torch.strided:
+        raise TypeError(f"{what} must be a dense tensor of real numbers, got {value.dtype}")
+
+
+def check_found(found: Tensor, x: Tensor) -> None:
+    """Refuse what an attack may not return for images ``x``."""
+    if not isinstance(found, Tensor) or found.shape != x.shape or found.dtype != x.dtype:
+        raise ValueError(
+            f"the attack must return {x.dtype} images of shape {list(x.shape)}, got {shown(found)}"
+        )
+    if not (found.amin() >= 0 and found.amax() <= 1):  # NaN fails too
+        raise ValueError("the attack must return finite images in [0, 1]")
+
+
+def check_module(model: nn.Module, what: str = "the model") -> None:
+    """Refuse what is no torch module, and one whose weights hold no numbers yet."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{what} must be a torch module, got {type(model).__name__}")
+    if any(map(nn.parameter.is_lazy, model.parameters())):
+        raise ValueError(f"{what} has lazy weights: call it on a batch of images first")
+    if any(value.is_meta for value in (*model.parameters(), *model.buffers())):
+        raise ValueError(f"{what} has weights on the meta device, which hold no numbers")
+
+
+def output_of(model: nn.Module, x: Tensor) -> Any:
+    """What the model returns for images; a failure of its own in a sentence, with its cause."""
+    try:
+        return model(x)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"the model fails on images of shape {list(x.shape)} and {x.dtype}:"
+            f" {type(error).__name__}: {reason}"
+        ) from error
+
+
 def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The model's logits for images, checked against their labels."""
     if not callable(model):
         raise TypeError(f"the model must be callable, got {type(model).__name__}")
-    try:
-        logits: Tensor = model(x)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"the model fails on images of shape {list(x.shape)}: {reason}") from error
+    if isinstance(model, nn.Module):
+        check_module(model)
+    logits: Tensor = output_of(model, x)
     check_logits(logits, y)
     return logits
+
+
+def input_gradient(total: Tensor, point: Tensor) -> Tensor:
+    """The gradient of a sum with respect to the images that it was computed from."""
+    if not isinstance(total, Tensor) or total.ndim:
+        raise TypeError(f"the loss must be a tensor without dimensions, got {shown(total)}")
+    gradient = None
+    if total.requires_grad:
+        (gradient,) = torch.autograd.grad(total, point, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            "no gradient leads from the logits back to the images: the model detaches, compares or"
+            " rounds on the way; square attacks without one"
+        )
+    return gradient
 
 
 def check_logits(logits: Tensor, y: Tensor) -> None:
@@ -55,6 +118,8 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
             f"the model must return a tensor of logits, got {type(logits).__name__}: wrap it in a"
             " module that returns the logits alone"
         )
+    if not logits.is_floating_point():
+        raise TypeError(f"the model's logits must be real floating point, got {logits.dtype}")
     if logits.ndim != y.ndim + 1 or logits.shape[:-1] != y.shape:
         raise ValueError(
             f"labels of shape {list(y.shape)} need logits of shape {[*y.shape, 'classes']},"
@@ -76,7 +141,7 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
 def check_eps(eps: float) -> None:
     """Refuse a negative, infinite or undefined attack radius."""
     check_number(eps, "ε")
-    if not (math.isfinite(eps) and eps >= 0):
+    if not 0 <= eps < 1e30:  # whose square and sum single precision still holds
         raise ValueError(f"ε must be a finite number of at least 0, got {eps}")
 
 
@@ -88,18 +153,60 @@ def check_count(value: int, what: str) -> None:
 
 
 def check_whole(value: int, what: str) -> None:
-    """Refuse what is no whole number: a seed may be any."""
-    if not isinstance(value, numbers.Integral):
-        raise TypeError(f"{what} must be a whole number, got {value!r}")
+    """Refuse what is no whole number of 64 bits: a seed may be any."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise TypeError(f"{what} must be a whole number, got {shown(value)}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{what} must fit into 64 bits, got {value}")
 
 
 def check_number(value: float, what: str) -> None:
     """Refuse what is no real number."""
-    if not isinstance(value, (numbers.Real, Tensor)):
-        raise TypeError(f"{what} must be a number, got {value!r}")
+    single = isinstance(value, Tensor) and not value.ndim and not value.is_complex()
+    if not (single or isinstance(value, numbers.Real)) or isinstance(value, bool):
+        raise TypeError(f"{what} must be a number, got {shown(value)}")
+
+
+def check_between(value: float, low: float, high: float, what: str) -> None:
+    """Refuse what is not strictly between two numbers, NaN too."""
+    check_number(value, what)
+    if not low < value < high:
+        allowed = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+        raise ValueError(f"{what} must be a finite number {allowed}, got {value}")
+
+
+def check_flag(value: bool, what: str) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} must be True or False, got {shown(value)}")
+
+
+def check_function(value: Any, what: str) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{what} must be a function, got {shown(value)}")
+
+
+def check_sequence(
+    values: Iterable[Any], what: str, like: str, *, empty: bool = False
+) -> tuple[Any, ...]:
+    """The entries of a list or tuple; a single word or number is none."""
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"{what} must be a list or tuple of {like}, got {shown(values)}")
+    if not (values or empty):
+        raise ValueError(f"{what} must not be empty: give {like}")
+    return tuple(values)
 
 
 def one_of(value: str, allowed: tuple[str, ...], what: str) -> None:
     """Refuse a name that is not on the list."""
-    if value not in allowed:
-        raise ValueError(f"unknown {what} {value!r}: use one of {', '.join(allowed)}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"unknown {what} {shown(value)}: use one of {', '.join(allowed)}")
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence: on one line, and short."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

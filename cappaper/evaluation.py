@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from cappaper.attacks.ascent import Attack, classified
-from cappaper.checks import check_batch, check_count, check_eps
+from cappaper.checks import (
+    check_batch,
+    check_count,
+    check_eps,
+    check_found,
+    check_function,
+    check_module,
+    check_sequence,
+    shown,
+)
 from cappaper.population import Population, members
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -71,15 +80,15 @@ def evaluate(
     0.0
     """
     check_count(batch_size, "batch_size")
-    if isinstance(x, Tensor):
+    check_module(model)
+    if isinstance(x, Tensor) or isinstance(y, Tensor):
         if attack is None:
             raise TypeError("evaluate needs an attack: evaluate(model, x, y, attack)")
-        batches: Batches = _split(x, cast(Tensor, y), batch_size)
+        batches: Batches = _split(cast(Tensor, x), cast(Tensor, y), batch_size)
     else:
-        attack = cast(Attack, y) if attack is None else attack
-        batches = list(x)
-        for images, labels in batches:
-            check_batch(images, labels)
+        attack = y if attack is None else attack
+        batches = _pairs(x)
+    check_function(attack, "the attack")
     curves = [_rates([_standing(m, *b, [attack]) for b in batches]) for m in members(model)]
     return _merge(model, curves)[0]
 
@@ -120,7 +129,9 @@ def robustness_curve(
     [0.0, 1.0]
     """
     check_count(batch_size, "batch_size")
-    for eps in epsilons:
+    check_module(model)
+    check_function(attack, "the attack")
+    for eps in check_sequence(epsilons, "epsilons", "radii"):
         check_eps(eps)
     if list(epsilons) != sorted(epsilons):
         raise ValueError(f"epsilons must ascend, got {list(epsilons)}")
@@ -153,6 +164,9 @@ def standing(
     0
     """
     check_count(batch_size, "batch_size")
+    check_module(model)
+    for attack in check_sequence(attacks, "attacks", "attacks", empty=True):
+        check_function(attack, "an attack")
     return torch.cat([_standing(model, *b, attacks) for b in _split(x, y, batch_size)], dim=1)
 
 
@@ -160,6 +174,19 @@ def _split(x: Tensor, y: Tensor, batch_size: int) -> list[tuple[Tensor, Tensor]]
     check_batch(x, y)
     pairs = zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
     return cast("list[tuple[Tensor, Tensor]]", list(pairs))
+
+
+def _pairs(loader: Batches) -> list[tuple[Tensor, Tensor]]:
+    """What a loader gives, checked."""
+    try:
+        batches = [(images, labels) for images, labels in loader]
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"expected a tensor of images, or a loader of images and labels, got {shown(loader)}"
+        ) from error
+    for images, labels in batches:
+        check_batch(images, labels)
+    return batches
 
 
 def _standing(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack]) -> Tensor:
@@ -174,7 +201,8 @@ def _standing(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack])
             if len(left):
                 images, labels = x[left], y[left]
                 found = attack(model, images, labels)
-                _check_found(found, images, _radius(attack))
+                check_found(found, images)
+                _check_inside(found, images, _radius(attack))
                 stands = stands.index_copy(0, left, classified(model, found, labels))
             rows.append(stands)
     return torch.stack(rows)
@@ -186,12 +214,7 @@ def _radius(attack: Any) -> float | None:
     return None if eps is None else float(eps)
 
 
-def _check_found(found: Any, x: Tensor, eps: float | None) -> None:
-    if not isinstance(found, Tensor) or found.shape != x.shape:
-        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"the attack must return images of shape {list(x.shape)}, got {shape}")
-    if not (found.amin() >= 0 and found.amax() <= 1):  # NaN fails too
-        raise ValueError("the attack must return finite images in [0, 1]")
+def _check_inside(found: Tensor, x: Tensor, eps: float | None) -> None:
     # In an L2 ball no pixel moves further than in the L∞ ball; the rest is rounding.
     if eps is not None and (moved := (found - x).abs().amax().item()) > eps + 1e-4:
         raise ValueError(f"the attack left its ball: a pixel moved by {moved:.4g}, ε is {eps:g}")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper.activations import ACTIVATIONS
-from cappaper.checks import check_batch, check_logits
+from cappaper.checks import check_batch, check_logits, check_module, check_tensor, output_of
 
 
 class LayerDistance(NamedTuple):
@@ -50,19 +50,26 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
     >>> layer_distances(net, torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))[0].l2
     0.0
     """
+    check_module(model)
+    check_tensor(x, "the clean images")
+    check_tensor(x_adv, "the adversarial images")
     if x.shape != x_adv.shape:
         raise ValueError(
             "clean and adversarial images must share a shape,"
             f" got {list(x.shape)} and {list(x_adv.shape)}"
         )
+    if not x.numel():
+        raise ValueError("the batch is empty: expected at least one image")
     with torch.no_grad():
         with _watched(model) as clean:
-            model(x)
+            output_of(model, x)
         with _watched(model) as adversarial:
-            model(x_adv)
+            output_of(model, x_adv)
     distances = []
     for layer, (_, seen_clean) in clean.items():
         outputs = seen_clean.flatten(1)
+        if not (outputs.isfinite().all() and adversarial[layer][1].isfinite().all()):
+            raise ValueError(f"the outputs of {layer or 'the model'} are not finite")
         delta, size = adversarial[layer][1].flatten(1) - outputs, outputs.norm(dim=1)
         length = delta.norm(dim=1)
         seen = size > 0
@@ -111,11 +118,12 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
     True
     """
     check_batch(x, y)
+    check_module(model)
     with _watched(model) as seen:
-        logits = model(x)
+        logits = output_of(model, x)
     check_logits(logits, y)
     inputs = [z for z, _ in seen.values()]
-    if not all(z.requires_grad for z in inputs):
+    if not logits.requires_grad or not all(z.requires_grad for z in inputs):
         raise ValueError("the model's weights do not require gradients: call requires_grad_(True)")
     loss = F.cross_entropy(logits, y, reduction="sum")
     signals = []

@@ -16,7 +16,16 @@ from cappaper.attacks.batches import Progress, in_batches
 from cappaper.attacks.gradient import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.surrogate import UnreachedWarning, bounded_calls
 from cappaper.bounded import Bounded
-from cappaper.checks import check_batch, check_count, check_eps, logits_of
+from cappaper.checks import (
+    check_batch,
+    check_count,
+    check_eps,
+    check_function,
+    check_sequence,
+    check_whole,
+    input_gradient,
+    logits_of,
+)
 from cappaper.signs import MaskingReport
 
 _POINTS = 100
@@ -68,10 +77,13 @@ def masking_report(
     """
     check_batch(x, y)
     check_eps(eps)
-    for count in steps:
+    check_whole(seed, "the seed")
+    for count in check_sequence(steps, "steps", "numbers of steps"):
         check_count(count, "steps")
-    if not steps or not epsilons:
-        raise ValueError("masking_report needs at least one number of steps and one radius")
+    for radius in check_sequence(epsilons, "epsilons", "radii"):
+        check_eps(radius)
+    if other is not None:
+        check_function(other, "the other model")
     if y.ndim != 1:
         raise ValueError("masking_report takes one classifier and labels [B], not a population")
     asked, answered = len(_PATH) + len(steps) + len(epsilons) + 6 + (other is not None), 0
@@ -144,7 +156,7 @@ def _signals(model: nn.Module, x: Tensor, y: Tensor, batch_size: int | None) -> 
     def signals(x: Tensor, y: Tensor) -> Tensor:
         point = x.detach().requires_grad_()
         loss = F.cross_entropy(logits_of(model, point, y), y, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, point)
+        gradient = input_gradient(loss, point)
         silent = gradient.flatten(1).eq(0).all(1)
         calls, _ = bounded_calls(model, x, y)
         return torch.stack([silent.double(), *_shares(calls, len(y))], dim=1)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cappaper.activations import Activation, CappedReLU, per_layer
-from cappaper.checks import check_count
+from cappaper.checks import check_count, check_function, check_module, check_sequence, check_whole
 
 
 def mlp(
@@ -45,7 +45,7 @@ def mlp(
     >>> mlp(784, [300, 100], beta=[0.1, math.inf])(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    widths = [in_features, *hidden]
+    widths = [in_features, *check_sequence(hidden, "hidden", "widths", empty=True)]
     for units in [*widths, num_classes]:
         check_count(units, "every width of a network")
     layers: list[nn.Module] = [nn.Flatten()]
@@ -53,7 +53,7 @@ def mlp(
         for fan_in, units, constant in zip(
             widths, hidden, per_layer(beta, len(hidden)), strict=False
         ):
-            layers += [nn.Linear(fan_in, units), activation(constant)]
+            layers += [nn.Linear(fan_in, units), _made(activation, constant)]
         layers.append(nn.Linear(widths[-1], num_classes))
     return nn.Sequential(*layers)
 
@@ -88,6 +88,7 @@ def convnet(
     >>> convnet(28, [8, 16, 100], beta=0.5)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
+    check_sequence(hidden, "hidden", "widths")
     for count in (side, in_channels, num_classes, *hidden):
         check_count(count, "every width of a network")
     if len(hidden) < 2:
@@ -99,9 +100,13 @@ def convnet(
     layers: list[nn.Module] = []
     with seeded(seed):
         for before, after, cap in zip([in_channels, *filters], filters, caps, strict=False):
-            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), activation(cap)]
+            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), _made(activation, cap)]
             side = math.ceil(side / 2)
-        layers += [nn.Flatten(), nn.Linear(filters[-1] * side**2, units), activation(dense_cap)]
+        layers += [
+            nn.Flatten(),
+            nn.Linear(filters[-1] * side**2, units),
+            _made(activation, dense_cap),
+        ]
         layers.append(nn.Linear(units, num_classes))
     return nn.Sequential(*layers)
 
@@ -119,18 +124,25 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
 
     Raises:
         TypeError: the model is not a sequence of linear, convolutional, capped and flatten layers.
-        ValueError: a finite cap for a ReLU layer or the reverse, or one cap too many or too few.
+        ValueError: weights and caps do not take turns; a finite cap for a ReLU layer or the
+            reverse; or one cap too many or too few.
 
     >>> net = mlp(64, [32, 16], beta=1.0)
     >>> x = torch.rand(5, 1, 8, 8)
     >>> torch.allclose(net(x), rescale(net, 0.05)(x), atol=1e-5)
     True
     """
+    check_module(model)
+    if not isinstance(model, nn.Sequential):
+        raise TypeError(f"rescale takes an nn.Sequential, got {type(model).__name__}")
     known = (nn.Flatten, nn.Linear, nn.Conv2d, CappedReLU)
     for module in model:
         if not isinstance(module, known):
             names = ", ".join(kind.__name__ for kind in known)
             raise TypeError(f"rescale knows {names} in sequence, not {type(module).__name__}")
+    order = [isinstance(m, CappedReLU) for m in model if not isinstance(m, nn.Flatten)]
+    if len(order) % 2 == 0 or order != [bool(i % 2) for i in range(len(order))]:
+        raise ValueError("rescale needs weights and caps in turn, and weights at either end")
     model = copy.deepcopy(model)
     caps = [module for module in model if isinstance(module, CappedReLU)]
     factors = []
@@ -150,9 +162,17 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     return model
 
 
+def _made(activation: Activation, constant: float) -> nn.Module:
+    check_function(activation, "the activation")
+    layer = activation(constant)
+    check_module(layer, "what the activation returns")
+    return layer
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from ``seed`` inside the block; the global random state is restored after it."""
+    check_whole(seed, "the seed")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

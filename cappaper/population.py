@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from cappaper.checks import check_count, check_module, check_sequence
+
 
 class Population(nn.Module):
     """Many networks of one architecture as one module, by ``torch.func.vmap``.
@@ -35,12 +37,9 @@ class Population(nn.Module):
 
     def __init__(self, models: Sequence[nn.Module], *, sample_dims: int = 3) -> None:
         super().__init__()
-        if not models:
-            raise ValueError("a population needs at least one model")
-        for model in models:
-            if not isinstance(model, nn.Module):
-                kind = type(model).__name__
-                raise TypeError(f"the members of a population must be modules, got {kind}")
+        check_count(sample_dims, "sample_dims")
+        for model in check_sequence(models, "models", "modules"):
+            check_module(model, "a member of a population")
         shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in models]
         if any(s != shapes[0] for s in shapes) or any(_make(m) != _make(models[0]) for m in models):
             raise ValueError("the members of a population must share one architecture")

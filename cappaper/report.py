@@ -16,7 +16,7 @@ from cappaper.attacks.batches import Progress
 from cappaper.attacks.gradient import pgd
 from cappaper.attacks.strongest import strongest_attack
 from cappaper.attacks.surrogate import OutOfReachWarning
-from cappaper.checks import check_batch, check_eps
+from cappaper.checks import check_batch, check_eps, check_module, shown
 from cappaper.evaluation import in_eval_mode, standing
 from cappaper.masking import masking_report
 from cappaper.signs import MaskingReport
@@ -157,6 +157,9 @@ def robustness_report(
     """
     check_batch(x, y)
     check_eps(eps)
+    check_module(model)
+    if not isinstance(name, str):
+        raise TypeError(f"name must be text, got {shown(name)}")
     say = progress or (lambda part: lambda done, of: None)
     attacks = [
         partial(pgd, eps=eps, steps=_STEPS, seed=seed),

@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper.attacks.ascent import Attack
-from cappaper.checks import check_batch, check_count, check_logits, check_number, check_whole
+from cappaper.checks import (
+    check_batch,
+    check_between,
+    check_count,
+    check_found,
+    check_function,
+    check_logits,
+    check_module,
+    check_whole,
+    output_of,
+)
 from cappaper.files import whole
 from cappaper.population import Population
 
@@ -76,13 +86,17 @@ def fit(
     check_batch(x, y)
     check_count(epochs, "epochs")
     check_count(batch_size, "batch_size")
-    check_number(lr, "the learning rate")
-    if not 0 < lr < math.inf:
-        raise ValueError(f"the learning rate must be a finite number above 0, got {lr}")
+    check_between(lr, 0, math.inf, "the learning rate")
+    check_module(model)
+    for function, what in ((attack, "attack"), (attack_at, "attack_at"), (progress, "progress")):
+        if function is not None:
+            check_function(function, what)
     if attack is not None and attack_at is not None:
         raise ValueError("got both attack and attack_at: give one of them")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("the model has no weights to train: none requires a gradient")
     size = len(model) if isinstance(model, Population) else 1
-    seeds = list(seed) if isinstance(seed, Sequence) else [seed] * size
+    seeds = list(seed) if isinstance(seed, (list, tuple)) else [cast(int, seed)] * size
     if len(seeds) != size:
         raise ValueError(f"got {len(seeds)} seeds for {size} networks: give one, or {size}")
     for each in seeds:
@@ -105,16 +119,26 @@ def fit(
             images, labels = x[batch], y[batch]
             current = attack if attack_at is None else attack_at(step, steps)
             if current is not None:
-                images = current(model, images, labels)
+                check_function(current, "what attack_at returns")
+                found = current(model, images, labels)
+                check_found(found, images)
+                images = found
             optimizer.zero_grad(set_to_none=True)
-            logits = model(images)
+            logits = output_of(model, images)
             if epoch == done:
                 check_logits(logits, labels)
+                if not logits.requires_grad:
+                    raise ValueError("no gradient leads from the logits to weights to be trained")
             # The sum over members of their mean losses: no member's gradient sees another's.
             loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
             torch.autograd.backward(loss / batch.shape[-1])
             optimizer.step()
             step += 1
+        if not all(p.isfinite().all() for p in model.parameters()):
+            raise ValueError(
+                f"training diverged: weights are not finite after epoch {epoch + 1};"
+                f" try a learning rate below {lr:g}"
+            )
         if path is not None:
             _save(path, about, epoch + 1, model, optimizer, generators)
         if progress is not None:

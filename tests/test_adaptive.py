@@ -191,8 +191,8 @@ def test_the_margin_loss_moves_where_the_network_is_all_too_sure(digits):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"sharpnesses": ()}, "at least one sharpness"),
-        ({"losses": ()}, "and one loss"),
+        ({"sharpnesses": ()}, "sharpnesses must not be empty"),
+        ({"losses": ()}, "losses must not be empty"),
         ({"losses": ("hinge",)}, "unknown loss 'hinge': use one of cross-entropy, margin"),
         ({"sharpnesses": (-1.0,)}, "finite number above 0"),
     ],

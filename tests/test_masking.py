@@ -58,8 +58,8 @@ def test_a_tanh_network_gets_an_answer(digits):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"steps": []}, "at least one number of steps"),
-        ({"epsilons": []}, "at least one number of steps and one radius"),
+        ({"steps": []}, "steps must not be empty"),
+        ({"epsilons": []}, "epsilons must not be empty"),
         ({"eps": math.nan}, "finite number"),
         ({"x": torch.rand(2, 3, 1, 2, 2), "y": torch.zeros(2, 3).long()}, "not a population"),
     ],

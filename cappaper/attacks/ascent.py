@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,19 @@ from torch import Tensor, nn
 
 from cappaper.attacks.balls import BALLS, Ball, column
 from cappaper.attacks.columns import looks_every, packed, put, retry
-from cappaper.checks import check_batch, check_count, check_eps, check_whole, logits_of, one_of
+from cappaper.checks import (
+    check_batch,
+    check_between,
+    check_count,
+    check_eps,
+    check_flag,
+    check_function,
+    check_whole,
+    input_gradient,
+    logits_of,
+    one_of,
+    output_of,
+)
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """An attack with its settings bound, as ``functools.partial(pgd, eps=0.1)`` gives."""
@@ -75,14 +88,16 @@ class Run:
         check_count(steps, "steps")
         check_count(restarts, "restarts")
         check_whole(seed, "the seed")
+        check_flag(targeted, "targeted")
         one_of(norm, tuple(BALLS), "norm")
         if isinstance(loss, str):
             one_of(loss, tuple(LOSSES), "loss")
             loss = LOSSES[loss]
+        check_function(loss, "the loss")
         if step_size is None:
             step_size = 2.5 * eps / steps
-        elif not 0 < step_size < float("inf"):
-            raise ValueError(f"the step size must be a finite number above 0, got {step_size}")
+        else:
+            check_between(step_size, 0, math.inf, "the step size")
         return cls(BALLS[norm](eps, y.ndim), steps, step_size, restarts, loss, targeted, seed)
 
     def stands(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -128,9 +143,9 @@ class Run:
                 project = self.ball.around(centre)
             point = here.detach().requires_grad_()
             # Labels and logits are checked once: later ones are some of the same.
-            logits = logits_of(model, point, labels) if step == 0 else model(point)
+            logits = logits_of(model, point, labels) if step == 0 else output_of(model, point)
             total = self.loss(logits.flatten(0, -2), labels.flatten())
-            (gradient,) = torch.autograd.grad(total, point)
+            gradient = input_gradient(total, point)
             if early_exit:
                 fooled = (logits.argmax(-1) != labels) ^ self.targeted
                 live = live & ~fooled & gradient.flatten(y.ndim).ne(0).any(-1)

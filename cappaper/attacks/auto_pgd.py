@@ -13,7 +13,16 @@ from cappaper.attacks.ascent import classified
 from cappaper.attacks.balls import BALLS, Ball, column
 from cappaper.attacks.batches import Progress, in_batches
 from cappaper.attacks.columns import looks_every, packed, put, retry, take
-from cappaper.checks import check_batch, check_count, check_eps, logits_of, one_of
+from cappaper.checks import (
+    check_batch,
+    check_count,
+    check_eps,
+    check_whole,
+    input_gradient,
+    logits_of,
+    one_of,
+    output_of,
+)
 
 _MOMENTUM = 0.75  # α in equation 1 of the paper
 _RISES = 0.75  # ρ in its condition 1: where fewer steps than this share went up, they are halved
@@ -66,6 +75,8 @@ def apgd(
     check_eps(eps)
     check_count(steps, "steps")
     check_count(restarts, "restarts")
+    check_whole(targets, "targets")
+    check_whole(seed, "the seed")
     one_of(norm, tuple(BALLS), "norm")
     ball = BALLS[norm](eps, y.ndim)
 
@@ -147,9 +158,9 @@ def _climb(
                 return end
             project = ball.around(x)
         point = here.detach().requires_grad_()
-        logits = model(point)
+        logits = output_of(model, point)
         value = height(logits, y, goal)
-        (gradient,) = torch.autograd.grad(value.sum(), point)
+        gradient = input_gradient(value.sum(), point)
         value = value.detach()
         fooled = logits.argmax(-1) != y
         hit = torch.zeros(*y.shape[:-1], count, device=y.device)

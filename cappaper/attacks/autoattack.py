@@ -15,7 +15,17 @@ from cappaper.attacks.ascent import in_turn, margin
 from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.batches import Progress, in_batches
 from cappaper.attacks.square_attack import square
-from cappaper.checks import check_batch, check_count, check_eps, logits_of, one_of
+from cappaper.checks import (
+    check_batch,
+    check_count,
+    check_eps,
+    check_sequence,
+    check_whole,
+    input_gradient,
+    logits_of,
+    one_of,
+    output_of,
+)
 from cappaper.population import members
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -81,10 +91,11 @@ def auto_attack(
     check_eps(eps)
     check_count(batch_size, "batch_size")
     one_of(norm, tuple(_NORMS), "norm")
-    for part in parts:
+    check_whole(seed, "the seed")
+    for part in check_sequence(parts, "parts", "AutoAttack's parts"):
         one_of(part, PARTS, "part")
-    if not parts or eps == 0:
-        raise ValueError("auto_attack needs at least one part, and an eps above 0")
+    if eps == 0:
+        raise ValueError("auto_attack needs an eps above 0")
     if x.ndim != y.ndim + 3:
         raise ValueError(f"auto_attack takes images [B, C, H, W], got shape {list(x.shape)}")
 
@@ -125,8 +136,8 @@ def _runs(parts: Sequence[str], norm: str, classes: int) -> list[Callable[..., T
 def _silent(model: nn.Module, x: Tensor, y: Tensor) -> int:
     """How many examples are classified right and have an input gradient of exactly zero."""
     point = x.detach().requires_grad_()
-    lead = margin(model(point), y)
-    (gradient,) = torch.autograd.grad(lead.sum(), point)
+    lead = margin(output_of(model, point), y)
+    gradient = input_gradient(lead.sum(), point)
     return int((gradient.flatten(y.ndim).eq(0).all(-1) & (lead > 0)).sum())
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from cappaper.checks import check_count
+from cappaper.checks import check_count, check_function
 
 Progress = Callable[[int, int], None]
 """Called with (examples done, examples in all)."""
@@ -33,6 +33,8 @@ def in_batches(
         check_count(batch_size, "batch_size")
     elif x.device.type == "cpu":
         batch_size = _ON_CPU
+    if progress is not None:
+        check_function(progress, "progress")
     batch, count = y.ndim - 1, y.shape[-1]
     at_once = max(1, (batch_size or y.numel()) * count // y.numel())
     found: list[Tensor] = []

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from cappaper.attacks.ascent import margin
 from cappaper.attacks.balls import column
 from cappaper.attacks.batches import Progress, in_batches
-from cappaper.checks import check_batch, check_count, logits_of
+from cappaper.checks import (
+    check_batch,
+    check_between,
+    check_count,
+    check_number,
+    input_gradient,
+    logits_of,
+    output_of,
+)
 
 
 def cw_l2(
@@ -62,11 +70,11 @@ def cw_l2(
     check_batch(x, y)
     check_count(steps, "steps")
     check_count(search_steps, "search_steps")
-    if not (confidence >= 0 and lr > 0 and initial_const > 0):
-        raise ValueError(
-            "confidence must be at least 0, lr and initial_const above 0,"
-            f" got {confidence}, {lr} and {initial_const}"
-        )
+    check_number(confidence, "the confidence")
+    if not 0 <= confidence < math.inf:
+        raise ValueError(f"the confidence must be a finite number of at least 0, got {confidence}")
+    check_between(lr, 0, math.inf, "lr")
+    check_between(initial_const, 0, math.inf, "initial_const")
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
@@ -105,10 +113,10 @@ def _minimise(
     live, before = torch.ones_like(y, dtype=torch.bool), torch.full_like(const, math.inf)
     for step in range(steps):
         image = (torch.tanh(w) + 1) / 2
-        lead = margin(model(image), y)
+        lead = margin(output_of(model, image), y)
         distance = (image - x).flatten(y.ndim).square().sum(-1)
         loss = distance + const * (lead + confidence).clamp(min=0)
-        (w.grad,) = torch.autograd.grad(loss.sum(), w)
+        w.grad = input_gradient(loss.sum(), w)
         with torch.no_grad():
             # An example that has stopped is left as it was, however long the others go on.
             closer = live & (lead < -confidence) & (distance < nearest)

@@ -22,7 +22,7 @@ from cappaper.attacks.ascent import Loss, Run
 from cappaper.attacks.batches import Progress, in_batches
 from cappaper.attacks.columns import retry
 from cappaper.attacks.surrogate import surrogate_gradient, warn_unreached
-from cappaper.checks import check_eps
+from cappaper.checks import check_count, check_eps, check_flag, check_sequence
 
 
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
@@ -113,6 +113,9 @@ def pgd(
     >>> pgd(mlp(64, [32]), x, y, eps=0.3, steps=10).shape
     torch.Size([8, 1, 8, 8])
     """
+    check_count(restarts, "restarts")
+    check_flag(random_start, "random_start")
+    check_flag(early_exit, "early_exit")
     if restarts > 1 and not (random_start and early_exit):
         raise ValueError("restarts need random_start=True and early_exit=True: else use restarts=1")
     run = Run.of(x, y, eps, steps, step_size, norm, restarts, loss, targeted, seed)
@@ -175,8 +178,8 @@ def adaptive_pgd(
     >>> adaptive_pgd(mlp(64, [32], beta=0.05), x, y, eps=0.3, steps=5).shape
     torch.Size([8, 1, 8, 8])
     """
-    if not sharpnesses or not losses:
-        raise ValueError("adaptive_pgd needs at least one sharpness and one loss")
+    sharpnesses = check_sequence(sharpnesses, "sharpnesses", "numbers or None")
+    losses = check_sequence(losses, "losses", "names or functions")
     settings = (x, y, eps, steps, step_size, norm, restarts)
     first = Run.of(*settings, "cross-entropy", targeted, seed)
     # Another start each time: without a cap, all sharpnesses are one and the same.

@@ -11,7 +11,14 @@ from cappaper.attacks.ascent import classified, margin
 from cappaper.attacks.balls import column, fingerprint, integers
 from cappaper.attacks.batches import Progress, in_batches
 from cappaper.attacks.columns import looks_every, packed, put
-from cappaper.checks import check_batch, check_count, check_eps
+from cappaper.checks import (
+    check_batch,
+    check_count,
+    check_eps,
+    check_number,
+    check_whole,
+    output_of,
+)
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """The queries after which a square covers half of what it did."""
@@ -67,6 +74,8 @@ def square(
     check_count(queries, "queries")
     if x.ndim != y.ndim + 3:
         raise ValueError(f"square takes images [B, C, H, W], got shape {list(x.shape)}")
+    check_whole(seed, "the seed")
+    check_number(share, "the share of the first squares")
     if not 0 < share <= 1:
         raise ValueError(f"the share of the first squares must be in (0, 1], got {share}")
 
@@ -104,7 +113,7 @@ def _search(
     lower, upper = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
     here = torch.where(stripes.unflatten(-1, (channels, 1, width)), upper, lower)
     end, index, labels = here, torch.arange(y.shape[-1], device=y.device).expand_as(y), y
-    lead = margin(model(here), labels)
+    lead = margin(output_of(model, here), labels)
     for query, (down, right) in enumerate(places[1:], start=1):
         live = live & (lead >= 0)
         fewer = query % looks == 0 and packed(live, index, labels, mark, here, lead, lower, upper)

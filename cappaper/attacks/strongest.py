@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +17,15 @@ from cappaper.attacks.batches import Progress, in_batches
 from cappaper.attacks.gradient import adaptive_pgd, pgd
 from cappaper.attacks.square_attack import square
 from cappaper.attacks.surrogate import UnreachedWarning, surrogate_gradient, warn_unreached
-from cappaper.checks import check_batch, check_count, check_eps, logits_of
+from cappaper.checks import (
+    check_batch,
+    check_between,
+    check_count,
+    check_eps,
+    check_function,
+    check_sequence,
+    logits_of,
+)
 
 _Part = Callable[[Tensor, Tensor], Tensor]
 
@@ -73,7 +82,11 @@ def strongest_attack(
     """
     check_batch(x, y)
     check_eps(eps)
-    check_count(queries, "queries")
+    for count, what in ((steps, "steps"), (restarts, "restarts"), (queries, "queries")):
+        check_count(count, what)
+    check_between(sharpness, 0, math.inf, "the sharpness")
+    for twin in check_sequence(twins, "twins", "models", empty=True):
+        check_function(twin, "a twin")
     warn_unreached(model, x, y, "strongest_attack")
 
     rest: dict[str, Any] = {"steps": steps, "restarts": restarts, "seed": seed}

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from cappaper.attacks.batches import undisturbed
 from cappaper.bounded import Bound, Bounded, read_call, reader_of
-from cappaper.checks import check_number, logits_of
+from cappaper.checks import check_between, check_module, logits_of
 from cappaper.population import Population
 
 
@@ -66,12 +66,11 @@ def surrogate_gradient(model: nn.Module, sharpness: float | None) -> Iterator[nn
     >>> bool((z.grad > 0).all())
     True
     """
+    check_module(model)
     if sharpness is None:
         yield model
         return
-    check_number(sharpness, "the sharpness")
-    if not 0 < sharpness < math.inf:
-        raise ValueError(f"the sharpness must be a finite number above 0, or None, got {sharpness}")
+    check_between(sharpness, 0, math.inf, "the sharpness")
     with _watching(model, lambda call, output: _smooth(call, output, sharpness)):
         yield model
 
@@ -92,8 +91,7 @@ def bounded_calls(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[Bounded]
 
 def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, who: str) -> None:
     """Warn where the surrogate gradient has nothing to do, or cannot get at what there is."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{who} needs a torch module, got {type(model).__name__}")
+    check_module(model, f"the model of {who}")
     few = min(2, y.shape[-1])  # not one: a BatchNorm in train mode refuses it
     calls, logits = bounded_calls(model, x.narrow(y.ndim - 1, 0, few), y[..., :few])
     traced = [

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cappaper.activations import CappedReLU
-from cappaper.checks import check_batch, check_eps, one_of
+from cappaper.attacks.ascent import classified
+from cappaper.checks import check_batch, check_eps, check_module, one_of
 from cappaper.population import Population, members
 
 METHODS = ("ibp", "crown")
@@ -55,6 +56,7 @@ def certified_accuracy(
     >>> certified_accuracy(mlp(64, [32], beta=0.1), *load("digits", "test"), eps=1.0)
     0.0
     """
+    check_module(model)
     shares = [certify(m, x, y, eps, method).double().mean().item() for m in members(model)]
     return shares if isinstance(model, Population) else shares[0]
 
@@ -91,9 +93,11 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
     """
     check_batch(x, y)
     check_eps(eps)
+    check_module(model)
     one_of(method, METHODS, "method")
     network, found = read_layers(model), []
     for images, labels in zip(torch.split(x, _TOGETHER), torch.split(y, _TOGETHER), strict=True):
+        classified(model, images, labels)  # whose checks these bounds need too
         box = _box(images, eps)
         *hidden, logits = _bounds(network, box, method)
         inside = _capped(hidden[-1], network.caps[-1]) if hidden else box

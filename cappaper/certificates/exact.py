@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cappaper.attacks.ascent import classified
 from cappaper.certificates.bounds import Layers, bounds, read_layers
-from cappaper.checks import check_batch, check_eps
+from cappaper.checks import check_batch, check_eps, check_module, check_number
 
 _LEAST = 1e-4  # of the margin between logits: the solver's tolerances are far smaller
 _Array = NDArray[Any]
@@ -63,6 +63,8 @@ def exact_robustness(
     """
     check_batch(x, y)
     check_eps(eps)
+    check_module(model)
+    check_number(time_limit, "the time limit")
     if not time_limit > 0:
         raise ValueError(f"the time limit must be above 0 seconds, got {time_limit}")
     network, correct = read_layers(model), classified(model, x, y)
