@@ -5,6 +5,7 @@
 # make lab         the notebooks in JupyterLab
 # make notebooks   run the notebooks again and store their outputs
 # make bench       this package and its peers, in turns (BENCH="--device cuda" and the like)
+# make trust       kills, damage and nonsense, counted for the page How it is tested (an hour)
 # make lint        ruff, mypy, and who may import whom
 
 PROFILE ?= quick
@@ -15,7 +16,7 @@ BIN := .venv/bin
 # A file to a process: small networks leave a second thread nothing to do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: reproduce test wheel bench book lab notebooks lint environment clean
+.PHONY: reproduce test wheel bench trust book lab notebooks lint environment clean
 
 reproduce: environment
 	$(BIN)/cappaper reproduce --profile $(PROFILE) --device $(DEVICE)
@@ -40,6 +41,9 @@ notebooks: environment
 bench: environment
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchattacks
 	$(BIN)/python -m benchmarks $(BENCH)
+
+trust: environment
+	$(BIN)/python -m tests.trust
 
 lint: environment
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -53,7 +53,7 @@ def test_bad_input_is_refused_in_a_sentence():
     model = mlp(64, [4])
     with pytest.raises(ValueError, match="part"):
         auto_attack(model, x, y, 0.1, parts=["apgd"])
-    with pytest.raises(ValueError, match="at least one part"):
+    with pytest.raises(ValueError, match="parts must not be empty"):
         auto_attack(model, x, y, 0.1, parts=[])
     with pytest.raises(ValueError, match="above 0"):
         auto_attack(model, x, y, 0.0)

@@ -1,0 +1,73 @@
+"""A small project with one chapter that trains, judges and publishes: what the trials disturb."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).parents[2]
+CHAPTER = """
+from cappaper import paper
+setting = paper.profile("quick", betas=[0.1, 1.0], seeds=[0, 1], epochs=4)
+machine = paper.machine(device, jobs)
+specs = paper.sweep(setting)
+table = paper.run(specs, paper.PGD(5), [0.05, 0.1], machine=machine)
+print(len(table), "rows")
+paper.publish(table, setting, machine, save_to)
+"""
+
+
+def make(folder: Path) -> Path:
+    """The project, in a new folder."""
+    shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("_build"))
+    (folder / "notebooks").mkdir()
+    parameters = "profile = ''\ndevice = ''\nsave_to = ''\njobs = 1"
+    cells = [
+        nbformat.v4.new_markdown_cell("# Any title\n\nText."),
+        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(CHAPTER.strip()),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
+    nbformat.write(notebook, folder / "notebooks" / "small.ipynb")
+    # The second never runs: without it there is no book to build.
+    listed = "".join(f"- {{name: {n}, source: small, title: {n}}}\n" for n in ("small", "other"))
+    (folder / "notebooks" / "chapters.yml").write_text(listed)
+    return folder
+
+
+def start(folder: Path, jobs: int = 1) -> subprocess.Popen[str]:
+    """``cappaper reproduce`` in the project, with a cache of the project's own."""
+    command = [sys.executable, "-m", "cappaper", "reproduce", "--device", "cpu", "--no-build"]
+    return subprocess.Popen(
+        [*command, "--jobs", str(jobs), "--only", "small"],
+        cwd=folder,
+        env=os.environ | {"CAPPAPER_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def table(folder: Path) -> list[str]:
+    """The published table, without seconds and provenance."""
+    text = (folder / "build" / "quick" / "results" / "small.csv").read_text()
+    rows = [line for line in text.splitlines() if not line.startswith("#")]
+    column = rows[0].split(",").index("seconds")
+    return [",".join(c for i, c in enumerate(r.split(",")) if i != column) for r in rows]
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Files that a run writes on its way and should not leave behind."""
+    parts = [folder / "build", folder / "cache", folder / "book"]
+    found = (path for part in parts for path in part.rglob("*"))
+    return [path.name for path in found if "@" in path.name or ".partial" in path.name]
