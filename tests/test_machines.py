@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cappaper import paper
-from cappaper.paper import experiment, observers, runner
+from cappaper.paper import cli, experiment, machines, observers, runner
 from cappaper.paper.machines import Machine
 from tests.test_runner import TINY
 
@@ -69,6 +69,28 @@ def test_cuda_where_there_is_none(monkeypatch):
 def test_a_gpu_is_fed_by_one_process(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert paper.machine("auto", 4) == paper.machine("cuda", 4) == Machine("cuda", 1)
+
+
+def test_a_cluster_is_an_address(monkeypatch):
+    here = paper.machine("auto", "tcp://here:8786")
+    assert here == Machine("cpu", "tcp://here:8786") and "here" not in str(here)
+    for device, jobs, says in [
+        ("cpu", "here", "an address like tcp://host:8786, got 'here'"),
+        ("cuda", "tcp://here:8786", "use device 'cpu'"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            paper.machine(device, jobs)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ValueError, match=r'pip install "cappaper\[cluster\]"'):
+        list(machines.side_by_side(len, [("a",)], here.jobs))
+
+
+def test_a_scheduler_that_is_not_there_gets_a_sentence(project, capsys):
+    at = ["--scheduler", "tcp://127.0.0.1:1"]
+    assert cli.main(["reproduce", *at, "--jobs", "2"]) == 1
+    assert "a cluster has its own workers" in capsys.readouterr().err
+    with pytest.raises(OSError, match="no Dask scheduler answers at tcp:"):
+        list(machines.side_by_side(len, [("a",)], at[1]))
 
 
 def test_a_notebooks_import_leaves_the_books_builders_alone():

@@ -192,12 +192,13 @@ def stage(root: Path, folder: Path, announcement: str) -> None:
     """Copy the book's own pages to ``folder``, with a line on top of every page.
 
     Committed chapters and their results stay behind; those in ``folder`` already are kept. What no
-    chapter makes, the benchmarks, comes along.
+    chapter makes, benchmarks and trials, comes along.
     """
     leave = shutil.ignore_patterns("_build", "chapters", "results")
     shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
-    for measured in (root / "book" / "results").glob("how-fast-*"):
+    results = root / "book" / "results"
+    for measured in (*results.glob("how-fast-*"), *results.glob("how-it-is-tested.*")):
         shutil.copy(measured, folder / "results")
     path = folder / "_config.yml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))

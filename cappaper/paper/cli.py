@@ -76,15 +76,25 @@ def commands() -> None:
 @click.option(
     "--jobs", type=click.IntRange(min=1), help="Processes on a CPU; one a core if not said."
 )
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Of a Dask cluster that does the work: tcp://host:8786."
+)
 @click.option("--no-build", is_flag=True, help="Stop before the book is built.")
 def reproduce(
-    profile: str, only: Sequence[str], device: str, jobs: int | None, no_build: bool
+    profile: str,
+    only: Sequence[str],
+    device: str,
+    jobs: int | None,
+    scheduler: str | None,
+    no_build: bool,
 ) -> None:
     """Run chapters, then build the book around them."""
     root = Path.cwd()
     listed = chapters.manifest(root)
     chosen = chapters.select(listed, [name for names in only for name in names.split(",")])
-    here = machine(device, jobs or os.cpu_count() or 1)
+    if scheduler and jobs:
+        raise ValueError("got both --jobs and --scheduler: a cluster has its own workers")
+    here = machine(device, scheduler or jobs or os.cpu_count() or 1)
     # Only the paper's own profile may touch the book that is committed.
     book = root / "book" if profile == "paper" else root / "build" / "quick"
     with _alone(book):
@@ -96,8 +106,10 @@ def reproduce(
             chapters.stage(root, book, _QUICK)
         # A network on digits is over before a second process has started: there, chapters share the
         # cores; on MNIST, the networks of one chapter do.
-        at_once, within = (1, here.jobs) if profile == "paper" else (here.jobs, 1)
-        print(f"{len(chosen)} chapters, profile {profile}, on {here.device}", flush=True)
+        # A cluster's workers share networks, too: they need not see this folder.
+        together = profile != "paper" and isinstance(here.jobs, int)
+        at_once, within = (here.jobs, 1) if together else (1, here.jobs)
+        print(f"{len(chosen)} chapters, profile {profile}, on {here}", flush=True)
         parameters = {"profile": profile, "device": here.device, "jobs": within}
         calls = [
             (chapter, root, book, parameters, f"[{i + 1}/{len(chosen)}] {chapter.name}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.trust.calls import trial
+from tests.trust.cluster import worker_killed
 from tests.trust.damage import damaged, judged
 from tests.trust.disturbed import at_once, killed
 from tests.trust.subjects import SUBJECTS
@@ -63,6 +64,12 @@ def together(cases: int, seed: int = 0) -> Count:
     return Count("rounds of runs at once", cases, wrong, said)
 
 
+def lost(cases: int, seed: int = 0) -> Count:
+    wrong = [said for found in _rounds(worker_killed, cases, seed) for said in found]
+    said = "one of two Dask workers is killed midway; the table is that of a run without a cluster"
+    return Count("lost workers of a cluster", cases, wrong, said)
+
+
 def _rounds(
     disturb: Callable[[random.Random, Path], list[str]], rounds: int, seed: int
 ) -> Iterator[list[str]]:
@@ -77,4 +84,5 @@ COUNTS: dict[str, tuple[Callable[[int, int], Count], int]] = {
     "damage": (damage, 500),
     "kills": (kills, 60),
     "together": (together, 20),
+    "lost": (lost, 10),
 }

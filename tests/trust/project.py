@@ -15,7 +15,7 @@ CHAPTER = """
 from cappaper import paper
 setting = paper.profile("quick", betas=[0.1, 1.0], seeds=[0, 1], epochs=4)
 machine = paper.machine(device, jobs)
-specs = paper.sweep(setting)
+specs = paper.sweep(setting) + paper.sweep(setting, hidden=[16])
 table = paper.run(specs, paper.PGD(5), [0.05, 0.1], machine=machine)
 print(len(table), "rows")
 paper.publish(table, setting, machine, save_to)
@@ -45,11 +45,12 @@ def make(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, jobs: int = 1) -> subprocess.Popen[str]:
+def start(folder: Path, jobs: int = 1, scheduler: str = "") -> subprocess.Popen[str]:
     """``cappaper reproduce`` in the project, with a cache of the project's own."""
     command = [sys.executable, "-m", "cappaper", "reproduce", "--device", "cpu", "--no-build"]
+    who = ["--scheduler", scheduler] if scheduler else ["--jobs", str(jobs)]
     return subprocess.Popen(
-        [*command, "--jobs", str(jobs), "--only", "small"],
+        [*command, *who, "--only", "small"],
         cwd=folder,
         env=os.environ | {"CAPPAPER_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
