@@ -31,7 +31,7 @@ class RobustnessReport:
     ``name``: of the model. ``eps``: the L∞ radius. ``images``: how many. ``standard``: accuracy
     without an attack. ``pgd``, ``strongest``: robust accuracy under PGD, and under PGD and
     everything in :func:`~cappaper.strongest_attack`, image by image. ``masking``: what
-    :func:`~cappaper.masking_report` says. ``unreached``: what the attacks could not see.
+    :func:`~cappaper.masking_report` says. ``unreached``: what the attacks cannot reach into.
     """
 
     name: str
@@ -86,10 +86,12 @@ class RobustnessReport:
         return "\n".join(lines)
 
     def json(self) -> str:
-        """All figures, the verdict and the six indicators of attack failure."""
+        """All figures, the verdict and the six indicators of attack failure; null is no number."""
         said = dataclasses.asdict(self)
         said["verdict"], said["signs"] = self.verdict, self.masking.signs()
         said["indicators"] = [i._asdict() for i in self.masking.indicators()]
+        # JSON knows neither NaN nor infinity, which a loss may be.
+        said = json.loads(json.dumps(said), parse_constant=lambda _: None)
         return json.dumps(said, indent=2, ensure_ascii=False)
 
     def html(self) -> str:

@@ -1,5 +1,6 @@
 """One page about any network: right about masking, in words, in JSON, as HTML, from a shell."""
 
+import dataclasses
 import json
 import math
 import re
@@ -62,6 +63,13 @@ def test_what_cannot_be_reached_is_not_decided(digits):
     assert report.verdict.startswith("Not decided") and "traced" in str(report)
 
 
+def test_json_knows_no_infinity(reports):
+    report = dataclasses.replace(
+        reports[0], masking=dataclasses.replace(reports[0].masking, loss={0: math.inf})
+    )
+    assert json.loads(report.json(), parse_constant=pytest.fail)["masking"]["loss"] == {"0": None}
+
+
 def test_a_model_comes_back_in_the_mode_it_was_in(digits):
     net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)).train()
     kept = {key: value.clone() for key, value in net.state_dict().items()}
@@ -79,7 +87,9 @@ def mine(tmp_path, monkeypatch):
         "def make(): return net\n"
         "def few(): return cappaper.load('digits', 'test', limit=9)\n"
         "def one(): return few()[0]\n"
+        "def fails(): return {}['oh']\n"
     )
+    (tmp_path / "broken.py").write_text("make = nothing\n")
     return tmp_path
 
 
@@ -101,6 +111,8 @@ def test_the_command_checks_a_network_of_ones_own(mine, capsys):
         ("mine.py", "digits", "must read MODULE:FACTORY"),
         ("other.py:make", "digits", "there is no file other.py"),
         ("nowhere_at_all:make", "digits", "cannot be imported"),
+        ("mine.py:fails", "digits", "mine.py:fails fails: KeyError: 'oh' ("),
+        ("broken.py:make", "digits", "broken.py fails: NameError: name 'nothing' is not defined ("),
         ("mine.py:made", "digits", "has no 'made'"),
         ("mine.py:few", "digits", "must be or return a torch module, got Dataset"),
         ("mine.py:net", "moon", "unknown data 'moon': use one of digits"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,17 @@ def _made(name: str) -> Any:
     if not hasattr(module, attribute):
         raise ValueError(f"{place} has no {attribute!r}")
     found = getattr(module, attribute)
-    return found if isinstance(found, nn.Module) or not callable(found) else found()
+    return found if isinstance(found, nn.Module) or not callable(found) else _own(name, found)
+
+
+def _own(name: str, function: Callable[[], Any]) -> Any:
+    """Call what is the user's own; where it fails, say where."""
+    try:
+        return function()
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        raise ValueError(f"{name} fails: {said}") from error
 
 
 def _imported(place: str) -> Any:
@@ -85,5 +97,6 @@ def _imported(place: str) -> Any:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    loader = spec.loader
+    _own(place, lambda: loader.exec_module(module))
     return module
