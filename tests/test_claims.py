@@ -214,7 +214,8 @@ def test_the_committed_ledger_agrees_with_the_tables(monkeypatch, capsys):
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "book" / "results", tmp_path / "book" / "results")
-    shutil.copy(ROOT / "book" / "claims.md", tmp_path / "book")
+    for page in (ledger.PAGE, ledger.BOARD):
+        shutil.copy(ROOT / "book" / page, tmp_path / "book")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "book"
 

@@ -47,6 +47,7 @@ def test_the_book_has_every_page_and_no_unresolved_number(html):
         "your-own-model",
         "how-fast",
         "how-it-is-tested",
+        "all-networks",
         "api",
         "references",
         *(f"chapters/{n}" for n in NAMES),

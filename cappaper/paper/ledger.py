@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cappaper.files import whole
-from cappaper.paper import results, statistics
+from cappaper.paper import board, results, statistics
 from cappaper.paper.claims import CLAIMS, decided, verdict
 from cappaper.paper.decision import FAILED, POINT
 
@@ -16,6 +16,7 @@ LEDGER = Path("results/claims.csv")
 SUMS = Path("results/SHA256SUMS")
 PAGE = Path("claims.md")
 STRIP = Path("results/verdicts.md")
+BOARD = Path("all-networks.md")
 
 
 def verdicts(book: Path) -> pd.DataFrame:
@@ -56,7 +57,7 @@ def disagreements(book: Path) -> list[str]:
     lines = set(now[SUMS].splitlines()) ^ set(then[SUMS].splitlines())
     tables = sorted({line.split("  ", 1)[1] for line in lines} - {LEDGER.name})
     said = [f"{name} is not the table that the ledger was made from" for name in tables]
-    others = [name for name in (LEDGER, PAGE, STRIP) if now[name] != then[name]]
+    others = [name for name in (LEDGER, PAGE, STRIP, BOARD) if now[name] != then[name]]
     return said + [f"{name} is not what the tables give: write it again" for name in others]
 
 
@@ -67,7 +68,8 @@ def _files(book: Path) -> dict[Path, str]:
     tables = {p.name: p.read_bytes() for p in (book / "results").glob("*.csv")}
     tables[LEDGER.name] = text.encode()
     sums = [f"{hashlib.sha256(t).hexdigest()}  {name}\n" for name, t in sorted(tables.items())]
-    return {LEDGER: text, PAGE: page(ledger), STRIP: strip(ledger), SUMS: "".join(sums)}
+    pages = {PAGE: page(ledger), STRIP: strip(ledger), BOARD: board.page(book)}
+    return {LEDGER: text, **pages, SUMS: "".join(sums)}
 
 
 def strip(ledger: pd.DataFrame) -> str:

@@ -1,0 +1,52 @@
+"""The table of all networks: in order, in agreement with itself, and sorted where it is pressed."""
+
+import pandas as pd
+
+from cappaper.paper import board
+from tests.browser import looked_at
+from tests.conftest import ROOT
+
+BOARD = board.board(ROOT / "book")
+
+
+def test_what_is_proven_stands_and_no_attack_finds_more_than_all_of_them():
+    known = BOARD.dropna(subset="certified")
+    assert (known["certified"] <= known["strongest attack"]).all()
+    assert (BOARD["strongest attack"] <= BOARD["PGD"]).all()
+    assert (BOARD["PGD"] <= BOARD["standard"]).all()
+
+
+def test_each_network_stands_once_and_the_most_robust_first():
+    assert not BOARD.duplicated(["network", "trained at ε", "epochs"]).any()
+    for _, group in BOARD.groupby("attacked at ε"):
+        assert group["strongest attack"].is_monotonic_decreasing
+    assert set(BOARD["chapter"]) == {"how-robust", "what-survives", "train-longer"}
+
+
+def test_the_page_has_every_row():
+    page = (ROOT / "book" / "all-networks.md").read_text()
+    assert page == board.page(ROOT / "book")
+    for _, row in BOARD.iterrows():
+        assert f"| {row['network']} | {row['trained at ε']:g} | {row['epochs']} |" in page
+
+
+def test_a_press_of_a_head_sorts_and_a_second_one_turns_it_around(html):
+    column = list(BOARD.columns).index("certified")
+    script = f"""
+      const table = document.querySelector('table.sortable');
+      const head = table.tHead.rows[0].cells[{column}];
+      const read = () => [head.getAttribute('aria-sort'),
+        ...[...table.tBodies[0].rows].map((row) => row.cells[{column}].textContent.trim())];
+      const found = [read()];
+      head.querySelector('button').focus();
+      document.activeElement.click(); found.push(read());
+      document.activeElement.click(); found.push(read());
+      return found;
+    """
+    (none, *_), (up, *rising), (down, *falling) = looked_at(html / "all-networks.html", script)
+    assert (none, up, down) == (None, "ascending", "descending")
+    unknown = int(BOARD["certified"].isna().sum())
+    assert rising[-unknown:] == falling[-unknown:] == [""] * unknown
+    numbers = [float(text) for text in rising[:-unknown]]
+    assert numbers == sorted(numbers) and pd.Series(numbers).nunique() > 1
+    assert falling[:-unknown] == rising[:-unknown][::-1]
