@@ -50,16 +50,16 @@ def _of(chapter: str, table: pd.DataFrame) -> list[dict[str, object]]:
     keys = ["variant" if "variant" in table else "beta", "training_eps", "eps"]
     rows = []
     for (name, trained, eps), _ in told.groupby(keys):
+        epochs = int(about["adversarial_epochs" if trained else "epochs"])
         same = (table[keys] == [name, trained, eps]).all(axis=1)
-        if "epochs" in table:
-            same &= table["epochs"] == table["epochs"].max()
+        if "epochs" in table:  # the networks were looked at on their way, too
+            same &= table["epochs"] == epochs
         left = table[same].groupby("attack")["robust_accuracy"].mean()
-        epochs = about["adversarial_epochs" if trained else "epochs"]
         rows.append(
             {
                 "network": name if isinstance(name, str) else name_of(cast(float, name)),
                 "trained at ε": trained,
-                "epochs": int(epochs),
+                "epochs": epochs,
                 "attacked at ε": eps,
                 "standard": left["no attack"],
                 "PGD": left["PGD"],
