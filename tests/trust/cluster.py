@@ -23,7 +23,7 @@ def cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]
     said = folder / "scheduler.json"
     started = [_start(folder, "scheduler", "--port", "0", "--scheduler-file", str(said))]
     try:
-        _until(said.exists)
+        _until(lambda: said.exists() and said.read_text().rstrip().endswith("}"))
         rest = ["--scheduler-file", str(said), "--nthreads", "1", "--no-nanny"]
         workers = [_start(folder, "worker", *rest) for _ in range(2)]
         started += workers
