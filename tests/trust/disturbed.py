@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.trust import project
@@ -13,8 +14,10 @@ from tests.trust import project
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
-def killed(draw: random.Random, folder: Path) -> list[str]:
-    """A run is stopped three times, each time at a random moment by another signal; then it ends.
+def killed(
+    draw: random.Random, folder: Path, signals: Sequence[signal.Signals] = SIGNALS
+) -> list[str]:
+    """A run is stopped by each signal once, at a random moment; then it may end.
 
     Its table must be that of a run that nobody disturbed, and nothing else may lie about.
     """
@@ -26,7 +29,7 @@ def killed(draw: random.Random, folder: Path) -> list[str]:
     if quiet.returncode:
         return [f"the undisturbed run failed: {said[-300:]}"]
     project.make(folder / "b")
-    for stop in draw.sample(SIGNALS, len(SIGNALS)):
+    for stop in draw.sample(signals, len(signals)):
         run = project.start(folder / "b")
         time.sleep(draw.uniform(0, whole))
         run.send_signal(stop)
