@@ -1,0 +1,90 @@
+"""The notebooks where they live: JupyterLab in a real browser, with a kernel behind it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.browser import looking
+from tests.conftest import ROOT
+
+PATIENCE = 120_000  # milliseconds for a kernel to start and a notebook to run
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab that shows a copy of the notebooks."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    log = folder / "log"
+    options = ["--no-browser", "--allow-root", "--port=0", "--expose-app-in-browser"]
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options, "--IdentityProvider.token="],
+            cwd=folder / "notebooks",
+            env=os.environ | {"HOME": str(folder), "OMP_NUM_THREADS": "1"},
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        end = time.monotonic() + PATIENCE / 1000
+        while not (found := re.search(r"http://(?:localhost|127\.0\.0\.1):\d+", log.read_text())):
+            assert server.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+        yield found[0]
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def notebook(lab, request):
+    """A page with the notebook open and every cell run."""
+    with looking() as look:
+        page = look.page
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{lab}/lab/tree/{request.param}.ipynb?reset")
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
+        kernel = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+        page.wait_for_function(f"{kernel}?.status === 'idle'")
+        page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.wait_for_selector(".jp-OutputArea .widget-image")
+        yield page
+
+
+def picture(page):
+    """The picture that the widgets show now, as the bytes of its address."""
+    return page.evaluate(
+        "async () => { const shown = document.querySelector('.jp-OutputArea .widget-image');"
+        "if (!shown?.src) return null;"
+        "const bytes = await (await fetch(shown.src)).arrayBuffer();"
+        "return [...new Uint8Array(bytes)].reduce((a, b) => (31 * a + b) % 1000003, 0); }"
+    )
+
+
+def changed(page, before):
+    end = time.monotonic() + PATIENCE / 1000
+    while picture(page) in (None, before):
+        assert time.monotonic() < end, "the picture stays as it was"
+        time.sleep(0.1)
+    return picture(page)
+
+
+@pytest.mark.parametrize("notebook", ["explore"], indirect=True)
+def test_a_slider_runs_the_attack_again_and_a_wrong_cap_is_refused(notebook, mnist):
+    page, shown = notebook, changed(notebook, None)
+    for name in ("ε", "steps", "test digit"):
+        slider = page.locator(".widget-slider", has_text=name).locator(".noUi-handle")
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        if name != "steps":  # one step more may end at the same picture
+            shown = changed(page, shown)
+    cap = page.locator(".widget-text", has_text="β of layer 1").locator("input")
+    cap.fill("-1")
+    cap.press("Enter")
+    page.wait_for_selector("text=a cap is a number above 0, or inf for ReLU")
+    assert picture(page) == shown
