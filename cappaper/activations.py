@@ -6,12 +6,12 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cappaper.checks import check_module, check_number, check_real, check_sequence, shown
+from cappaper.checks import check_module, check_number, check_real, check_sequence, entries, shown
 
 Activation = Callable[[float], nn.Module]
 """What stands behind a hidden layer, made from the layer's constant (β, or c)."""
@@ -210,15 +210,15 @@ def _left_alone(model: nn.Module) -> list[str]:
 
 def per_layer(value: float | Sequence[float], count: int, what: str = "max value") -> list[float]:
     """One number for all of ``count`` layers, or a sequence with one for each, as a list."""
-    values = list(value) if isinstance(value, (list, tuple)) else [cast(float, value)] * count
+    listed = entries(value)
+    values: Sequence[Any] = [value] * count if listed is None else listed
     for one in values:
         check_number(one, f"a {what}")
-    values = [float(one) for one in values]
     if len(values) != count:
         raise ValueError(
             f"got {len(values)} {what}s for {count} layers: give one number or {count}"
         )
-    return values
+    return [float(one) for one in values]
 
 
 def _select(layers: Sequence[int | str], sites: dict[int, list[str]]) -> Iterator[int]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -167,12 +168,11 @@ def check_number(value: float, what: str) -> None:
         raise TypeError(f"{what} must be a number, got {shown(value)}")
 
 
-def check_between(value: float, low: float, high: float, what: str) -> None:
-    """Refuse what is not strictly between two numbers, NaN too."""
+def check_positive(value: float, what: str) -> None:
+    """Refuse what is no finite number above 0, NaN too."""
     check_number(value, what)
-    if not low < value < high:
-        allowed = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-        raise ValueError(f"{what} must be a finite number {allowed}, got {value}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{what} must be a finite number above 0, got {value}")
 
 
 def check_flag(value: bool, what: str) -> None:
@@ -190,12 +190,22 @@ def check_function(value: Any, what: str) -> None:
 def check_sequence(
     values: Iterable[Any], what: str, like: str, *, empty: bool = False
 ) -> tuple[Any, ...]:
-    """The entries of a list or tuple; a single word or number is none."""
-    if not isinstance(values, (list, tuple)):
-        raise TypeError(f"{what} must be a list or tuple of {like}, got {shown(values)}")
-    if not (values or empty):
+    """The entries of a sequence, or of an array of one dimension; a single word is neither."""
+    found = entries(values)
+    if found is None:
+        raise TypeError(f"{what} must be a sequence of {like}, got {shown(values)}")
+    if not (found or empty):
         raise ValueError(f"{what} must not be empty: give {like}")
-    return tuple(values)
+    return found
+
+
+def entries(values: Any) -> tuple[Any, ...] | None:
+    """The entries of a sequence, or of an array of one dimension; None of anything else."""
+    if isinstance(values, (np.ndarray, Tensor)) and values.ndim == 1:
+        return tuple(values.tolist())
+    if isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
+        return tuple(values)
+    return None
 
 
 def one_of(value: str, allowed: tuple[str, ...], what: str) -> None:

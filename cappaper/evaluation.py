@@ -131,7 +131,8 @@ def robustness_curve(
     check_count(batch_size, "batch_size")
     check_module(model)
     check_function(attack, "the attack")
-    for eps in check_sequence(epsilons, "epsilons", "radii"):
+    epsilons = check_sequence(epsilons, "epsilons", "radii")
+    for eps in epsilons:
         check_eps(eps)
     if list(epsilons) != sorted(epsilons):
         raise ValueError(f"epsilons must ascend, got {list(epsilons)}")
@@ -165,7 +166,8 @@ def standing(
     """
     check_count(batch_size, "batch_size")
     check_module(model)
-    for attack in check_sequence(attacks, "attacks", "attacks", empty=True):
+    attacks = check_sequence(attacks, "attacks", "attacks", empty=True)
+    for attack in attacks:
         check_function(attack, "an attack")
     return torch.cat([_standing(model, *b, attacks) for b in _split(x, y, batch_size)], dim=1)
 

@@ -78,9 +78,11 @@ def masking_report(
     check_batch(x, y)
     check_eps(eps)
     check_whole(seed, "the seed")
-    for count in check_sequence(steps, "steps", "numbers of steps"):
+    steps = check_sequence(steps, "steps", "numbers of steps")
+    epsilons = check_sequence(epsilons, "epsilons", "radii")
+    for count in steps:
         check_count(count, "steps")
-    for radius in check_sequence(epsilons, "epsilons", "radii"):
+    for radius in epsilons:
         check_eps(radius)
     if other is not None:
         check_function(other, "the other model")

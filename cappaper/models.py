@@ -45,7 +45,8 @@ def mlp(
     >>> mlp(784, [300, 100], beta=[0.1, math.inf])(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    widths = [in_features, *check_sequence(hidden, "hidden", "widths", empty=True)]
+    hidden = check_sequence(hidden, "hidden", "widths", empty=True)
+    widths = [in_features, *hidden]
     for units in [*widths, num_classes]:
         check_count(units, "every width of a network")
     layers: list[nn.Module] = [nn.Flatten()]
@@ -88,7 +89,7 @@ def convnet(
     >>> convnet(28, [8, 16, 100], beta=0.5)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    check_sequence(hidden, "hidden", "widths")
+    hidden = check_sequence(hidden, "hidden", "widths")
     for count in (side, in_channels, num_classes, *hidden):
         check_count(count, "every width of a network")
     if len(hidden) < 2:

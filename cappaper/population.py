@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
@@ -38,7 +38,8 @@ class Population(nn.Module):
     def __init__(self, models: Sequence[nn.Module], *, sample_dims: int = 3) -> None:
         super().__init__()
         check_count(sample_dims, "sample_dims")
-        for model in check_sequence(models, "models", "modules"):
+        models = cast(tuple[nn.Module, ...], check_sequence(models, "models", "modules"))
+        for model in models:
             check_module(model, "a member of a population")
         shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in models]
         if any(s != shapes[0] for s in shapes) or any(_make(m) != _make(models[0]) for m in models):

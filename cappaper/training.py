@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from cappaper.attacks.ascent import Attack
 from cappaper.checks import (
     check_batch,
-    check_between,
     check_count,
     check_found,
     check_function,
     check_logits,
     check_module,
+    check_positive,
     check_whole,
+    entries,
     output_of,
 )
 from cappaper.files import whole
@@ -86,7 +87,7 @@ def fit(
     check_batch(x, y)
     check_count(epochs, "epochs")
     check_count(batch_size, "batch_size")
-    check_between(lr, 0, math.inf, "the learning rate")
+    check_positive(lr, "the learning rate")
     check_module(model)
     for function, what in ((attack, "attack"), (attack_at, "attack_at"), (progress, "progress")):
         if function is not None:
@@ -96,7 +97,7 @@ def fit(
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no weights to train: none requires a gradient")
     size = len(model) if isinstance(model, Population) else 1
-    seeds = list(seed) if isinstance(seed, (list, tuple)) else [cast(int, seed)] * size
+    seeds = list(entries(seed) or [seed] * size)
     if len(seeds) != size:
         raise ValueError(f"got {len(seeds)} seeds for {size} networks: give one, or {size}")
     for each in seeds:
@@ -121,7 +122,8 @@ def fit(
             if current is not None:
                 check_function(current, "what attack_at returns")
                 found = current(model, images, labels)
-                check_found(found, images)
+                if epoch == done:
+                    check_found(found, images)
                 images = found
             optimizer.zero_grad(set_to_none=True)
             logits = output_of(model, images)

@@ -1,6 +1,8 @@
+import copy
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -170,3 +172,10 @@ def test_an_attack_that_leaves_its_ball_is_refused(nets, digits):
             ask()
     for norm in ("linf", "l2"):
         assert evaluate(nets[0], x, y, partial(pgd, eps=0.3, norm=norm, steps=5))
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, torch.tensor])
+def test_radii_come_in_any_sequence(nets, digits, kind):
+    x, y = (part[:50].double() if part.is_floating_point() else part[:50] for part in digits[1])
+    net, radii = copy.deepcopy(nets[2]).double(), [0.0, 0.125]
+    assert robustness_curve(net, x, y, pgd, kind(radii)) == robustness_curve(net, x, y, pgd, radii)

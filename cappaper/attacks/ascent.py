@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,11 @@ from cappaper.attacks.balls import BALLS, Ball, column
 from cappaper.attacks.columns import looks_every, packed, put, retry
 from cappaper.checks import (
     check_batch,
-    check_between,
     check_count,
     check_eps,
     check_flag,
     check_function,
+    check_positive,
     check_whole,
     input_gradient,
     logits_of,
@@ -97,7 +96,7 @@ class Run:
         if step_size is None:
             step_size = 2.5 * eps / steps
         else:
-            check_between(step_size, 0, math.inf, "the step size")
+            check_positive(step_size, "the step size")
         return cls(BALLS[norm](eps, y.ndim), steps, step_size, restarts, loss, targeted, seed)
 
     def stands(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -92,7 +92,8 @@ def auto_attack(
     check_count(batch_size, "batch_size")
     one_of(norm, tuple(_NORMS), "norm")
     check_whole(seed, "the seed")
-    for part in check_sequence(parts, "parts", "AutoAttack's parts"):
+    parts = check_sequence(parts, "parts", "AutoAttack's parts")
+    for part in parts:
         one_of(part, PARTS, "part")
     if eps == 0:
         raise ValueError("auto_attack needs an eps above 0")

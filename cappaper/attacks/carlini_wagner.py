@@ -12,9 +12,9 @@ from cappaper.attacks.balls import column
 from cappaper.attacks.batches import Progress, in_batches
 from cappaper.checks import (
     check_batch,
-    check_between,
     check_count,
     check_number,
+    check_positive,
     input_gradient,
     logits_of,
     output_of,
@@ -73,8 +73,8 @@ def cw_l2(
     check_number(confidence, "the confidence")
     if not 0 <= confidence < math.inf:
         raise ValueError(f"the confidence must be a finite number of at least 0, got {confidence}")
-    check_between(lr, 0, math.inf, "lr")
-    check_between(initial_const, 0, math.inf, "initial_const")
+    check_positive(lr, "lr")
+    check_positive(initial_const, "initial_const")
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,10 +18,10 @@ from cappaper.attacks.square_attack import square
 from cappaper.attacks.surrogate import UnreachedWarning, surrogate_gradient, warn_unreached
 from cappaper.checks import (
     check_batch,
-    check_between,
     check_count,
     check_eps,
     check_function,
+    check_positive,
     check_sequence,
     logits_of,
 )
@@ -84,8 +83,9 @@ def strongest_attack(
     check_eps(eps)
     for count, what in ((steps, "steps"), (restarts, "restarts"), (queries, "queries")):
         check_count(count, what)
-    check_between(sharpness, 0, math.inf, "the sharpness")
-    for twin in check_sequence(twins, "twins", "models", empty=True):
+    check_positive(sharpness, "the sharpness")
+    twins = check_sequence(twins, "twins", "models", empty=True)
+    for twin in twins:
         check_function(twin, "a twin")
     warn_unreached(model, x, y, "strongest_attack")
 

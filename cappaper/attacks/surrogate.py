@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from cappaper.attacks.batches import undisturbed
 from cappaper.bounded import Bound, Bounded, read_call, reader_of
-from cappaper.checks import check_between, check_module, logits_of
+from cappaper.checks import check_module, check_positive, logits_of
 from cappaper.population import Population
 
 
@@ -70,7 +70,7 @@ def surrogate_gradient(model: nn.Module, sharpness: float | None) -> Iterator[nn
     if sharpness is None:
         yield model
         return
-    check_between(sharpness, 0, math.inf, "the sharpness")
+    check_positive(sharpness, "the sharpness")
     with _watching(model, lambda call, output: _smooth(call, output, sharpness)):
         yield model
 
