@@ -54,9 +54,11 @@ def check_real(value: Tensor, what: str) -> None:
 
 def check_found(found: Tensor, x: Tensor) -> None:
     """Refuse what an attack may not return for images ``x``."""
-    if not isinstance(found, Tensor) or found.shape != x.shape or found.dtype != x.dtype:
+    alike = isinstance(found, Tensor) and found.is_floating_point() and found.shape == x.shape
+    if not alike:
         raise ValueError(
-            f"the attack must return {x.dtype} images of shape {list(x.shape)}, got {shown(found)}"
+            "the attack must return floating-point images of shape"
+            f" {list(x.shape)}, got {shown(found)}"
         )
     if not (found.amin() >= 0 and found.amax() <= 1):  # NaN fails too
         raise ValueError("the attack must return finite images in [0, 1]")
@@ -217,6 +219,6 @@ def one_of(value: str, allowed: tuple[str, ...], what: str) -> None:
 def shown(value: Any) -> str:
     """A value in a sentence: on one line, and short."""
     if isinstance(value, Tensor):
-        return f"a tensor of shape {list(value.shape)}"
+        return f"a {value.dtype} tensor of shape {list(value.shape)}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
