@@ -6,6 +6,7 @@
 # make notebooks   run the notebooks again and store their outputs
 # make bench       this package and its peers, in turns (BENCH="--device cuda" and the like)
 # make trust       kills, damage and nonsense, counted for the page How it is tested (an hour)
+# make release     wheel, sdist and a bill of materials in dist/, checked
 # make lint        ruff, mypy, and who may import whom
 
 PROFILE ?= quick
@@ -16,7 +17,7 @@ BIN := .venv/bin
 # A file to a process: small networks leave a second thread nothing to do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: reproduce test wheel bench trust book lab notebooks lint environment clean
+.PHONY: reproduce test wheel bench trust release book lab notebooks lint environment clean
 
 reproduce: environment
 	$(BIN)/cappaper reproduce --profile $(PROFILE) --device $(DEVICE)
@@ -41,6 +42,12 @@ notebooks: environment
 bench: environment
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchattacks
 	$(BIN)/python -m benchmarks $(BENCH)
+
+release: environment
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml -o dist/cappaper.cdx.json
 
 trust: environment
 	$(BIN)/python -m tests.trust

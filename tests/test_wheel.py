@@ -27,9 +27,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wheel(folder):
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT, folder=folder)
-    (built,) = folder.glob("cappaper-*.whl")
-    return built
+    """Built from the sdist, as ``make release`` does."""
+    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, folder=folder)
+    files = [*folder.glob("cappaper-*.whl"), *folder.glob("cappaper-*.tar.gz")]
+    run(sys.executable, "-m", "twine", "check", "--strict", *files, folder=folder)
+    assert len(files) == 2
+    return files[0]
 
 
 @pytest.fixture(scope="module")
