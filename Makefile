@@ -7,6 +7,7 @@
 # make bench       this package and its peers, in turns (BENCH="--device cuda" and the like)
 # make trust       kills, damage and nonsense, counted for the page How it is tested (an hour)
 # make release     wheel, sdist and a bill of materials in dist/, checked
+# make coverage    lines and branches that tests, doctests and kernels reach
 # make lint        ruff, mypy, and who may import whom
 
 PROFILE ?= quick
@@ -17,7 +18,7 @@ BIN := .venv/bin
 # A file to a process: small networks leave a second thread nothing to do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: reproduce test wheel bench trust release book lab notebooks lint environment clean
+.PHONY: reproduce test wheel bench trust release coverage book lab notebooks lint environment clean
 
 reproduce: environment
 	$(BIN)/cappaper reproduce --profile $(PROFILE) --device $(DEVICE)
@@ -42,6 +43,10 @@ notebooks: environment
 bench: environment
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchattacks
 	$(BIN)/python -m benchmarks $(BENCH)
+
+coverage: environment
+	$(PYTEST) --cov --cov-report=
+	$(PYTEST) --nbval notebooks/ --cov --cov-append --cov-report=term-missing:skip-covered
 
 release: environment
 	rm -rf dist
