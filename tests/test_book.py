@@ -107,7 +107,7 @@ def test_no_result_is_typed():
         "method.md": [method_numbers()],
     }
     for name, text in prose():
-        if name == "claims.md":  # generated as a whole
+        if name in ("claims.md", "all-networks.md"):  # generated as a whole
             continue
         text = re.sub(r"\s+", " ", re.sub(r"\{glue:\w+\}`[^`]*`", "", text))
         for sentence in checked.get(name, []):
