@@ -41,7 +41,7 @@ def test_a_low_cap_shows_the_signs_of_masking_and_relu_shows_none(data):
 
 
 def test_masking_report_needs_something_to_do(data):
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="steps must not be empty"):
         masking_report(mlp(64, [4]), *data, 0.1, steps=[])
 
 

@@ -75,7 +75,7 @@ def test_a_cluster_is_an_address(monkeypatch):
     here = paper.machine("auto", "tcp://here:8786")
     assert here == Machine("cpu", "tcp://here:8786") and "here" not in str(here)
     for device, jobs, says in [
-        ("cpu", "here", "an address like tcp://host:8786, got 'here'"),
+        ("cpu", "here", "such as tcp://host:8786, got 'here'"),
         ("cuda", "tcp://here:8786", "use device 'cpu'"),
     ]:
         with pytest.raises(ValueError, match=says):

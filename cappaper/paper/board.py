@@ -95,8 +95,4 @@ proven.
 Networks with two hidden layers of 300 and 100 units on MNIST. How the attacks are set, and what
 they cost, is in the chapters of the last column. This page is made by `cappaper claims --write`
 from their tables.
-
-```{{{{raw}}}} html
-<script src="_static/sort.js" defer></script>
-```
 """

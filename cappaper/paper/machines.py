@@ -12,7 +12,7 @@ from joblib import Parallel, delayed, parallel_config
 
 from cappaper.checks import one_of
 
-_PATIENCE = 20  # seconds in which a scheduler must answer
+_PATIENCE = 10  # seconds in which a scheduler must answer
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,10 @@ def machine(device: str = "auto", jobs: int | str = 1) -> Machine:
     one_of(device, ("auto", "cpu", "cuda"), "device")
     if isinstance(jobs, str):
         if "://" not in jobs:
-            raise ValueError(f"a scheduler has an address like tcp://host:8786, got {jobs!r}")
+            raise ValueError(
+                "jobs must be a whole number of at least 1, or a scheduler's address such as"
+                f" tcp://host:8786, got {jobs!r}"
+            )
         if device == "cuda":
             raise ValueError("a cluster's work is done on CPUs: use device 'cpu'")
         return Machine("cpu", jobs)
