@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from functools import partial
 from typing import Any
@@ -37,7 +36,6 @@ from tests.trust.right import (
 
 BATCH = {"model": net, "x": images, "y": labels}
 POOLS = {"model": MODELS, "x": IMAGES, "y": LABELS, "eps": NUMBERS}
-SIZES = {"batch_size": NUMBERS, "seed": NUMBERS}
 
 
 def attack(function: Any, right: Any = adversarial, **changes: Any) -> Subject:
@@ -272,6 +270,6 @@ SUBJECTS = [
         cappaper.register_bounded,
         {"activation": lambda: nn.Softsign, "read": lambda: lambda *a, **k: None},
         {"activation": NUMBERS, "read": NUMBERS},
-        lambda given, result: contextlib.suppress(Exception) and result is None,
+        lambda given, result: result is None,
     ),
 ]
