@@ -6,6 +6,7 @@
 # make notebooks   run the notebooks again and store their outputs
 # make bench       this package and its peers, in turns (BENCH="--device cuda" and the like)
 # make trust       kills, damage and nonsense, counted for the page How it is tested (an hour)
+# make mutants     mutants of the code that decides: do the tests notice? (two hours)
 # make release     wheel, sdist and a bill of materials in dist/, checked
 # make coverage    lines and branches that tests, doctests and kernels reach
 # make lint        ruff, mypy, and who may import whom
@@ -18,7 +19,7 @@ BIN := .venv/bin
 # A file to a process: small networks leave a second thread nothing to do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: reproduce test wheel bench trust release coverage book lab notebooks lint environment clean
+.PHONY: reproduce test wheel bench trust mutants release coverage book lab notebooks lint environment clean
 
 reproduce: environment
 	$(BIN)/cappaper reproduce --profile $(PROFILE) --device $(DEVICE)
@@ -56,6 +57,9 @@ release: environment
 
 trust: environment
 	$(BIN)/python -m tests.trust
+
+mutants: environment
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants
 
 lint: environment
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

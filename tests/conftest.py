@@ -17,6 +17,14 @@ ROOT = Path(__file__).parents[1]
 # Machines are shared and noisy: a slow example is no failure. CI judges a change, so there it tries
 # the same examples each time; new ones are looked for everywhere else.
 hypothesis.settings.register_profile("calm", deadline=None, derandomize="CI" in os.environ)
+# A mutant is noticed at the first counterexample: which one is the smallest, nobody asks.
+hypothesis.settings.register_profile(
+    "first",
+    hypothesis.settings.get_profile("calm"),
+    derandomize=True,
+    database=None,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
 hypothesis.settings.load_profile("calm")
 
 

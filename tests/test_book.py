@@ -28,7 +28,7 @@ def test_a_committed_chapter_is_of_the_paper_profile(name):
     assert origin["dataset"] == ("digits" if name == "exact" else "mnist")
     assert len(origin["seeds"].split()) >= 3
     assert "dirty" not in origin["git_commit"]
-    assert (BOOK / "results" / f"{name}.png").exists()
+    assert (BOOK / "results" / f"{name}.svg").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)

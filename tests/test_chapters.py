@@ -84,7 +84,7 @@ def test_a_staged_book_has_every_file_that_its_pages_show(tmp_path):
         for page in tmp_path.glob("*.md")
         for name in re.findall(r"\(?\b(results/[\w./-]+\.\w+)", page.read_text())
     ]
-    assert "results/how-fast-cpu.md" in shown and "results/headline.png" in shown
+    assert "results/how-fast-cpu.md" in shown and "results/headline.svg" in shown
     assert [name for name in shown if not (tmp_path / name).exists()] == []
 
 

@@ -1,7 +1,7 @@
 """The figures of the book, each a function from a result table to a picture."""
 
 from cappaper.paper.figures.activations import cap, functions
-from cappaper.paper.figures.grids import dots, followed, heat_maps, sandwich
+from cappaper.paper.figures.grids import followed, heat_maps, hidden, sandwich
 from cappaper.paper.figures.headline import headline
 from cappaper.paper.figures.lines import (
     by_layer,
@@ -14,10 +14,11 @@ from cappaper.paper.figures.lines import (
 )
 from cappaper.paper.figures.slider import beta_explorer
 from cappaper.paper.figures.speed import contests, growth
-from cappaper.paper.figures.style import RATE_NAMES, Picture, beta_label, save, style
+from cappaper.paper.figures.style import RATE_NAMES, SMALL, Picture, beta_label, save, style
 
 __all__ = [
     "RATE_NAMES",
+    "SMALL",
     "Picture",
     "beta_explorer",
     "beta_label",
@@ -25,13 +26,13 @@ __all__ = [
     "cap",
     "contests",
     "curve_at",
-    "dots",
     "followed",
     "functions",
     "growth",
     "hardening",
     "headline",
     "heat_maps",
+    "hidden",
     "over_beta",
     "over_epochs",
     "placements",

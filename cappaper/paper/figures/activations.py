@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cappaper.activations import capped_relu
-from cappaper.paper.figures.style import COLOURS, Picture, legend, looks, style
+from cappaper.paper.figures.style import COLOURS, Picture, legend, looks, stacked, style
 
 
 def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: float) -> Picture:
@@ -20,8 +20,7 @@ def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: f
     """
     z = torch.linspace(low, high, 401)
     with style():
-        figure = Picture(figsize=(6.4, 3.4))
-        axis = figure.subplots()
+        figure, (axis,) = stacked(1, height=2.6)
         for (name, function), (colour, _, dash) in zip(curves.items(), looks(), strict=False):
             axis.plot(z, function(z), color=colour, linestyle=dash, label=name)
         axis.set_xlabel("pre-activation z")
@@ -34,8 +33,7 @@ def cap(beta: float, limit: float = 2.0) -> Picture:
     """ReLU, its cap at β, and the region from which no gradient comes back."""
     z = torch.linspace(-limit / 2, limit, 401)
     with style():
-        figure = Picture(figsize=(5.2, 2.9))
-        axis = figure.subplots()
+        figure, (axis,) = stacked(1, height=2.2)
         axis.axvspan(-limit / 2, 0, color="#eeeeee", label="gradient is zero")
         if beta < limit:
             axis.axvspan(beta, limit, color="#eeeeee")

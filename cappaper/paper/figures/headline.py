@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cappaper.paper.figures.style import COLOURS, Picture, beta_axis, style
+from cappaper.paper.figures.style import COLOURS, WIDTH, Picture, beta_axis, style
 from cappaper.paper.results import over_seeds
 
 _LINES = (
@@ -26,7 +26,7 @@ def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
     means = over_seeds(chosen, ["attack", "beta"], ["robust_accuracy"])
     wide = means.pivot(index="beta", columns="attack", values="robust_accuracy").sort_index()
     with style():
-        figure = Picture(figsize=(4.6, 4.2))
+        figure = Picture(figsize=(WIDTH, 4.2))
         axis = figure.subplots()
         places = range(len(wide))
         for attack, _, colour, mark, dash in _LINES:

@@ -11,12 +11,14 @@ from cappaper.paper.figures.style import (
     COLOURS,
     NAMES,
     RATE_NAMES,
+    WIDTH,
     Picture,
     beta_axis,
     beta_label,
     legend,
     line,
     looks,
+    stacked,
     style,
 )
 from cappaper.paper.results import RATES, over_seeds
@@ -33,8 +35,7 @@ def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATE
     summary = over_seeds(table, ["beta", by], values)
     betas = sorted(summary["beta"].unique())
     with style():
-        figure = Picture(figsize=(3.2 * len(values) + 1, 3.4))
-        axes = figure.subplots(1, len(values), squeeze=False)[0]
+        figure, axes = stacked(len(values), sharex=True)
         for axis, value in zip(axes, values, strict=True):
             axis.set_title(NAMES[value])
             groups = list(summary.groupby(by, sort=by == "eps"))
@@ -43,10 +44,10 @@ def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATE
             for (name, group), look in zip(groups[: 1 if one else None], looks(), strict=False):
                 label = None if one else f"ε = {name:g}" if by == "eps" else str(name)
                 line(axis, group.set_index("beta").reindex(betas), value, label, look)
-            beta_axis(axis, betas)
             axis.set_ylim(*((-0.03, 1.03) if value in RATES else (0, None)))
+        beta_axis(axes[-1], betas)
         if set(values) <= set(RATES):
-            axes[0].set_ylabel("share of the test images")
+            figure.supylabel("share of the test images", size="medium")
         legend(figure, axes[-1])
     return figure
 
@@ -63,19 +64,18 @@ def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Picture
     level = summary[summary["placement"] == "none"]
     betas = sorted(capped["beta"].unique())
     with style():
-        figure = Picture(figsize=(3.9 * len(rates), 3.4))
-        axes = figure.subplots(1, len(rates), squeeze=False)
-        for axis, rate in zip(axes[0], rates, strict=True):
+        figure, axes = stacked(len(rates), sharex=True)
+        for axis, rate in zip(axes, rates, strict=True):
             axis.set_title(RATE_NAMES[rate])
             for (name, group), look in zip(capped.groupby("placement"), looks(), strict=False):
                 label = f"layer {name} capped" if "+" not in str(name) else f"layers {name} capped"
                 line(axis, group.set_index("beta").loc[betas], rate, label, look)
             for value in level[rate]:
                 axis.axhline(value, color="black", linewidth=1, label="ReLU, no layer capped")
-            beta_axis(axis, betas)
             axis.set_ylim(-0.03, 1.03)
-        axes[0, 0].set_ylabel("share of the test images")
-        legend(figure, axes[0, 0])
+        beta_axis(axes[-1], betas)
+        figure.supylabel("share of the test images", size="medium")
+        legend(figure, axes[0])
     return figure
 
 
@@ -90,15 +90,13 @@ def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pic
     summary = over_seeds(table, ["architecture", "beta", "layer"], values)
     architectures = list(summary["architecture"].unique())
     with style():
-        size = (3.4 * len(architectures), 2.7 * len(values))
-        figure = Picture(figsize=size)
+        figure = Picture(figsize=(WIDTH, 2.1 * len(values) + 0.8))
         axes = figure.subplots(len(values), len(architectures), sharey="row", squeeze=False)
         for column, architecture in zip(axes.T, architectures, strict=True):
             widths = architecture.split("-")
             alike = len(widths) > 2 and len(set(widths)) == 1
             name = f"{len(widths)} × {widths[0]}" if alike else "–".join(widths)
-            column[0].set_title(f"hidden layers {name}")
-            column[-1].set_xlabel("hidden layer")
+            column[0].set_title(name)
             chosen = summary[summary["architecture"] == architecture]
             by_beta = sorted(chosen.groupby("beta"), key=lambda item: -float(item[0]))
             for axis, value in zip(column, values, strict=True):
@@ -112,6 +110,7 @@ def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pic
                 axis.set_xticks(range(len(group)), [str(i) for i in group["layer"]])
         for axis, value in zip(axes[:, 0], values, strict=True):
             axis.set_ylabel(NAMES[value])
+        figure.supxlabel("hidden layer", size="medium")
         legend(figure, axes[0, 0])
     return figure
 
@@ -126,7 +125,7 @@ def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
     summary = over_seeds(table, ["beta", "attack", "epochs"], ["robust_accuracy"])
     betas = sorted(summary["beta"].unique(), reverse=True)
     with style():
-        figure = Picture(figsize=(5.4, 2.3 * math.ceil(len(betas) / 2) + 0.4))
+        figure = Picture(figsize=(WIDTH, 2.1 * math.ceil(len(betas) / 2) + 0.6))
         axes = figure.subplots(math.ceil(len(betas) / 2), 2, sharex=True, sharey=True)
         for axis, beta in zip(axes.flat, betas, strict=False):
             axis.set_title("ReLU" if math.isinf(beta) else f"β = {beta:g}")
@@ -139,8 +138,7 @@ def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
             axis.set_visible(False)
         figure.supxlabel("epochs of training", size="medium")
         figure.supylabel("share of the test images", size="medium")
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+        legend(figure, axes.flat[0])
     return figure
 
 
@@ -152,18 +150,17 @@ def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2
         rates: what the panels show.
     """
     with style():
-        figure = Picture(figsize=(3.9 * len(rates), 3.4))
-        axes = figure.subplots(1, len(rates), squeeze=False)
-        for axis, rate in zip(axes[0], rates, strict=True):
+        figure, axes = stacked(len(rates), sharex=True)
+        for axis, rate in zip(axes, rates, strict=True):
             axis.set_title(RATE_NAMES[rate])
             for (name, table), look in zip(families.items(), looks(), strict=False):
                 rows = over_seeds(table, ["slope"], [rate]).sort_values("slope")
                 line(axis, rows, rate, name, look, x=rows["slope"].to_numpy())
             axis.set_xscale("log")
-            axis.set_xlabel("slope at full range")
             axis.set_ylim(-0.03, 1.03)
-        axes[0, 0].set_ylabel("share of the test images")
-        legend(figure, axes[0, 0])
+        axes[-1].set_xlabel("slope at full range")
+        figure.supylabel("share of the test images", size="medium")
+        legend(figure, axes[0])
     return figure
 
 
@@ -176,8 +173,7 @@ def curve_at(table: pd.DataFrame, beta: float) -> Picture:
     """
     summary = _from_zero(table, ["beta", "eps"])
     with style():
-        figure = Picture(figsize=(6.4, 3.4))
-        axis = figure.subplots()
+        figure, (axis,) = stacked(1, height=2.6)
         for other, group in summary.groupby("beta"):
             chosen = other == beta
             axis.errorbar(
@@ -208,8 +204,7 @@ def hardening(table: pd.DataFrame) -> Picture:
     summary = _from_zero(table, ["training_eps", "beta", "eps"])
     trainings = sorted(summary["training_eps"].unique())
     with style():
-        figure = Picture(figsize=(3.3 * len(trainings), 3.4))
-        axes = figure.subplots(1, len(trainings), sharey=True, squeeze=False)[0]
+        figure, axes = stacked(len(trainings), sharex=True)
         for axis, eps in zip(axes, trainings, strict=True):
             chosen = summary[summary["training_eps"] == eps]
             axis.set_title(f"trained at ε = {eps:g}" if eps else "standard training")
@@ -221,8 +216,8 @@ def hardening(table: pd.DataFrame) -> Picture:
                 label = "ReLU" if math.isinf(beta) else f"β = {beta:g}"
                 line(axis, group, "robust_accuracy", label, look, x=group["eps"].to_numpy())
             axis.set_ylim(-0.03, 1.03)
-            axis.set_xlabel("attack radius ε (0: no attack)")
-        axes[0].set_ylabel("robust accuracy")
+        axes[-1].set_xlabel("attack radius ε (0: no attack)")
+        figure.supylabel("robust accuracy", size="medium")
         # Not every training has every β.
         legend(figure, max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1])))
     return figure

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pandas as pd
 
-from cappaper.paper.figures.style import COLOURS, Picture, looks, style
+from cappaper.paper.figures.style import COLOURS, SMALL, WIDTH, Picture, legend, looks, style
 
 
 def contests(table: pd.DataFrame) -> Picture:
@@ -16,7 +18,7 @@ def contests(table: pd.DataFrame) -> Picture:
     works = list(table["work"].unique())
     others = table[table["ratio"].ne(1) | table.duplicated("work")]
     with style():
-        figure = Picture(figsize=(6, 1 + 0.32 * len(works)))
+        figure = Picture(figsize=(WIDTH, 1.4 + 0.42 * len(works)))
         axis = figure.subplots()
         for (who, rows), (colour, mark, _) in zip(
             others.groupby("who", sort=False), looks(), strict=False
@@ -27,11 +29,12 @@ def contests(table: pd.DataFrame) -> Picture:
                 rows["ratio"], place, xerr=reach, fmt=mark, color=colour, capsize=2, label=str(who)
             )
         axis.axvline(1, color=COLOURS[0], linewidth=1)
-        axis.set_yticks(range(len(works), 0, -1), works)
+        named = [textwrap.fill(work, 24) for work in works]
+        axis.set_yticks(range(len(works), 0, -1), named, size=SMALL)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_xlabel("seconds, divided by this package's")
-        figure.legend(loc="outside lower center", ncols=2)
+        legend(figure, axis)
     return figure
 
 
@@ -43,7 +46,7 @@ def growth(table: pd.DataFrame) -> Picture:
     """
     groups = list(table.groupby("what", sort=False))
     with style():
-        figure = Picture(figsize=(5, 2.2 * len(groups)))
+        figure = Picture(figsize=(WIDTH, 2.2 * len(groups)))
         axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
         for axis, (what, rows) in zip(axes, groups, strict=True):
             first = rows.iloc[0]
