@@ -80,14 +80,16 @@ def test_full_training_ends_at_the_same_accuracy(digits):
         assert torch.equal(one(images).argmax(-1), member(images).argmax(-1))
 
 
-def test_full_training_on_mnist_ends_within_half_a_point(mnist):
+def test_a_member_learns_mnist_as_it_does_alone(mnist):
+    """In double precision: in single precision, rounding alone decides where a training ends."""
     train, test = mnist
-    x, y = train.images[:20_000], train.labels[:20_000]
-    models = [mlp(784, [100, 50], beta=b, seed=i) for i, b in enumerate([0.1, math.inf])]
-    together = fit(Population(models), x, y, seed=[5, 6])(test.images).argmax(-1) == test.labels
+    x, y = train.images[:20_000].double(), train.labels[:20_000]
+    models = [mlp(784, [100, 50], beta=b, seed=i).double() for i, b in enumerate([0.1, math.inf])]
+    together = fit(Population(models), x, y, seed=[5, 6], epochs=3)(test.images.double())
+    assert (together.argmax(-1) == test.labels).double().mean() > 0.9
     for i, model in enumerate(models):
-        alone = fit(model, x, y, seed=5 + i)(test.images).argmax(-1) == test.labels
-        assert abs(alone.float().mean() - together[i].float().mean()) <= 0.005
+        alone = fit(model, x, y, seed=5 + i, epochs=3)(test.images.double())
+        torch.testing.assert_close(together[i], alone, atol=1e-6, rtol=0)
 
 
 def test_adversarial_training_of_a_population(train):
