@@ -76,14 +76,19 @@ def digests(package):
     return {name: closure.digest(root, package=package) for name, root in KEYS.items()}
 
 
+@pytest.fixture(scope="module")
+def before():
+    return digests(PACKAGE)
+
+
 def test_the_same_code_has_the_same_keys_wherever_it_lies(copy):
     assert digests(copy) == digests(PACKAGE)
     assert len(set(digests(copy).values())) == len(KEYS)
 
 
 @pytest.mark.parametrize("module", DECIDES)
-def test_an_edit_changes_the_keys_of_what_it_decides_and_no_others(copy, module):
-    before, path = digests(copy), copy / module
+def test_an_edit_changes_the_keys_of_what_it_decides_and_no_others(copy, before, module):
+    path = copy / module
     path.write_text(path.read_text() + "\n_edited = 1\n")
     after = digests(copy)
     assert {name for name in KEYS if before[name] != after[name]} == DECIDES[module]

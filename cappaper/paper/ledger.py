@@ -25,10 +25,11 @@ def verdicts(book: Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError, ValueError: a table, or a column of one, is missing.
     """
+    asked = dict.fromkeys(test.chapter for claim in CLAIMS for test in claim.tests)
+    tables = {name: results.read(book / "results" / f"{name}.csv") for name in asked}
     rows = []
     for claim in CLAIMS:
-        tables = [results.read(book / "results" / f"{test.chapter}.csv") for test in claim.tests]
-        found = [decided(test, table) for test, table in zip(claim.tests, tables, strict=True)]
+        found = [decided(test, tables[test.chapter]) for test in claim.tests]
         for test, decision in zip(claim.tests, found, strict=True):
             rows.append(
                 {
