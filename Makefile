@@ -48,6 +48,7 @@ bench: environment
 coverage: environment
 	$(PYTEST) --cov --cov-report=
 	$(PYTEST) --nbval notebooks/ --cov --cov-append --cov-report=term-missing:skip-covered
+	$(BIN)/python -m tests.covered
 
 release: environment
 	rm -rf dist

@@ -198,8 +198,9 @@ def stage(root: Path, folder: Path, announcement: str) -> None:
     shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
     results = root / "book" / "results"
-    for measured in (*results.glob("how-fast-*"), *results.glob("how-it-is-tested.*")):
-        shutil.copy(measured, folder / "results")
+    for measured in ("how-fast-*", "how-it-is-tested.*", "mutants.*", "coverage.*"):
+        for path in results.glob(measured):
+            shutil.copy(path, folder / "results")
     path = folder / "_config.yml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     config["sphinx"]["config"]["html_theme_options"]["announcement"] = announcement

@@ -7,6 +7,7 @@ it decides, with its table and its notebook, then what came out; and the tables 
 from __future__ import annotations
 
 import html
+import os
 import re
 import shutil
 from datetime import UTC, datetime
@@ -43,6 +44,29 @@ def heading(chapter: str, ledger: pd.DataFrame) -> str:
     return "\n".join([*lines, "</p>"])
 
 
+def buttons(repository: str) -> dict[str, Any]:
+    """What the theme needs to lead from a page to its source, to Binder and to Colab.
+
+    >>> buttons("")
+    {}
+    >>> buttons("https://github.com/someone/cappaper/")["repository_url"]
+    'https://github.com/someone/cappaper'
+    """
+    if not repository:
+        return {}
+    launch = {
+        "binderhub_url": "https://mybinder.org",
+        "colab_url": "https://colab.research.google.com",
+    }
+    return {
+        "repository_url": repository.rstrip("/"),
+        "repository_branch": "main",
+        "path_to_docs": "book",
+        "use_repository_button": True,
+        "launch_buttons": launch,
+    }
+
+
 def setup(app: Any) -> dict[str, bool]:
     """What Sphinx calls."""
     day = datetime.now(UTC).date()
@@ -72,6 +96,10 @@ def setup(app: Any) -> dict[str, bool]:
         for name in PRETRAINED:
             (networks / f"{name}.js").write_text(live.network_script(name), encoding="utf-8")
 
+    def located(app: Any, config: Any) -> None:
+        config.html_theme_options |= buttons(os.environ.get("CAPPAPER_REPOSITORY", ""))
+
+    app.connect("config-inited", located)
     app.connect("doctree-read", arranged, priority=100)  # before Sphinx lists the headings
     app.connect("html-page-context", place)
     app.connect("build-finished", write)

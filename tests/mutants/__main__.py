@@ -106,8 +106,19 @@ def _counted(table: pd.DataFrame) -> pd.DataFrame:
 
 def _write(path: Path, table: pd.DataFrame) -> None:
     path.write_text(table.to_csv(index=False), encoding="utf-8")
-    said = [tabular(_counted(table), "part"), ""]
-    path.with_suffix(".md").write_text("\n".join(said), encoding="utf-8")
+    text = tabular(_counted(table), "part")
+    left = table[table["noticed"] != "yes"].set_index("module")
+    if len(left):
+        shown = left[["line"]].assign(
+            mutant=left["after"].map(_as_code), why=left["reason"].replace("", "not yet known")
+        )
+        text += f"\n\nWhat no test noticed:\n\n{tabular(shown, 'module')}"
+    path.with_suffix(".md").write_text(f"{text}\n", encoding="utf-8")
+
+
+def _as_code(line: str) -> str:
+    """A line of code in a field of a Markdown table."""
+    return f"`{line}`".replace("|", "\\|") if line else "(the line is gone)"
 
 
 if __name__ == "__main__":
