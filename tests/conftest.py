@@ -1,16 +1,14 @@
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import hypothesis
-import nbformat
 import pytest
-import yaml
 
 import cappaper
 from cappaper.data import MNIST_MD5, data_root
+from tests.trust.project import make
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,24 +59,12 @@ def fresh(monkeypatch, tmp_path):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project of two chapters: one that works, one that fails in its second cell if asked to."""
-    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("_build"))
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    parameters = "profile = device = save_to = ''\njobs = 1\nbreaks = False"
-    cells = [
-        nbformat.v4.new_markdown_cell("# Any title\n\nText."),
-        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell("print(profile, device, jobs)\nassert not breaks, 'on purpose'"),
-    ]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook.metadata["kernelspec"] = kernel
-    nbformat.write(notebook, folder / "small.ipynb")
     listed = [
         {"name": "works", "source": "small", "title": "It works"},
         {"name": "fails", "source": "small", "title": "It fails", "parameters": {"breaks": True}},
     ]
-    (folder / "chapters.yml").write_text(yaml.safe_dump(listed))
+    chapter = "print(profile, device, jobs)\nassert not breaks, 'on purpose'"
+    make(tmp_path, chapter, listed, more="breaks = False")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

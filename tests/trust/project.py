@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
+import yaml
 
 ROOT = Path(__file__).parents[2]
 CHAPTER = """
@@ -22,26 +24,30 @@ paper.publish(table, setting, machine, save_to)
 """
 
 
-def make(folder: Path) -> Path:
-    """The project, in a new folder."""
+# The second never runs: without it there is no book to build.
+LISTED = [{"name": name, "source": "small", "title": name} for name in ("small", "other")]
+
+
+def make(
+    folder: Path, chapter: str = CHAPTER, listed: list[dict[str, Any]] = LISTED, more: str = ""
+) -> Path:
+    """A project in a new folder: one notebook, and the chapters that are made of it.
+
+    ``more``: parameters of the notebook besides those that every chapter has.
+    """
     shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("_build"))
     (folder / "notebooks").mkdir()
-    parameters = "profile = ''\ndevice = ''\nsave_to = ''\njobs = 1"
+    parameters = f"profile = ''\ndevice = ''\nsave_to = ''\njobs = 1\n{more}"
     cells = [
         nbformat.v4.new_markdown_cell("# Any title\n\nText."),
-        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(CHAPTER.strip()),
+        nbformat.v4.new_code_cell(parameters.strip(), metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(chapter.strip()),
     ]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata["kernelspec"] = {
-        "name": "python3",
-        "display_name": "Python 3",
-        "language": "python",
-    }
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = kernel
     nbformat.write(notebook, folder / "notebooks" / "small.ipynb")
-    # The second never runs: without it there is no book to build.
-    listed = "".join(f"- {{name: {n}, source: small, title: {n}}}\n" for n in ("small", "other"))
-    (folder / "notebooks" / "chapters.yml").write_text(listed)
+    (folder / "notebooks" / "chapters.yml").write_text(yaml.safe_dump(listed))
     return folder
 
 
