@@ -81,6 +81,29 @@ def test_every_kind_of_figure_draws(table, tmp_path):
     assert (tmp_path / "a" / "figure.svg").exists()
 
 
+def test_a_panel_over_epochs_has_a_line_for_every_attack(table):
+    one = table[table["eps"] == 0.1]
+    rows = [one.assign(epochs=e, attack=a) for e in (2, 4) for a in ("PGD", "other")]
+    axes = figures.over_epochs(pd.concat(rows), ["PGD", "other"]).axes
+    assert [axis.get_title(loc="left") for axis in axes[:3]] == ["ReLU", "β = 1", "β = 0.1"]
+    assert not axes[3].get_visible()  # three networks, two columns
+    for axis in axes[:3]:
+        assert [list(line.get_xdata()) for line in axis.get_lines()] == [[2, 4]] * 2
+
+
+def test_figures_of_time_show_others_beside_us_and_how_cost_grows():
+    rows = [("PGD", "ours", 1, 1, 1), ("PGD", "theirs", 3, 2, 4), ("fit", "ours", 1, 1, 1)]
+    (axis,) = figures.contests(
+        pd.DataFrame(rows, columns=["work", "who", "ratio", "low", "high"])
+    ).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["PGD", "fit"]
+    assert list(axis.get_lines()[0].get_xdata()) == [3]
+    grown = pd.DataFrame({"what": "members", "count": [1, 2, 4], "seconds": [0.5, 0.6, 0.9]})
+    (axis,) = figures.growth(grown).axes
+    measured, even = axis.get_lines()
+    assert list(measured.get_ydata()) == [0.5, 0.6, 0.9] and list(even.get_ydata()) == [0.5, 1, 2]
+
+
 def test_a_heat_map_shows_every_mean_where_it_belongs(table):
     one = table[table["eps"] == 0.1]
     (axis,) = figures.heat_maps(one, "placement", ["robust_accuracy"]).axes
