@@ -33,7 +33,9 @@ def page(tmp_path):
 
 
 def test_a_book_that_knows_its_repository_leads_to_it_and_to_a_kernel(page, monkeypatch):
-    links = re.findall(r'href="(https://[^"]+)"', page(monkeypatch, "https://github.com/some/one"))
+    text = page(monkeypatch, "https://github.com/some/one")
+    assert '<meta property="og:title" content="A page">' in text
+    links = re.findall(r'href="(https://[^"]+)"', text)
     assert "https://github.com/some/one" in links
     assert any(link.startswith("https://mybinder.org/v2/gh/some/one/main") for link in links)
     assert any(
@@ -43,4 +45,5 @@ def test_a_book_that_knows_its_repository_leads_to_it_and_to_a_kernel(page, monk
 
 
 def test_one_that_does_not_has_no_such_button(page, monkeypatch):
-    assert "mybinder" not in page(monkeypatch, "")
+    text = page(monkeypatch, "")
+    assert "mybinder" not in text and "og:title" not in text

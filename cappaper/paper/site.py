@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from cappaper.paper import live
+from cappaper.paper import figures, live, results
 from cappaper.paper.order import arrange
 from cappaper.paper.publishing import git_commit
 from cappaper.zoo import PRETRAINED
@@ -67,9 +67,35 @@ def buttons(repository: str) -> dict[str, Any]:
     }
 
 
+def social_card(repository: str, title: str) -> str:
+    """What other sites show of a link to a page: its title, and the finding as a picture.
+
+    Only GitHub's pages have an address that follows from the repository's.
+
+    >>> "https://someone.github.io/cappaper/card.png" in social_card(
+    ...     "https://github.com/someone/cappaper", "How robust, then?")
+    True
+    >>> social_card("", "How robust, then?")
+    ''
+    """
+    known = re.fullmatch(r"https://github\.com/([^/]+)/([^/]+)/?", repository)
+    if not known:
+        return ""
+    said = {
+        "og:type": "article",
+        "og:title": title,
+        "og:description": "A low cap stops PGD. It does not stop an attack that knows about it.",
+        "og:image": f"https://{known[1].lower()}.github.io/{known[2]}/card.png",
+    }
+    return "".join(
+        f'<meta property="{name}" content="{html.escape(text)}">' for name, text in said.items()
+    )
+
+
 def setup(app: Any) -> dict[str, bool]:
     """What Sphinx calls."""
     day = datetime.now(UTC).date()
+    repository = os.environ.get("CAPPAPER_REPOSITORY", "")
     built = f'<p class="book-built">Built on {day} from commit {git_commit()}.</p>'
 
     def place(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
@@ -77,6 +103,8 @@ def setup(app: Any) -> dict[str, bool]:
         if page.startswith("chapters/") and "body" in context and ledger.exists():
             shown = heading(page.removeprefix("chapters/"), pd.read_csv(ledger))
             context["body"] = context["body"].replace("</h1>", f"</h1>\n{shown}", 1)
+        title = re.sub(r"<[^>]*>", "", context.get("title", ""))
+        context["metatags"] = context.get("metatags", "") + social_card(repository, title)
         if "body" in context:
             context["body"] = _EMPTY.sub(r"<td\1></td>", context["body"]) + built
 
@@ -90,6 +118,10 @@ def setup(app: Any) -> dict[str, bool]:
         tables, networks = (Path(app.outdir) / part for part in ("results", "live/networks"))
         for folder in (tables, networks):
             folder.mkdir(parents=True, exist_ok=True)
+        headline = Path(app.srcdir) / "results" / "how-robust.csv"
+        if repository and headline.exists():
+            picture = figures.headline(results.read(headline))
+            (Path(app.outdir) / "card.png").write_bytes(picture.png())
         for table in (Path(app.srcdir) / "results").glob("*.csv"):
             shutil.copy(table, tables)
         (networks / "index.js").write_text(live.index_script(), encoding="utf-8")
@@ -97,7 +129,7 @@ def setup(app: Any) -> dict[str, bool]:
             (networks / f"{name}.js").write_text(live.network_script(name), encoding="utf-8")
 
     def located(app: Any, config: Any) -> None:
-        config.html_theme_options |= buttons(os.environ.get("CAPPAPER_REPOSITORY", ""))
+        config.html_theme_options |= buttons(repository)
 
     app.connect("config-inited", located)
     app.connect("doctree-read", arranged, priority=100)  # before Sphinx lists the headings
