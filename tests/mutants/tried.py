@@ -6,6 +6,7 @@ import queue
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -15,7 +16,7 @@ from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.testing import run_tests
 from cosmic_ray.work_item import TestOutcome, WorkItem, WorkResult
 
-LIMIT = 600.0  # seconds; a mutant that has the tests run on for longer was noticed
+LIMIT = 600.0  # seconds, of the tests without a mutant
 _LEFT_OUT = shutil.ignore_patterns(".*", "_build", "__pycache__", "dist", "*.egg-info")
 _PYTEST = "-m pytest -x -q -p no:cacheprovider --hypothesis-profile=first"
 
@@ -45,11 +46,14 @@ def tried(
         try:
             (mutation,) = item.mutations
             there = evolve(mutation, module_path=tree / mutation.module_path)
-            return mutate_and_test([there], command(tree, tests), LIMIT)
+            return mutate_and_test([there], command(tree, tests), patience)
         finally:
             trees.put(tree)
 
+    start = time.monotonic()
     outcome, output = run_tests(command(tree, tests), LIMIT)
+    # A mutant that has the tests run on for much longer was noticed.
+    patience = 60 + 3 * jobs * (time.monotonic() - start)
     if outcome != TestOutcome.SURVIVED:
         raise RuntimeError(f"without any mutant, these tests fail:\n{output[-3000:]}")
     with ThreadPoolExecutor(jobs) as pool:
