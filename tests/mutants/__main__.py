@@ -29,9 +29,10 @@ REASONS = Path(__file__).with_name("reasons.toml")
 @click.option("--cases", default=60, show_default=True, help="Mutants of each part.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=os.cpu_count() or 1, show_default=True)
+@click.option("--again", is_flag=True, help="Try again what no test noticed: there are new tests.")
 @click.option("--out", default="book/results", show_default=True, help="Folder of the tables.")
-def main(only: tuple[str, ...], cases: int, seed: int, jobs: int, out: str) -> None:
-    """Try mutants. What a stopped run has tried is not tried again, as long as the code stays."""
+def main(only: tuple[str, ...], cases: int, seed: int, jobs: int, again: bool, out: str) -> None:
+    """Try mutants. What was tried is not tried again, as long as the package's code stays."""
     os.chdir(ROOT)
     rows = []
     for name in only or TARGETS:
@@ -40,7 +41,7 @@ def main(only: tuple[str, ...], cases: int, seed: int, jobs: int, out: str) -> N
         with use_db(session) as db, tempfile.TemporaryDirectory() as folder:
             if not db.num_work_items:
                 db.add_work_items(drawn(TARGETS[name].modules, cases, seed))
-            _try(db, name, Path(folder), jobs)
+            _try(db, name, Path(folder), jobs, again)
             rows += [_row(name, item, result) for item, result in db.completed_work_items]
     table = pd.DataFrame(rows).sort_values(["part", "module", "line"], ignore_index=True)
     for row in table[table["noticed"] != "yes"].itertuples():
@@ -51,17 +52,18 @@ def main(only: tuple[str, ...], cases: int, seed: int, jobs: int, out: str) -> N
         _write(Path(out) / "mutants.csv", table)
 
 
-def _try(db: WorkDB, name: str, folder: Path, jobs: int) -> None:
-    pending = sorted(db.pending_work_items, key=lambda item: item.job_id)
-    tests = TARGETS[name].tests
-    found = tried(pending, tests, ROOT, folder, jobs) if pending else ()
-    for item, result in tqdm(found, desc=name, total=len(pending)):
+def _try(db: WorkDB, name: str, folder: Path, jobs: int, again: bool) -> None:
+    tried_before = db.completed_work_items if again else ()
+    survived = [item for item, result in tried_before if not result.is_killed]
+    todo = sorted([*db.pending_work_items, *survived], key=lambda item: item.job_id)
+    found = tried(todo, TARGETS[name].tests, ROOT, folder, jobs) if todo else ()
+    for item, result in tqdm(found, desc=name, total=len(todo)):
         db.set_result(item.job_id, result)
 
 
 def _digest() -> str:
-    """Of all that can change an outcome."""
-    code = sorted([*ROOT.glob("cappaper/**/*.py"), *ROOT.glob("tests/**/*.py")])
+    """Of the package's code."""
+    code = sorted(ROOT.glob("cappaper/**/*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:16]
 
 
