@@ -41,6 +41,15 @@ def test_what_came_out_leads_with_the_first_figure_behind_its_first_words():
     assert sorted(document.astext().split()) == sorted([*before.split(), *HOW.split()])
 
 
+def test_the_figure_says_the_finding_to_who_cannot_see_it():
+    image = nodes.image("", alt="A line over β.")
+    words = "With β = 0.05 it\nis 0.9. With ReLU it is 0.1, and no more, under every attack. More."
+    said = nodes.paragraph("", words)
+    document = page(cell(nodes.figure("", image)), section(CAME_OUT, cell(said)))
+    arrange(document)
+    assert image["alt"] == f"A line over β. {words[:-6]}".replace("\n", " ")
+
+
 def test_a_page_without_conclusions_stays_as_it_is():
     for document in (page(section("More")), nodes.document(None, None)):
         before = document.pformat()
