@@ -1,6 +1,7 @@
 """The ledger: what decides a claim, and that no number of a table can change unnoticed."""
 
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -201,6 +202,12 @@ def test_every_claim_is_decided_by_a_table_that_has_what_it_needs():
     assert not found["evidence"].str.contains("lacks|nan").any()
     listed = {chapter.name for chapter in chapters.manifest(ROOT)}
     assert set(found["chapter"]) <= listed
+
+
+def test_a_test_is_of_the_papers_attack_unless_it_names_another():
+    other = re.compile("strongest attack|exact robust|knows about|L2|Carlini")
+    for test in claims.TESTS:
+        assert test.paper is not bool(other.search(test.says)), test.says
 
 
 def test_the_committed_ledger_agrees_with_the_tables(monkeypatch, capsys):

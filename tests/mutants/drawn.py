@@ -19,7 +19,7 @@ def drawn(modules: tuple[str, ...], cases: int, seed: int) -> list[WorkItem]:
     """One mutant each for ``cases`` places, all places being as likely.
 
     Drawn by place, since an operator between two numbers has a dozen mutants and a wrong margin
-    only two. What changes type hints alone is no mutant.
+    only two. What changes type hints alone is no mutant, nor is what is no Python.
     """
     with tempfile.TemporaryDirectory() as folder, use_db(Path(folder) / "all.sqlite") as db:
         init([Path(name) for name in modules], db, {})
@@ -45,7 +45,10 @@ def _differs(mutation: MutationSpec) -> bool:
     code = mutation.module_path.read_text(encoding="utf-8")
     operator = get_operator(mutation.operator_name)(**mutation.operator_args)
     mutated = mutate_code(code, operator, mutation.occurrence)
-    return mutated is not None and _bare(code) != _bare(mutated)
+    try:
+        return mutated is not None and _bare(code) != _bare(mutated)
+    except SyntaxError:  # Python notices
+        return False
 
 
 def _bare(code: str) -> str:
