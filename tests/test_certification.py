@@ -71,6 +71,29 @@ def test_bounds_and_truth_and_attacks_never_contradict_each_other(model, seed, e
         assert exact_robustness(leading, x[i : i + 1], y[i : i + 1], eps).robust.all()
 
 
+def test_ibp_is_interval_arithmetic_and_no_more():
+    """Against a few lines of it, where no rounding decides."""
+    seed, eps = 0, 0.02
+    model = network(seed, [8, 6], [0.3, 0.3], 1.5)
+    x = torch.rand(200, 12, generator=torch.Generator().manual_seed(seed)).view(-1, 1, 3, 4)
+    y = model(x).argmax(1)
+    low, high = ((x + e).clamp(0, 1).flatten(1).double() for e in (-eps, eps))
+    layers = [m for m in model if isinstance(m, nn.Linear)]
+    for layer in layers[:-1]:
+        weight, middle, reach = layer.weight.double(), (low + high) / 2, (high - low) / 2
+        centre = middle @ weight.T + layer.bias.double()
+        spread = reach @ weight.abs().T
+        low, high = ((centre + s).clamp(0, 0.3) for s in (-spread, spread))
+    weight, bias = layers[-1].weight.double(), layers[-1].bias.double()
+    rows, shift = weight[y].unsqueeze(1) - weight, bias[y].unsqueeze(1) - bias
+    middle, reach = ((high + s * low).unsqueeze(2) / 2 for s in (1, -1))
+    lead = (rows @ middle - rows.abs() @ reach).squeeze(2) + shift
+    lead = lead.scatter(1, y.unsqueeze(1), math.inf).amin(1)
+    clear = lead.abs() > 1e-4
+    assert torch.equal(certify(model, x, y, eps, "ibp")[clear], (lead > 0)[clear])
+    assert 0 < (lead > 0).sum() < certify(model, x, y, eps, "crown").sum()
+
+
 @settings(max_examples=60, deadline=None)
 @given(small_networks(), st.integers(0, 999), st.sampled_from([0.0, 0.05, 0.3, 1.0]))
 def test_bounds_contain_what_is_sampled_and_crown_lies_within_ibp(model, seed, eps):

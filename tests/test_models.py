@@ -134,6 +134,16 @@ def test_initialisation_depends_on_the_seed_alone():
     assert not torch.equal(a[1].weight, c[1].weight)
 
 
+def test_members_are_counted_from_both_ends():
+    three = Population([mlp(4, [3], seed=s) for s in range(3)])
+    for index in (-3, -1, 0, 2):
+        expected = mlp(4, [3], seed=index % 3)
+        assert torch.equal(three[index][1].weight, expected[1].weight)
+    for index in (-4, 3):
+        with pytest.raises(IndexError, match=f"member {index} of a population of 3"):
+            three[index]
+
+
 def test_saving_moves_beta_along():
     saved = Population([mlp(64, [8], beta=b) for b in (0.1, 0.2)]).state_dict()
     other = Population([mlp(64, [8]), mlp(64, [8])])
@@ -149,7 +159,10 @@ def test_saving_moves_beta_along():
         (lambda: mlp(64, [0]), "every width of a network must be at least 1"),
         (lambda: Population([]), "models must not be empty"),
         (lambda: Population([mlp(64, [8]), mlp(64, [9])]), "one architecture"),
-        (lambda: Population([mlp(64, [8])])(torch.zeros(64)), "got shape"),
+        (
+            lambda: Population([mlp(64, [8])])(torch.zeros(64)),
+            r"\[M, B, ...\] of 4 or 5 dimensions, got shape \[64\]",
+        ),
         (lambda: Population([mlp(64, [8])])(torch.zeros(2, 5, 1, 8, 8)), "2 members"),
     ],
 )

@@ -1,7 +1,9 @@
+import math
 from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 import cappaper
 from cappaper import Population, evaluate, fit, mlp, pgd
@@ -88,12 +90,32 @@ X, Y = torch.rand(8, 1, 2, 2), torch.arange(8)
         ({"lr": float("inf")}, ValueError, "learning rate must be a finite number"),
         ({"seed": [1, 2]}, ValueError, "2 seeds for 1 network"),
         ({"model": Population([mlp(4, [3])] * 3), "seed": [1]}, ValueError, "1 seeds for 3"),
+        ({"attack": pgd, "attack_at": lambda *at: pgd}, ValueError, "give one of them"),
+        ({"attack": lambda net, x, y: x * math.nan, "epochs": 1}, ValueError, "finite"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.ReLU()), "epochs": 1}, ValueError, "no weights"),
+        ({"model": mlp(4, [3], num_classes=7), "epochs": 1}, ValueError, "0 to 6"),
     ],
 )
 def test_bad_input_gets_a_sentence(change, error, says):
     given = {"model": mlp(4, [3]), "x": X, "y": Y} | change
     with pytest.raises(error, match=says):
         fit(given.pop("model"), given.pop("x"), given.pop("y"), **given)
+
+
+def test_an_attack_that_grows_is_told_of_every_step():
+    told = []
+    attack_at = lambda *at: told.append(at)  # noqa: E731
+    fit(mlp(4, [3]), X, Y, epochs=2, batch_size=3, attack_at=attack_at)
+    assert told == [(step, 6) for step in range(6)]
+
+
+def test_a_step_follows_the_gradient_of_the_mean_loss():
+    net = mlp(4, [3])
+    loss = nn.functional.cross_entropy(net(X), Y)
+    expected = torch.autograd.grad(loss, list(net.parameters()))
+    fit(net, X, Y, epochs=1, batch_size=len(Y))
+    for parameter, gradient in zip(net.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_a_foreign_model_trains_too():
