@@ -8,7 +8,7 @@
 # make trust       kills, damage and nonsense, counted for the page How it is tested (an hour)
 # make mutants     mutants of the code that decides: do the tests notice? (two hours)
 # make release     wheel, sdist and a bill of materials in dist/, checked
-# make coverage    lines and branches that tests, doctests and kernels reach
+# make coverage    lines and branches that tests, doctests and kernels reach (half an hour)
 # make lint        ruff, mypy, and who may import whom
 
 PROFILE ?= quick
@@ -45,9 +45,12 @@ bench: environment
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchattacks
 	$(BIN)/python -m benchmarks $(BENCH)
 
+# One file after the other: side by side, a process's share of the data can get lost.
 coverage: environment
-	$(PYTEST) --cov --cov-report=
-	$(PYTEST) --nbval notebooks/ --cov --cov-append --cov-report=term-missing:skip-covered
+	$(BIN)/coverage erase
+	for part in tests/test_*.py cappaper; do \
+	  OMP_NUM_THREADS=1 $(BIN)/pytest $$part --cov --cov-append --cov-report= || exit 1; done
+	$(BIN)/coverage report --show-missing --skip-covered
 	$(BIN)/python -m tests.covered
 
 release: environment
