@@ -259,3 +259,9 @@ def test_the_attack_that_knows_is_never_weaker():
     table = table.drop_duplicates([*keys, "attack"])
     wide = table.pivot(index=keys, columns="attack", values="robust_accuracy")
     assert (wide["cap-aware PGD"] <= wide["PGD"]).all()
+
+
+def test_the_page_on_method_names_the_chapters_of_three_seeds():
+    few = {name for name in NAMES if len(table_of(name).attrs["provenance"]["seeds"].split()) < 5}
+    (line,) = [row for row in (BOOK / "method.md").read_text().splitlines() if "| seeds |" in row]
+    assert few == set(re.findall(r"{doc}`chapters/([\w-]+)`", line))
