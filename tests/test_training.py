@@ -1,4 +1,3 @@
-import math
 from functools import partial
 
 import pytest
@@ -91,7 +90,7 @@ X, Y = torch.rand(8, 1, 2, 2), torch.arange(8)
         ({"seed": [1, 2]}, ValueError, "2 seeds for 1 network"),
         ({"model": Population([mlp(4, [3])] * 3), "seed": [1]}, ValueError, "1 seeds for 3"),
         ({"attack": pgd, "attack_at": lambda *at: pgd}, ValueError, "give one of them"),
-        ({"attack": lambda net, x, y: x * math.nan, "epochs": 1}, ValueError, "finite"),
+        ({"attack": lambda net, x, y: x.flatten(1), "epochs": 1}, ValueError, "must return"),
         ({"model": nn.Sequential(nn.Flatten(), nn.ReLU()), "epochs": 1}, ValueError, "no weights"),
         ({"model": mlp(4, [3], num_classes=7), "epochs": 1}, ValueError, "0 to 6"),
     ],
