@@ -217,3 +217,37 @@ def test_bad_input_gets_a_sentence(sharpness):
         surrogate_gradient(mlp(4, [3]), sharpness),
     ):
         pass
+
+
+@pytest.mark.parametrize("layer", [nn.Sigmoid(), nn.Tanh(), nn.Hardsigmoid(), nn.Hardtanh()])
+def test_a_symmetric_activation_has_a_symmetric_slope(layer):
+    z = torch.tensor([[-4.0, -1.0, 1.0, 4.0]], requires_grad=True)
+    with cappaper.surrogate_gradient(layer, 10.0):
+        layer(z).sum().backward()
+    assert (z.grad > 0).all()
+    torch.testing.assert_close(z.grad, z.grad.flip(1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "slope"), [(nn.Hardsigmoid(), 1 / 6), (nn.Hardtanh(), 1.0), (nn.ReLU6(), 1.0)]
+)
+def test_between_its_bounds_a_sharp_surrogate_has_the_slope_of_the_function(layer, slope):
+    z = torch.tensor([[0.5, 0.6]], dtype=torch.float64, requires_grad=True)
+    with cappaper.surrogate_gradient(layer, 1000.0):
+        layer(z).sum().backward()
+    torch.testing.assert_close(z.grad, torch.full_like(z, slope), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("first", [nn.Sigmoid(), nn.Tanh(), nn.Hardsigmoid()])
+def test_what_is_no_clamp_is_not_one_with_the_clamp_behind_it(first):
+    """Their slopes are multiplied, as the chain rule has it."""
+
+    def slope(layer, z):
+        z = z.clone().requires_grad_()
+        with cappaper.surrogate_gradient(layer, 10.0):
+            layer(z).sum().backward()
+        return z.grad
+
+    then, z = nn.Hardtanh(0.0, 0.9), torch.tensor([[-2.0, -0.3, 0.4, 3.0]])
+    both = slope(nn.Sequential(first, then), z)
+    torch.testing.assert_close(both, slope(first, z) * slope(then, first(z)))
