@@ -34,7 +34,7 @@ REASONS = Path(__file__).with_name("reasons.toml")
 def main(only: tuple[str, ...], cases: int, seed: int, jobs: int, again: bool, out: str) -> None:
     """Try mutants. What was tried is not tried again, as long as the package's code stays."""
     os.chdir(ROOT)
-    rows = []
+    rows, reasons = [], _reasons()
     for name in only or TARGETS:
         session = ROOT / ".mutants" / f"{name}-{cases}-{seed}-{_digest()}.sqlite"
         session.parent.mkdir(exist_ok=True)
@@ -42,7 +42,8 @@ def main(only: tuple[str, ...], cases: int, seed: int, jobs: int, again: bool, o
             if not db.num_work_items:
                 db.add_work_items(drawn(TARGETS[name].modules, cases, seed))
             _try(db, name, Path(folder), jobs, again)
-            rows += [_row(name, item, result) for item, result in db.completed_work_items]
+            done = db.completed_work_items
+            rows += [_row(name, item, result, reasons) for item, result in done]
     table = pd.DataFrame(rows).sort_values(["part", "module", "line"], ignore_index=True)
     for row in table[table["noticed"] != "yes"].itertuples():
         why = row.reason or "noticed by no test"
@@ -67,12 +68,13 @@ def _digest() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:16]
 
 
-def _row(name: str, item: WorkItem, result: WorkResult) -> dict[str, object]:
+def _row(
+    name: str, item: WorkItem, result: WorkResult, reasons: dict[tuple[str, str], str]
+) -> dict[str, object]:
     (mutation,) = item.mutations
     before, after = _changed(result.diff or "")
     module = mutation.module_path.relative_to("cappaper").as_posix()
     noticed = "yes" if result.is_killed else "no"
-    reasons = {(r["module"], r["after"]): r["reason"] for r in _reasons()}
     return {
         "part": name,
         "module": module,
@@ -84,9 +86,10 @@ def _row(name: str, item: WorkItem, result: WorkResult) -> dict[str, object]:
     }
 
 
-def _reasons() -> list[dict[str, str]]:
-    """Why no test need notice: each with its module, and the line as the mutant has it."""
-    return tomllib.loads(REASONS.read_text(encoding="utf-8")).get("mutant", [])
+def _reasons() -> dict[tuple[str, str], str]:
+    """Why no test need notice, by the module and the line as the mutant has it."""
+    listed = tomllib.loads(REASONS.read_text(encoding="utf-8"))["mutant"]
+    return {(one["module"], one["after"]): one["reason"] for one in listed}
 
 
 def _changed(diff: str) -> tuple[str, str]:
