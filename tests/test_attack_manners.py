@@ -39,7 +39,7 @@ def test_attacks_work_where_gradients_are_off(name, context, digits):
     x, y = (tensor[:10] for tensor in digits[1])
     net = mlp(64, [8], beta=0.3).requires_grad_(False)
     with context():
-        found = ATTACKS[name](net, x + 0, y, eps=0.2)
+        found = ATTACKS[name](net, x + 0, y + 0, eps=0.2)
     expected = ATTACKS[name](net, x, y, eps=0.2)
     same = torch.equal(found, expected) if isinstance(found, torch.Tensor) else found == expected
     assert same

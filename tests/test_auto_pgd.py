@@ -7,7 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cappaper import Population, apgd, convnet, fit, load, mlp, pgd, square, surrogate_gradient
+from cappaper import (
+    Population,
+    apgd,
+    auto_attack,
+    convnet,
+    fit,
+    load,
+    mlp,
+    pgd,
+    square,
+    surrogate_gradient,
+)
 from cappaper.attacks import ascent, auto_pgd, square_attack
 from cappaper.attacks.ascent import classified
 from cappaper.attacks.auto_pgd import _checkpoints
@@ -158,6 +169,37 @@ def test_a_run_is_that_of_the_authors_implementation(norm, target, seed):
     # On a flat top rounding decides which of two points is the best: that may part them later.
     same = (ours - theirs).abs().flatten(1).amax(1) < 1e-6
     assert same.double().mean() > 0.5
+
+
+class LastResort(torch.nn.Module):
+    """Of the other classes only the least likely one can win, and only where it is aimed at."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x):
+        bait, key = x.flatten(1)[:, : self.classes - 2], x.flatten(1)[:, self.classes - 2 :]
+        others = bait / 10 - torch.arange(1, self.classes - 1)
+        true = torch.zeros_like(x[:, 0, 0, :1])
+        return torch.cat([true, others, 60 * key.mean(1, keepdim=True) - 29], dim=1)
+
+
+@pytest.mark.parametrize(("classes", "targets"), [(5, 1), (5, 3), (5, 4), (12, 9), (12, 11)])
+def test_it_climbs_towards_as_many_classes_as_were_asked_for(classes, targets):
+    x, y = torch.zeros(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
+    net = LastResort(classes)
+    fooled = ~classified(net, apgd(net, x, y, 0.5, targets=targets), y)
+    assert fooled.tolist() == 3 * [targets == classes - 1]
+
+
+@pytest.mark.parametrize("classes", [5, 10, 11])
+def test_autoattack_climbs_towards_nine_classes_at_most(classes):
+    """As its authors have it."""
+    x, y = torch.zeros(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
+    net = LastResort(classes)
+    fooled = ~classified(net, auto_attack(net, x, y, 0.5, parts=["apgd-t"]), y)
+    assert fooled.tolist() == 3 * [classes <= 10]
 
 
 @pytest.mark.parametrize("name", ["PGD", *ATTACKS])

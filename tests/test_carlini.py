@@ -17,10 +17,10 @@ def attacked(digits):
     return net, x, y, cw_l2(net, x, y, steps=200)
 
 
-def foolbox_cw(net, x, y):
+def foolbox_cw(net, x, y, search_steps=9):
     foolbox = pytest.importorskip("foolbox")
     attack = foolbox.attacks.L2CarliniWagnerAttack(
-        binary_search_steps=9, steps=200, stepsize=1e-2, initial_const=1e-2
+        binary_search_steps=search_steps, steps=200, stepsize=1e-2, initial_const=1e-2
     )
     return attack(foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu"), x, y, epsilons=None)[0]
 
@@ -41,6 +41,16 @@ def test_the_median_distortion_is_that_of_the_referees(attacked, referee):
     right = net(x).argmax(-1) == y
     a, b = ((adv - x)[right].flatten(1).norm(dim=1).median().item() for adv in (ours, theirs))
     assert a == pytest.approx(b, rel=0.05)
+
+
+def test_the_search_starts_where_the_referees_does(attacked):
+    """The first c is small: alone, it reaches few images."""
+    net, x, y, _ = attacked
+    ours, theirs = cw_l2(net, x, y, steps=200, search_steps=1), foolbox_cw(net, x, y, 1)
+    theirs = torch.where((theirs == 0).flatten(1).all(1).view(-1, 1, 1, 1), x, theirs)  # no find
+    a, b = ((net(adv).argmax(-1) != y).double().mean().item() for adv in (ours, theirs))
+    assert a == pytest.approx(b, abs=0.05)
+    assert a < 0.5
 
 
 def test_what_comes_back_is_misclassified_or_untouched(attacked):
