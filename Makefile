@@ -17,6 +17,8 @@ PYTHON ?= python3
 BENCH ?=
 BIN := .venv/bin
 # A file to a process: small networks leave a second thread nothing to do.
+# The ledger keeps a checksum of every table.
+SUMS = $(BIN)/cappaper claims --write > /dev/null
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 .PHONY: reproduce test wheel bench trust mutants release coverage book lab notebooks lint environment clean
@@ -44,6 +46,7 @@ notebooks: environment
 bench: environment
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchattacks
 	$(BIN)/python -m benchmarks $(BENCH)
+	$(SUMS)
 
 # One file after the other: side by side, a process's share of the data can get lost.
 coverage: environment
@@ -52,6 +55,7 @@ coverage: environment
 	  OMP_NUM_THREADS=1 $(BIN)/pytest $$part --cov --cov-append --cov-report= || exit 1; done
 	$(BIN)/coverage report --show-missing --skip-covered
 	$(BIN)/python -m tests.covered
+	$(SUMS)
 
 release: environment
 	rm -rf dist
@@ -61,9 +65,11 @@ release: environment
 
 trust: environment
 	$(BIN)/python -m tests.trust
+	$(SUMS)
 
 mutants: environment
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants
+	$(SUMS)
 
 lint: environment
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
