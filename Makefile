@@ -16,9 +16,9 @@ DEVICE ?= auto
 PYTHON ?= python3
 BENCH ?=
 BIN := .venv/bin
-# A file to a process: small networks leave a second thread nothing to do.
 # The ledger keeps a checksum of every table.
-SUMS = $(BIN)/cappaper claims --write > /dev/null
+SUMS := $(BIN)/cappaper claims --write > /dev/null
+# A file to a process: small networks leave a second thread nothing to do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 .PHONY: reproduce test wheel bench trust mutants release coverage book lab notebooks lint environment clean
