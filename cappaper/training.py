@@ -40,6 +40,7 @@ def fit(
     lr: float = 1e-3,
     attack: Attack | None = None,
     attack_at: Callable[[int, int], Attack] | None = None,
+    penalty: Callable[[nn.Module], Tensor] | None = None,
     seed: int | Sequence[int] = 0,
     checkpoint: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -63,6 +64,8 @@ def fit(
             success.
         attack_at: in place of ``attack``: ``attack_at(step, steps)`` is the attack of one step
             out of all. For an ε that grows, and for random starts that differ from step to step.
+        penalty: ``penalty(model)`` is a number that every step adds to its loss; of a population,
+            the sum of what it adds to each member's.
         seed: of the batch order; one for all members, or one each.
         checkpoint: a file that is to hold the state after every epoch; where it is there already,
             training goes on from it, to the same result. It stays when training ends.
@@ -76,7 +79,7 @@ def fit(
         ValueError: ``checkpoint`` is damaged, or of another training.
         TypeError, ValueError: images outside [0, 1], of the wrong shape or dtype; labels that are
             no class; a count below 1; a learning rate that is not a finite number above 0; one seed
-            too many or too few; both ``attack`` and ``attack_at``.
+            too many or too few; both ``attack`` and ``attack_at``; a penalty that is no number.
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
@@ -89,7 +92,8 @@ def fit(
     check_count(batch_size, "batch_size")
     check_positive(lr, "the learning rate")
     check_module(model)
-    for function, what in ((attack, "attack"), (attack_at, "attack_at"), (progress, "progress")):
+    given = {"attack": attack, "attack_at": attack_at, "penalty": penalty, "progress": progress}
+    for what, function in given.items():
         if function is not None:
             check_function(function, what)
     if attack is not None and attack_at is not None:
@@ -133,7 +137,10 @@ def fit(
                     raise ValueError("no gradient leads from the logits to weights to be trained")
             # The sum over members of their mean losses: no member's gradient sees another's.
             loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
-            torch.autograd.backward(loss / batch.shape[-1])
+            loss = loss / batch.shape[-1]
+            if penalty is not None:
+                loss = loss + _number(penalty(model))
+            torch.autograd.backward(loss)
             optimizer.step()
             step += 1
         if not all(p.isfinite().all() for p in model.parameters()):
@@ -146,6 +153,13 @@ def fit(
         if progress is not None:
             progress(epoch + 1, epochs)
     return model.eval()
+
+
+def _number(penalty: Tensor) -> Tensor:
+    if not isinstance(penalty, Tensor) or penalty.numel() != 1:
+        got = list(penalty.shape) if isinstance(penalty, Tensor) else type(penalty).__name__
+        raise ValueError(f"what penalty returns must be a tensor of one number, got {got}")
+    return penalty.squeeze()
 
 
 def _save(

@@ -9,7 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from cappaper.paper import chapters, decisions, experiment, results
+from cappaper.paper import chapters, decisions, profiles, results
 from cappaper.paper.marks import contradictions
 from tests.answers import BOOK, exact_answer, readme_answer, readme_numbers, table_of
 
@@ -43,7 +43,7 @@ def test_a_committed_chapter_is_of_the_notebook_as_it_stands(name):
 
 
 def test_every_network_of_the_paper_profile_is_in_the_table():
-    paper = experiment.profile("paper")
+    paper = profiles.profile("paper")
     for name in ("fig-04", "fig-05"):
         table = table_of(name)
         seeds = table.attrs["provenance"]["seeds"].split()
@@ -117,7 +117,7 @@ def test_no_result_is_typed():
 
 def method_numbers():
     """What the method page says about the paper profile, computed from the profile."""
-    paper = experiment.profile("paper")
+    paper = profiles.profile("paper")
     return (
         f"step size {paper.lr:g}, batches of {paper.batch_size}, {paper.epochs} epochs"
         f" ({paper.adversarial_epochs} of adversarial training), 60,000 images"
@@ -126,7 +126,7 @@ def method_numbers():
 
 def test_the_method_says_what_the_profile_says():
     text = (BOOK / "method.md").read_text()
-    paper = experiment.profile("paper")
+    paper = profiles.profile("paper")
     assert method_numbers() in text
     assert f"{paper.hidden[0]} and {paper.hidden[1]} units" in text
     assert f"PGD in L∞, {paper.steps} steps of 2.5·ε/{paper.steps}" in text

@@ -247,3 +247,15 @@ def test_an_adversary_that_knows_about_the_cap_moves_where_pgd_stands_still():
     assert torch.equal(plain(relu, x, y), knowing(relu, x, y))
     assert not torch.equal(plain(capped, x, y), knowing(capped, x, y))
     assert (knowing(capped, x, y) - x).abs().max() <= 0.1 + 1e-6
+
+
+def test_a_penalty_lowers_learned_caps_and_needs_them(fresh):
+    one = {"betas": [1.0], "seeds": [0]}
+    free, lowered = (
+        paper.networks(paper.sweep(TINY, activation="learned", cap_penalty=weight, **one))[0]
+        for weight in (0.0, 10.0)
+    )
+    caps = [(a.beta, b.beta) for a, b in zip(free, lowered, strict=True) if hasattr(a, "beta")]
+    assert len(caps) == 2 and all(low < high - 0.01 for high, low in caps)
+    with pytest.raises(ValueError, match="cap_penalty is for learned caps"):
+        paper.networks(paper.sweep(TINY, cap_penalty=1.0, **one))

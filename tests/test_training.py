@@ -1,3 +1,4 @@
+import copy
 from functools import partial
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from torch import nn
 
 import cappaper
-from cappaper import Population, evaluate, fit, mlp, pgd
+from cappaper import CappedReLU, Population, evaluate, fit, mlp, pgd
 
 
 def test_digits_are_learned_and_adversarial_training_helps(digits):
@@ -115,6 +116,45 @@ def test_a_step_follows_the_gradient_of_the_mean_loss():
     fit(net, X, Y, epochs=1, batch_size=len(Y))
     for parameter, gradient in zip(net.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
+
+
+def learned(seed=0):
+    return mlp(64, [16, 8], beta=1.0, seed=seed, activation=partial(CappedReLU, learned=True))
+
+
+def on_caps(weight, model):
+    caps = [cap for name, cap in model.named_parameters() if name.endswith("beta")]
+    return weight * sum(cap.square().sum() for cap in caps)
+
+
+def test_a_penalty_moves_what_it_is_about_and_each_member_as_it_would_alone(digits):
+    x, y = (
+        tensor[:300].double() if tensor.is_floating_point() else tensor[:300]
+        for tensor in digits[0]
+    )
+    nets = [learned(seed).double() for seed in (0, 1)]
+    settings = {"epochs": 3, "lr": 1e-2, "penalty": partial(on_caps, 0.5)}
+    both = fit(Population(nets), x, y, **settings)
+    for net, member in zip(nets, both, strict=True):
+        free = fit(copy.deepcopy(net), x, y, epochs=3, lr=1e-2)
+        alone = fit(net, x, y, **settings)
+        for i in (2, 4):
+            assert alone[i].beta < free[i].beta - 0.05
+            torch.testing.assert_close(member[i].beta, alone[i].beta, atol=1e-8, rtol=0)
+
+
+def test_a_step_follows_the_gradient_of_loss_and_penalty():
+    """Adam's first step goes by the sign alone: a penalty that outweighs the loss decides it."""
+    net = learned()
+    before = net[2].beta.item()
+    fit(net, torch.rand(8, 1, 8, 8), torch.arange(8), epochs=1, penalty=partial(on_caps, 100.0))
+    assert net[2].beta.item() == pytest.approx(before - 1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("returned", [1.0, torch.ones(2), None])
+def test_a_penalty_that_is_no_number_gets_a_sentence(returned):
+    with pytest.raises(ValueError, match="what penalty returns must be a tensor of one number"):
+        fit(mlp(4, [2]), torch.rand(4, 1, 2, 2), torch.arange(4), penalty=lambda model: returned)
 
 
 def test_a_foreign_model_trains_too():

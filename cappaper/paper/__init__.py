@@ -3,7 +3,7 @@
 from cappaper.attacks.autoattack import PARTS
 from cappaper.paper import figures
 from cappaper.paper.claims import state
-from cappaper.paper.experiment import Adversary, Profile, Spec, profile, sweep
+from cappaper.paper.experiment import Adversary, Spec, sweep
 from cappaper.paper.explorer import attacked_digit, explore
 from cappaper.paper.judges import (
     FGSM,
@@ -19,6 +19,7 @@ from cappaper.paper.judges import (
 from cappaper.paper.machines import Machine, machine
 from cappaper.paper.marks import contradictions
 from cappaper.paper.observers import Distances, Masking, Signals
+from cappaper.paper.profiles import Profile, profile
 from cappaper.paper.prose import name_of, say, tabular, told
 from cappaper.paper.publishing import glue, publish
 from cappaper.paper.results import RATES, STRONGEST, over_seeds, strongest

@@ -23,8 +23,8 @@ from cappaper.data import DATASETS, data_root, load
 from cappaper.paper import cache, chapters, figures, ledger, live, outside, published, results
 from cappaper.paper.chapters import Chapter, ChapterError
 from cappaper.paper.claims import CLAIMS
-from cappaper.paper.experiment import PROFILES
 from cappaper.paper.machines import machine, side_by_side
+from cappaper.paper.profiles import PROFILES
 from cappaper.report import robustness_report
 from cappaper.zoo import FOLDER
 

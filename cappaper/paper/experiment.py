@@ -1,4 +1,4 @@
-"""An experiment as plain values: its size, its networks, and how each of them is trained."""
+"""An experiment as plain values: its networks, and how each of them is trained."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cappaper.activations import Activation, CappedReLU, ScaledSigmoid, per_layer
@@ -19,6 +20,7 @@ from cappaper.attacks.surrogate import surrogate_gradient
 from cappaper.checks import one_of
 from cappaper.data import IMAGE_SIDE, load
 from cappaper.models import convnet, mlp, rescale
+from cappaper.paper.profiles import Profile
 from cappaper.population import Population
 from cappaper.training import fit
 
@@ -27,85 +29,6 @@ _ACTIVATIONS: dict[str, Activation] = {
     "learned": partial(CappedReLU, learned=True),
     "sigmoid": ScaledSigmoid,
 }
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The sizes that an experiment runs at; chapters take everything else from their own code.
-
-    ``hidden``: units of the two-hidden-layer classifier. ``adversarial_epochs``: of adversarial
-    training, which costs seven times as much. ``betas``: max values, ascending, ∞ last.
-    ``constants``: of the sigmoid family. ``epsilons``: L∞ radii of the attack, ascending.
-    ``steps``: of PGD. ``limit``: test images, all of them if None.
-    """
-
-    name: str
-    dataset: str
-    hidden: tuple[int, ...]
-    epochs: int
-    adversarial_epochs: int
-    batch_size: int
-    lr: float
-    seeds: tuple[int, ...]
-    betas: tuple[float, ...]
-    constants: tuple[float, ...]
-    epsilons: tuple[float, ...]
-    steps: int = 40
-    limit: int | None = None
-
-
-PROFILES = {
-    "quick": Profile(
-        name="quick",
-        dataset="digits",
-        hidden=(128, 64),
-        epochs=30,
-        adversarial_epochs=15,
-        batch_size=64,
-        lr=3e-3,
-        seeds=(0, 1),
-        betas=(0.01, 0.03, 0.1, 0.3, 1.0, math.inf),
-        constants=(1.0, 4.0, 10.0, 40.0, 100.0, 400.0),
-        epsilons=(0.05, 0.1, 0.2),
-    ),
-    "paper": Profile(
-        name="paper",
-        dataset="mnist",
-        hidden=(300, 100),
-        epochs=10,
-        adversarial_epochs=6,
-        batch_size=128,
-        lr=1e-3,
-        seeds=(0, 1, 2, 3, 4),
-        betas=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, math.inf),
-        constants=(1.0, 4.0, 10.0, 20.0, 40.0, 100.0, 200.0, 400.0),
-        epsilons=(0.05, 0.1, 0.2, 0.3),
-    ),
-}
-
-
-def profile(name: str = "quick", **changes: Any) -> Profile:
-    """``"quick"`` (embedded digits) or ``"paper"`` (MNIST), with single fields changed.
-
-    Changes arrive as notebook parameters do: ``None`` keeps the profile's value, and lists become
-    tuples. ``epochs`` counts for both trainings, unless ``adversarial_epochs`` is given too.
-
-    Raises:
-        ValueError: unknown profile or field.
-
-    >>> profile("quick", epochs=3, seeds=[7]).seeds
-    (7,)
-    """
-    one_of(name, tuple(PROFILES), "profile")
-    allowed = tuple(field.name for field in dataclasses.fields(Profile) if field.name != "name")
-    for field in changes:
-        one_of(field, allowed, "profile field")
-    given: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
-    }
-    if "epochs" in given:
-        given = {"adversarial_epochs": given["epochs"], **given}
-    return dataclasses.replace(PROFILES[name], **given)
 
 
 @dataclass(frozen=True)
@@ -144,6 +67,7 @@ class Spec:
     where a learned cap starts), c of a sigmoid.
     ``initial_cap`` is for a scale-aware initialisation: the network starts as the one with this
     cap would, :func:`~cappaper.rescale`\\ d to ``beta``; None starts with torch's default.
+    ``cap_penalty`` is λ of a penalty λ·Σβ² that lowers learned caps while they train.
     ``after`` is the number of epochs after which the network is taken out of its training, which
     goes on without it; None is the end.
     """
@@ -159,6 +83,7 @@ class Spec:
     adversary: Adversary | None = None
     architecture: str = "mlp"
     initial_cap: float | None = None
+    cap_penalty: float = 0.0
     after: int | None = None
 
     def build(self) -> nn.Sequential:
@@ -216,6 +141,7 @@ def sweep(
     adversary: Adversary | None = None,
     architecture: str = "mlp",
     initial_cap: float | None = None,
+    cap_penalty: float = 0.0,
 ) -> list[Spec]:
     """Every β with every seed; a profile gives what is not said here.
 
@@ -236,10 +162,18 @@ def sweep(
             adversary=adversary,
             architecture=architecture,
             initial_cap=initial_cap,
+            cap_penalty=cap_penalty,
         )
         for beta in (profile.betas if betas is None else betas)
         for seed in (profile.seeds if seeds is None else seeds)
     ]
+
+
+def _on_caps(weight: float, model: nn.Module) -> Tensor:
+    caps = [cap for name, cap in model.named_parameters() if name.endswith("beta")]
+    if not caps:
+        raise ValueError("cap_penalty is for learned caps: this network has none")
+    return weight * torch.stack([cap.square().sum() for cap in caps]).sum()
 
 
 def train(
@@ -278,6 +212,7 @@ def train(
         batch_size=recipe.batch_size,
         lr=recipe.lr,
         attack_at=recipe.adversary.at if recipe.adversary else None,
+        penalty=partial(_on_caps, recipe.cap_penalty) if recipe.cap_penalty else None,
         seed=[spec.seed for spec in trainings],
         checkpoint=checkpoint,
         progress=take_out,

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cappaper.paper.experiment import Adversary, Spec, profile, sweep
+from cappaper.paper.experiment import Adversary, Spec, sweep
 from cappaper.paper.machines import Machine
+from cappaper.paper.profiles import profile
 from cappaper.paper.runner import networks
 from cappaper.zoo import store
 

@@ -1,0 +1,89 @@
+"""The sizes that chapters run at: quick ones on digits, and the paper's on MNIST."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from cappaper.checks import one_of
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The sizes that an experiment runs at; chapters take everything else from their own code.
+
+    ``hidden``: units of the two-hidden-layer classifier. ``adversarial_epochs``: of adversarial
+    training, which costs seven times as much. ``betas``: max values, ascending, ∞ last.
+    ``constants``: of the sigmoid family. ``epsilons``: L∞ radii of the attack, ascending.
+    ``steps``: of PGD. ``limit``: test images, all of them if None.
+    """
+
+    name: str
+    dataset: str
+    hidden: tuple[int, ...]
+    epochs: int
+    adversarial_epochs: int
+    batch_size: int
+    lr: float
+    seeds: tuple[int, ...]
+    betas: tuple[float, ...]
+    constants: tuple[float, ...]
+    epsilons: tuple[float, ...]
+    steps: int = 40
+    limit: int | None = None
+
+
+PROFILES = {
+    "quick": Profile(
+        name="quick",
+        dataset="digits",
+        hidden=(128, 64),
+        epochs=30,
+        adversarial_epochs=15,
+        batch_size=64,
+        lr=3e-3,
+        seeds=(0, 1),
+        betas=(0.01, 0.03, 0.1, 0.3, 1.0, math.inf),
+        constants=(1.0, 4.0, 10.0, 40.0, 100.0, 400.0),
+        epsilons=(0.05, 0.1, 0.2),
+    ),
+    "paper": Profile(
+        name="paper",
+        dataset="mnist",
+        hidden=(300, 100),
+        epochs=10,
+        adversarial_epochs=6,
+        batch_size=128,
+        lr=1e-3,
+        seeds=(0, 1, 2, 3, 4),
+        betas=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, math.inf),
+        constants=(1.0, 4.0, 10.0, 20.0, 40.0, 100.0, 200.0, 400.0),
+        epsilons=(0.05, 0.1, 0.2, 0.3),
+    ),
+}
+
+
+def profile(name: str = "quick", **changes: Any) -> Profile:
+    """``"quick"`` (embedded digits) or ``"paper"`` (MNIST), with single fields changed.
+
+    Changes arrive as notebook parameters do: ``None`` keeps the profile's value, and lists become
+    tuples. ``epochs`` counts for both trainings, unless ``adversarial_epochs`` is given too.
+
+    Raises:
+        ValueError: unknown profile or field.
+
+    >>> profile("quick", epochs=3, seeds=[7]).seeds
+    (7,)
+    """
+    one_of(name, tuple(PROFILES), "profile")
+    allowed = tuple(field.name for field in dataclasses.fields(Profile) if field.name != "name")
+    for field in changes:
+        one_of(field, allowed, "profile field")
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
+    }
+    if "epochs" in given:
+        given = {"adversarial_epochs": given["epochs"], **given}
+    return dataclasses.replace(PROFILES[name], **given)
