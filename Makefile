@@ -7,21 +7,24 @@
 # make bench       this package and its peers, in turns (BENCH="--device cuda" and the like)
 # make trust       kills, damage and nonsense, counted for the page How it is tested (an hour)
 # make mutants     mutants of the code that decides: do the tests notice? (two hours)
+# make referee     the strongest attack beside AutoAttack's own code, on the networks that come along
 # make release     wheel, sdist and a bill of materials in dist/, checked
 # make coverage    lines and branches that tests, doctests and kernels reach (half an hour)
+# make ends        the tests with the oldest and the newest versions that pyproject.toml allows
 # make lint        ruff, mypy, and who may import whom
 
 PROFILE ?= quick
 DEVICE ?= auto
 PYTHON ?= python3
 BENCH ?=
+ENDS ?= lowest-direct highest
 BIN := .venv/bin
 # The ledger keeps a checksum of every table.
 SUMS := $(BIN)/cappaper claims --write > /dev/null
 # A file to a process: small networks leave a second thread nothing to do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: reproduce test wheel bench trust mutants release coverage book lab notebooks lint environment clean
+.PHONY: reproduce test wheel bench trust referee mutants release coverage ends book lab notebooks lint environment clean
 
 reproduce: environment
 	$(BIN)/cappaper reproduce --profile $(PROFILE) --device $(DEVICE)
@@ -57,6 +60,16 @@ coverage: environment
 	$(BIN)/python -m tests.covered
 	$(SUMS)
 
+# The package's and the book's own ranges; the tools around them are the newest. UV_TORCH_BACKEND=cpu
+# keeps CUDA out, and WITH="torch==2.13.0" holds a package fast.
+ends: environment
+	set -e; for end in $(ENDS); do at="--quiet --python build/$$end"; \
+	  $(BIN)/uv venv --quiet --clear --python $(PYTHON) build/$$end; \
+	  $(BIN)/uv pip install $$at --resolution $$end -e '.[paper]' $(WITH); \
+	  $(BIN)/uv pip install $$at -e '.[dev]' $(WITH); \
+	  $(BIN)/uv pip install $$at --no-deps adv-lib; \
+	  OMP_NUM_THREADS=1 build/$$end/bin/pytest -n auto --dist loadfile; done
+
 release: environment
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
@@ -65,6 +78,10 @@ release: environment
 
 trust: environment
 	$(BIN)/python -m tests.trust
+	$(SUMS)
+
+referee: environment
+	$(BIN)/python -m tests.referee
 	$(SUMS)
 
 mutants: environment

@@ -1,9 +1,13 @@
 """Every page in a browser, wide and narrow, light and dark: quiet, offline, readable by all."""
 
+import io
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
+from matplotlib.image import imread
 
 from cappaper.paper import figures
 from tests.browser import looking
@@ -71,3 +75,14 @@ def test_a_page_is_small_and_its_figures_can_be_read_on_a_phone(html):
                 assert figures.SMALL * dots / 72 * shown / whole >= 9, (page, shown, whole)
                 seen += 1
     assert seen > 20
+
+
+def test_in_the_dark_a_plot_has_the_page_for_its_paper(html):
+    with looking(scheme="dark") as look:
+        for name in ("index", "chapters/fig-04"):
+            look.open(html / f"{name}.html")
+            plot = look.page.query_selector(".bd-content img[src$='.svg']")
+            corner = 255 * imread(io.BytesIO(plot.screenshot()))[2, 2, :3]
+            page = look.run("return getComputedStyle(document.body).backgroundColor")
+            paper = np.array(re.findall(r"\d+", page)[:3], dtype=float)
+            assert paper.max() < 60 and np.abs(corner - paper).max() <= 4, name

@@ -1,5 +1,6 @@
 """Auto-PGD and Square of this package, with AutoAttack's own as the referee."""
 
+import math
 from functools import partial
 
 import pytest
@@ -214,6 +215,35 @@ def test_looking_seldom_for_finished_examples_changes_no_verdict(nets, monkeypat
     same = classified(net, each, y) == classified(net, seldom, y)
     net.float()
     assert same.all()
+
+
+def test_squares_shrink_as_the_authors_do():
+    peer = pytest.importorskip("pyautoattack.square")
+    referee = peer.SquareAttack(None, n_queries=5000, p_init=0.8, resc_schedule=False)
+    for query in range(1, 5000):
+        side = round(math.sqrt(referee.p_selection(query) * 28 * 28))
+        assert square_attack._side(query, 0.8, 28, 28) == max(1, side), query
+
+
+class Counted(torch.nn.Module):
+    """A network that counts the images it is asked about."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.asked = net, 0
+
+    def forward(self, x):
+        self.asked += len(x)
+        return self.net(x)
+
+
+@pytest.mark.parametrize("name", ["APGD-CE", "APGD-T", "Square"])
+def test_what_has_fallen_is_asked_about_no_more(nets, name):
+    x, y = load("digits", "test", limit=60)
+    net, few = Counted(nets["ReLU"]), {"queries": 200} if name == "Square" else {"steps": 200}
+    found = ATTACKS[name](net, x, y, 0.5, **few)
+    assert not classified(nets["ReLU"], found, y).any()
+    assert net.asked < 60 * 200 / 2
 
 
 def test_squares_of_color_images_take_a_sign_for_each_channel():

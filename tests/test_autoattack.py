@@ -38,6 +38,13 @@ def test_the_warning_about_zero_gradients_is_passed_on(trained):
         auto_attack(trained[0], x, y, 0.1, parts=["apgd-t"])
 
 
+def test_there_is_no_warning_where_gradients_lead_somewhere(trained):
+    x, y = load("digits", "test", limit=20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ReliabilityWarning)
+        auto_attack(trained[1], x, y, 0.1, parts=["apgd-ce"])
+
+
 def test_members_of_a_population_are_attacked_as_they_would_be_alone(trained):
     x, y = load("digits", "test", limit=10)
     both = torch.stack([x, x]), torch.stack([y, y])

@@ -198,7 +198,7 @@ def stage(root: Path, folder: Path, announcement: str) -> None:
     shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
     results = root / "book" / "results"
-    for measured in ("how-fast-*", "how-it-is-tested.*", "mutants.*", "coverage.*"):
+    for measured in ("how-fast-*", "how-it-is-tested.*", "mutants.*", "coverage.*", "referee.*"):
         for path in results.glob(measured):
             shutil.copy(path, folder / "results")
     path = folder / "_config.yml"

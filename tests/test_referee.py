@@ -1,0 +1,25 @@
+"""The strongest attack beside AutoAttack's own code: a few images here, 500 in the table."""
+
+import pytest
+
+from cappaper import PRETRAINED, load
+from cappaper.paper import results
+from tests.referee import compared
+from tests.test_book import BOOK
+
+
+def test_the_strongest_attack_leaves_no_more_than_autoattack():
+    """But for half a point, on every network that comes along."""
+    table = results.read(BOOK / "results" / "referee.csv")
+    assert set(table["network"]) == set(PRETRAINED)
+    assert int(table.attrs["provenance"]["images"]) >= 500
+    assert (table["strongest attack"] <= table["AutoAttack"] + 0.005).all()
+    assert (table["both"] <= table[["strongest attack", "AutoAttack"]].min(axis=1)).all()
+
+
+@pytest.mark.usefixtures("mnist")
+def test_both_attack_the_same_images_of_the_same_network():
+    pytest.importorskip("pyautoattack")
+    row = compared("cap-0.05", load("mnist", "test", limit=8))
+    assert 0 <= row["both"] <= min(row["strongest attack"], row["AutoAttack"])
+    assert max(row["strongest attack"], row["AutoAttack"]) <= row["no attack"] <= 1
