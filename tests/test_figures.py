@@ -91,6 +91,18 @@ def test_a_panel_over_epochs_has_a_line_for_every_attack(table):
         assert [list(line.get_xdata()) for line in axis.get_lines()] == [[2, 4]] * 2
 
 
+def test_a_panel_over_the_budget_has_a_line_for_every_network_of_its_training(table):
+    one = table[(table["eps"] == 0.1) & (table["beta"] != 0.1)].assign(training_eps=0.0)
+    trained = table[(table["eps"] == 0.1) & (table["beta"] != 1)].assign(training_eps=0.3)
+    rows = [t.assign(attack=a) for a in ("× 1", "× 2") for t in (one, trained)]
+    figure = figures.over_budget(pd.concat(rows), {"× 1": 1.0, "× 2": 2.0})
+    for axis in figure.axes:
+        assert [list(line.get_xdata()) for line in axis.get_lines()] == [[1, 2]] * 2
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["ReLU", "β = 1", "β = 0.1"]
+    colours = [[line.get_color() for line in axis.get_lines()] for axis in figure.axes]
+    assert colours[0][0] == colours[1][0] and colours[0][1] != colours[1][1]  # β by β
+
+
 def test_figures_of_time_show_others_beside_us_and_how_cost_grows():
     rows = [("PGD", "ours", 1, 1, 1), ("PGD", "theirs", 3, 2, 4), ("fit", "ours", 1, 1, 1)]
     (axis,) = figures.contests(

@@ -142,6 +142,40 @@ def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
     return figure
 
 
+def over_budget(table: pd.DataFrame, factor_of: dict[str, float]) -> Picture:
+    """Robust accuracy over the attack's budget: a panel per training, a line per β.
+
+    Args:
+        table: robust accuracies; one row per network and budget, which is called its ``attack``.
+        factor_of: the budgets to draw, each with its multiple of the usual one.
+    """
+    chosen = table[table["attack"].isin(factor_of)]
+    chosen = chosen.assign(factor=chosen["attack"].map(factor_of))
+    by = ["training_eps", "eps", "beta", "factor"]
+    summary = over_seeds(chosen, by, ["robust_accuracy"]).sort_values(by)
+    trainings = summary[["training_eps", "eps"]].drop_duplicates().itertuples(index=False)
+    betas = sorted(summary["beta"].unique(), reverse=True)
+    look_of = dict(zip(betas, looks(), strict=False))
+    with style():
+        figure, axes = stacked(summary["training_eps"].nunique(), sharex=True)
+        for axis, (training_eps, eps) in zip(axes, trainings, strict=True):
+            name = "adversarial" if training_eps else "standard"
+            axis.set_title(f"{name} training, attacked at ε = {eps:g}")
+            for beta, look in look_of.items():
+                is_it = (summary["training_eps"] == training_eps) & (summary["beta"] == beta)
+                rows = summary[is_it]
+                label = "ReLU" if math.isinf(beta) else f"β = {beta:g}"
+                if len(rows):
+                    line(axis, rows, "robust_accuracy", label, look, x=rows["factor"].to_numpy())
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(list(factor_of.values()), [f"{f:g}" for f in factor_of.values()])
+            axis.set_ylim(-0.03, 1.03)
+        axes[-1].set_xlabel("budget of the attack (1: as in the other chapters)")
+        figure.supylabel("robust accuracy", size="medium")
+        legend(figure, *axes)
+    return figure
+
+
 def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2]) -> Picture:
     """Accuracies over the slope that an activation would have if its outputs spanned [0, 1].
 

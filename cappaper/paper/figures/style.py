@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -136,10 +137,12 @@ def looks() -> Iterator[tuple[Any, ...]]:
     return zip(cycle(COLOURS), cycle(_MARKS), cycle(_DASHES), strict=False)
 
 
-def legend(figure: Figure, axis: Axes) -> None:
-    """What the lines are, above the panels, in as many columns as find room."""
-    handles, labels = axis.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
+def legend(figure: Figure, *axes: Axes) -> None:
+    """What the lines of ``axes`` are, above the panels, in as many columns as find room."""
+    unique: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        unique |= dict(zip(labels, handles, strict=True))
     room = 0.55 + 0.07 * max(map(len, unique), default=1)  # a mark and the longest name, in inches
     columns = min(len(unique), max(1, int(WIDTH / room)))
     figure.legend(unique.values(), unique.keys(), loc="outside upper left", ncols=columns)
