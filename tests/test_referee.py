@@ -9,11 +9,12 @@ from tests.test_book import BOOK
 
 
 def test_the_strongest_attack_leaves_no_more_than_autoattack():
-    """But for half a point, on every network that comes along."""
+    """On every network that comes along; and far less, where a low cap stops the gradient."""
     table = results.read(BOOK / "results" / "referee.csv")
     assert set(table["network"]) == set(PRETRAINED)
     assert int(table.attrs["provenance"]["images"]) >= 500
-    assert (table["strongest attack"] <= table["AutoAttack"] + 0.005).all()
+    gap = (table["AutoAttack"] - table["strongest attack"]).set_axis(table["network"])
+    assert gap.min() >= 0 and gap["cap-0.05"] > 0.1
     assert (table["both"] <= table[["strongest attack", "AutoAttack"]].min(axis=1)).all()
 
 
