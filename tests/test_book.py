@@ -230,7 +230,10 @@ def test_longer_training_did_what_the_pages_say():
     assert mean["transfer", 40, 0.2] < pgd[0.2]
 
 
-@pytest.mark.parametrize("name", ["how-robust", "what-survives", "train-longer"])
+JUDGED = ["how-robust", "what-survives", "moving-cap", "train-longer", "attack-budget"]
+
+
+@pytest.mark.parametrize("name", JUDGED)
 def test_the_strongest_attack_is_no_weaker_than_any_on_any_image(name):
     table = table_of(name)
     keys = [k for k in ("variant", "training_eps", "epochs", "beta", "seed", "eps") if k in table]

@@ -167,7 +167,8 @@ SUBJECTS = [
         {**BATCH, "epochs": lambda: 1},
         {k: POOLS[k] for k in BATCH}
         | {"epochs": NUMBERS, "batch_size": NUMBERS, "lr": NUMBERS, "seed": SEQUENCES}
-        | {"attack": CALLABLES, "attack_at": CALLABLES, "progress": CALLABLES},
+        | {"attack": CALLABLES, "attack_at": CALLABLES, "penalty": CALLABLES}
+        | {"progress": CALLABLES},
         lambda given, result: all(p.isfinite().all() for p in result.parameters()),
     ),
     Subject(
