@@ -5,7 +5,7 @@ import pytest
 from cappaper import PRETRAINED, load
 from cappaper.paper import results
 from tests.referee import compared
-from tests.test_book import BOOK
+from tests.test_book import BOOK, ROOT
 
 
 def test_the_strongest_attack_leaves_no_more_than_autoattack():
@@ -16,6 +16,16 @@ def test_the_strongest_attack_leaves_no_more_than_autoattack():
     gap = (table["AutoAttack"] - table["strongest attack"]).set_axis(table["network"])
     assert gap.min() >= 0 and gap["cap-0.05"] > 0.1
     assert (table["both"] <= table[["strongest attack", "AutoAttack"]].min(axis=1)).all()
+
+
+def test_the_readme_says_what_the_table_says():
+    row = results.read(BOOK / "results" / "referee.csv").set_index("network").loc["cap-0.05"]
+    said = (
+        f"of 500 test images it leaves {100 * row['AutoAttack']:.0f} % on the network with"
+        f" β = 0.05 that comes with the package, at ε = {row['ε']:g}, and `strongest_attack`"
+        f" {100 * row['strongest attack']:.0f} %"
+    )
+    assert said in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("mnist")
