@@ -141,7 +141,14 @@ def test_a_bar_goes_as_far_as_the_strong_attack_leaves_and_hatched_to_the_weak_o
     left = {"none": 1.0, "PGD": 0.5, "strong": 0.1}
     capped = table[table["beta"] < 1]
     attacked = pd.concat(capped.assign(robust_accuracy=x, attack=a) for a, x in left.items())
-    (first, second) = figures.hidden(attacked, "placement", "PGD", "strong", "none").axes
+    drawn = [
+        figures.hidden(attacked.assign(training_eps=eps), "placement", "PGD", "strong", "none")
+        for eps in (0.0, attacked["eps"])
+    ]
+    titles = [[axis.get_title(loc="left") for axis in figure.axes] for figure in drawn]
+    assert titles[0] == ["attacked at ε = 0.1", "attacked at ε = 0.2"]
+    assert titles[1] == [f"trained and {title}" for title in titles[0]]
+    (first, second) = drawn[0].axes
     assert [label.get_text() for label in first.get_yticklabels()] == ["1+2"]
     for axis in (first, second):
         full, hatched = axis.patches

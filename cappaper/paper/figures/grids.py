@@ -84,6 +84,7 @@ def hidden(table: pd.DataFrame, by: str, weak: str, strong: str, *points: str) -
 
     Args:
         table: robust accuracies; one row per network, attack and radius; a panel for each radius.
+            Its title says whether the networks were trained at that radius.
         by: the column whose values are the rows, in the order in which they come.
         weak, strong: the attacks. A bar goes as far as ``strong`` leaves, and hatched from there to
             what ``weak`` leaves: robustness that only seems to be there. Whiskers are ± one spread.
@@ -92,6 +93,7 @@ def hidden(table: pd.DataFrame, by: str, weak: str, strong: str, *points: str) -
     summary = over_seeds(table, ["eps", by, "attack"], ["robust_accuracy"])
     names, radii = list(dict.fromkeys(table[by])), sorted(table["eps"].unique())
     places = np.arange(len(names))
+    done = "trained and attacked" if (table["training_eps"] == table["eps"]).all() else "attacked"
     with style():
         figure, axes = stacked(len(radii), height=0.42 * len(names) + 0.3, sharex=True)
         for axis, eps in zip(axes, radii, strict=True):
@@ -112,7 +114,7 @@ def hidden(table: pd.DataFrame, by: str, weak: str, strong: str, *points: str) -
             ):
                 value = mean[judge].reindex(names)
                 axis.plot(value, places, color=colour, marker=mark, linestyle="", label=judge)
-            axis.set_title(f"trained and attacked at ε = {eps:g}")
+            axis.set_title(f"{done} at ε = {eps:g}")
             axis.set_yticks(places, [textwrap.fill(str(name), 18) for name in names], size=SMALL)
             axis.set_xlim(-0.03, 1.03)
             axis.invert_yaxis()
