@@ -208,6 +208,23 @@ def test_what_survives_is_what_the_pages_say():
         assert by[0.3, attack, "β = 1, knowing"] > by[0.3, attack, "ReLU"], attack
 
 
+def test_moving_caps_did_what_the_landing_page_says():
+    """Lower caps stop PGD more and more, and the strongest attack not at all."""
+    table = table_of("moving-cap")
+    mean = table.groupby(["attack", "variant"], sort=False)["robust_accuracy"].mean()
+    moving = [name for name in table["variant"].unique() if name.startswith("moving")]
+    pgd, left = mean["PGD"], mean[results.STRONGEST]
+    assert pgd[moving].is_monotonic_increasing and left.max() < left["ReLU"] + 0.01
+    free, *_, low = moving
+    two = {f"{100 * left[name]:.0f}" for name in (free, low, "ReLU")}
+    said = (
+        f"pulled hardest, they keep {100 * pgd[low]:.0f} % under PGD instead of"
+        f" {100 * pgd[free]:.0f} %, and {two.pop()} % under the strongest attack, as without a"
+        " penalty and as ReLU"
+    )
+    assert not two and said in (BOOK / "index.md").read_text()
+
+
 def test_longer_training_did_what_the_pages_say():
     """A low cap learns to stop PGD; β = 1 has more than ReLU, beyond chance; ReLU still gains."""
     table = table_of("train-longer")
