@@ -1,0 +1,74 @@
+"""What is left of a cap, and what README and landing page say of it."""
+
+import math
+
+from cappaper.paper import decisions, results
+from tests.answers import BOOK, table_of
+from tests.test_book import ROOT
+
+
+def test_what_survives_is_what_the_pages_say():
+    """At ε = 0.1 nothing beyond the spread; at 0.3 a cap at 1, under every attack."""
+    table = table_of("what-survives")
+    by = table.groupby(["eps", "attack", "variant"])["robust_accuracy"].mean()
+    assert decisions.lasting(table, eps=0.1).holds is not True
+    assert decisions.lasting(table, eps=0.3).holds is True
+    for attack in ("PGD", "APGD-CE", "APGD-T", "Square", "cap-aware PGD"):
+        assert by[0.3, attack, "β = 1, knowing"] > by[0.3, attack, "ReLU"], attack
+
+
+def test_moving_caps_did_what_the_landing_page_says():
+    """Lower caps stop PGD more and more, and the strongest attack not at all."""
+    table = table_of("moving-cap")
+    mean = table.groupby(["attack", "variant"], sort=False)["robust_accuracy"].mean()
+    moving = [name for name in table["variant"].unique() if name.startswith("moving")]
+    pgd, left = mean["PGD"], mean[results.STRONGEST]
+    assert pgd[moving].is_monotonic_increasing and left.max() < left["ReLU"] + 0.01
+    free, *_, low = moving
+    two = {f"{100 * left[name]:.0f}" for name in (free, low, "ReLU")}
+    said = (
+        f"pulled hardest, they keep {100 * pgd[low]:.0f} % under PGD instead of"
+        f" {100 * pgd[free]:.0f} %, and {two.pop()} % under the strongest attack, as without a"
+        " penalty and as ReLU"
+    )
+    assert not two and said in (BOOK / "index.md").read_text()
+
+
+def test_longer_training_did_what_the_pages_say():
+    """A low cap learns to stop PGD; β = 1 has more than ReLU, beyond chance; ReLU still gains."""
+    table = table_of("train-longer")
+    mean = table.groupby(["attack", "epochs", "beta"])["robust_accuracy"].mean()
+    pgd, left = mean["PGD", 40], mean[results.STRONGEST, 40]
+    said = (
+        f"Trained for 40 epochs against PGD at ε = 0.3, networks with β = 0.2 keep"
+        f" {100 * pgd[0.2]:.0f} % under PGD and {100 * left[0.2]:.0f} % under the strongest attack:"
+        " they have learned to stop PGD. With β = 1 they keep"
+        f" {100 * left[1.0]:.0f} %, ReLU {100 * left[math.inf]:.0f} %"
+    )
+    for page in (ROOT / "README.md", BOOK / "index.md"):
+        assert said in page.read_text(), page
+    found = decisions.capping(table, eps=0.3, trained=True, attack=results.STRONGEST)
+    assert found.holds is True and left.idxmax() == 1.0
+    aware = mean["cap-aware PGD"]
+    assert aware[40, math.inf] > aware[32, math.inf] + 0.01  # ReLU was still learning,
+    lead = aware[:, 1.0] - aware[:, math.inf]
+    assert lead[24] > lead[32] > lead[40]  # and catching up
+    assert mean["transfer", 40, 0.2] < pgd[0.2]
+
+
+def test_more_budget_and_longer_training_did_what_the_pages_say():
+    """Twice the budget finds little more; twice the training, and ReLU has all but caught up."""
+    table = table_of("attack-budget")
+    wide = table.pivot(
+        index=["training_eps", "epochs", "beta"], columns="attack", values="robust_accuracy"
+    )
+    assert (wide["× 1"] - wide["× 2"]).max() < 0.005
+    at = wide["× 1"].loc[0.3, 80]
+    said = (
+        f"after 80 epochs, on one seed, they keep {100 * at[1]:.0f} and {100 * at[math.inf]:.0f} %"
+    )
+    for page in (ROOT / "README.md", BOOK / "index.md"):
+        assert said in page.read_text(), page
+    lead = wide.loc[0.3].xs(1.0, level="beta") - wide.loc[0.3].xs(math.inf, level="beta")
+    for budget in ("× 1", "× 2"):
+        assert 0 < lead[budget][80] < lead[budget][40]
