@@ -72,3 +72,29 @@ def test_more_budget_and_longer_training_did_what_the_pages_say():
     lead = wide.loc[0.3].xs(1.0, level="beta") - wide.loc[0.3].xs(math.inf, level="beta")
     for budget in ("× 1", "× 2"):
         assert 0 < lead[budget][80] < lead[budget][40]
+
+
+def test_pictures_say_to_who_cannot_see_them_what_is_so():
+    """The findings in the alternative texts of later figures; the first gets its chapter's."""
+
+    def means(chapter, *by, **where):
+        table = table_of(chapter)
+        for column, value in where.items():
+            table = table[table[column] == value]
+        return table.groupby(list(by), sort=False).mean(numeric_only=True)
+
+    deep = means("capped-layers", "placement", architecture="300-200-100", beta=0.05)
+    left = deep["robust_accuracy"]
+    assert left.drop("2").min() > 0.75 > 0.5 > left["2"]
+    truth = means("exact", "beta", attack="exact", eps=0.05)["robust_accuracy"].sort_index()
+    weak = means("exact", "beta", attack="PGD", eps=0.05)["robust_accuracy"]
+    assert truth.is_monotonic_increasing and weak[0.1] > weak[math.inf] - 0.05
+    grown = means("fig-01", "attack", "architecture", "beta", "layer")["relative_l2"].unstack()
+    growth = grown.apply(lambda row: row.dropna().iloc[-1] / row[1], axis=1)
+    pgd = growth["PGD", "-".join(5 * ["100"])]
+    assert pgd[math.inf] > 1.5 and pgd[1.0] > 1.5 and pgd[0.1] < 1
+    assert growth["noise"].max() < 1.5
+    small = means("how-robust", "beta", attack="cap-aware PGD", eps=0.02)["robust_accuracy"]
+    assert small.drop(math.inf).max() < small[math.inf]
+    families = means("fig-03", "activation", "beta", eps=0.1)["robust_accuracy"]
+    assert families["sigmoid"].max() < families["capped"].max() - 0.2
