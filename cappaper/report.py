@@ -81,15 +81,17 @@ class RobustnessReport:
         lines += [f"  {value:6.1%}  {name}" for name, value in self.accuracies.items()]
         signs = self.masking.signs()
         lines += ["", self.verdict, *(f"  - {said}" for said in [*signs, *self.unreached])]
-        cures = [i.cure for i in self.masking.indicators() if i.says in signs]
+        asked = [*self.masking.indicators(), *self.masking.comparisons()]
+        cures = dict.fromkeys(i.cure for i in asked if i.says in signs)
         lines += [f"  What helps: {cure}." for cure in cures]
         return "\n".join(lines)
 
     def json(self) -> str:
-        """All figures, the verdict and the six indicators of attack failure; null is no number."""
+        """All figures, the verdict, the six indicators and all comparisons; null is no number."""
         said = dataclasses.asdict(self)
         said["verdict"], said["signs"] = self.verdict, self.masking.signs()
         said["indicators"] = [i._asdict() for i in self.masking.indicators()]
+        said["comparisons"] = [i._asdict() for i in self.masking.comparisons()]
         # JSON knows neither NaN nor infinity, which a loss may be.
         said = json.loads(json.dumps(said), parse_constant=lambda _: None)
         return json.dumps(said, indent=2, ensure_ascii=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 _POINT = 0.01  # of accuracy: less than this is no sign
@@ -102,22 +103,62 @@ class MaskingReport:
                 "unconstrained attack failure",
                 left,
                 left is not None and left > 0,
-                f"at ε = {widest:g} {left or 0:.3f} is left, where any image is allowed",
+                f"at ε = {widest:g}, {left or 0:.3f} is left, where any image is allowed",
                 "another loss or another attack: with every image allowed, one must succeed",
             ),
         ]
 
+    def comparisons(self) -> list[Indicator]:
+        """The comparisons that an attack must stand, or it is too weak; ``value``: what it misses.
+
+        Source: Athalye et al., arXiv 1802.00420, section 3.1; Carlini et al., arXiv 1902.06705,
+        section 5. As many runs stand beside the attack that knows the network as it has itself.
+        """
+        steps, radii = list(self.by_steps.items()), list(self.by_eps.items())
+        (few, _), (many, last) = steps[0], steps[-1]
+        best = min(self.by_steps.values())
+        rises = [(b - a, low, high) for (low, a), (high, b) in pairwise(radii)]
+        rise, low, high = max(rises, default=(0.0, *[radii[0][0]] * 2))
+        longer = "take the best of several lengths, or other step sizes: apgd"
+        found = [
+            (
+                "one step against many",
+                best - self.one_step,
+                f"one step leaves {self.one_step:.3f}, many steps leave {best:.3f}",
+                "attack along a smooth slope",
+            ),
+            (
+                "chance against gradients",
+                best - self.noise,
+                f"random points leave {self.noise:.3f}, PGD {best:.3f}",
+                "an attack without gradients: square",
+            ),
+            (
+                "few steps against many",
+                last - best,
+                f"of {few:g} to {many:g} steps the most leave {last:.3f}, the best {best:.3f}",
+                longer,
+            ),
+            (
+                "a small radius against a larger one",
+                rise,
+                f"ε = {high:g} leaves {max(rise, 0):.3f} more than ε = {low:g}, which it contains",
+                "try at each ε what succeeded at a smaller one",
+            ),
+            (
+                "knowledge of the cap against as many runs",
+                self.control - self.adaptive,
+                f"an attack that knows about the cap leaves {self.adaptive:.3f}, as many runs of"
+                f" PGD {self.control:.3f}",
+                "report the attack that knows: adaptive_pgd, or strongest_attack",
+            ),
+        ]
+        return [
+            Indicator(name, value, value > _POINT, says, cure) for name, value, says, cure in found
+        ]
+
     def signs(self) -> list[str]:
         """One sentence for every sign of masking; none is no proof of its absence."""
-        pgd = min(self.by_steps.values())
-        compared = {
-            f"random points leave {self.noise:.3f}, PGD {pgd:.3f}": self.noise < pgd - _POINT,
-            f"one step leaves {self.one_step:.3f}, many steps leave {pgd:.3f}": (
-                self.one_step < pgd - _POINT
-            ),
-            f"an attack that knows about the cap leaves {self.adaptive:.3f}, as many runs of PGD"
-            f" {self.control:.3f}": self.adaptive < self.control - _POINT,
-        }
         # PGD keeps its successes here: one that it would lose is its path's, not this report's.
-        found = [i.says for i in self.indicators() if i.fails and i.name != "silent success"]
-        return found + [sentence for sentence, holds in compared.items() if holds]
+        asked = [i for i in self.indicators() if i.name != "silent success"]
+        return [i.says for i in [*asked, *self.comparisons()] if i.fails]

@@ -40,6 +40,15 @@ def test_a_low_cap_shows_the_signs_of_masking_and_relu_shows_none(data):
     assert any("knows about the cap" in sign for sign in capped.signs())
 
 
+def test_rows_of_a_report_tell_it_again(data):
+    report = masking_report(trained(0.03), *data, 0.1, seed=3)
+    rows = pd.DataFrame(paper.Masking(0.1).rows(trained(0.03), data, 3, [0.1]))
+    assert paper.masking_of(rows) == report
+    other = paper.masking_of(pd.concat([rows, rows.assign(value=0.0)]))
+    assert other.adaptive == pytest.approx(report.adaptive / 2)
+    assert other.by_steps == pytest.approx({k: v / 2 for k, v in report.by_steps.items()})
+
+
 def test_masking_report_needs_something_to_do(data):
     with pytest.raises(ValueError, match="steps must not be empty"):
         masking_report(mlp(64, [4]), *data, 0.1, steps=[])

@@ -125,6 +125,31 @@ def test_each_indicator_is_found_where_it_was_put(low, digits):
     assert len(found.indicators()) == 6 and all(i.cure for i in found.indicators())
 
 
+def test_each_comparison_fails_where_the_other_side_finds_more(low, digits):
+    x, y = (tensor[:60] for tensor in digits[1])
+    report = masking_report(low, x, y, 0.1, steps=[5], epsilons=[1.0])
+    even = dataclasses.replace(
+        report,
+        noise=0.5,
+        one_step=0.5,
+        by_steps={10: 0.5, 100: 0.5},
+        by_eps={0.2: 0.3, 1.0: 0.0},
+        adaptive=0.5,
+        control=0.5,
+    )
+    assert not any(i.fails for i in even.comparisons()) and len(even.comparisons()) == 5
+    for changed in (
+        {"one_step": 0.4},
+        {"noise": 0.4},
+        {"by_steps": {10: 0.5, 100: 0.6}},
+        {"by_eps": {0.2: 0.0, 0.3: 0.1, 1.0: 0.0}},
+        {"adaptive": 0.4},
+    ):
+        (one,) = (i for i in dataclasses.replace(even, **changed).comparisons() if i.fails)
+        assert one.value == pytest.approx(0.1) and one.cure
+        assert one.says in dataclasses.replace(even, **changed).signs()
+
+
 def test_a_gain_from_more_runs_alone_is_no_sign(low, digits):
     """The cap-aware attack is compared with as many runs that know nothing of the cap."""
     x, y = (tensor[:60] for tensor in digits[1])

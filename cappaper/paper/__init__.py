@@ -18,7 +18,7 @@ from cappaper.paper.judges import (
 )
 from cappaper.paper.machines import Machine, machine
 from cappaper.paper.marks import contradictions
-from cappaper.paper.observers import Distances, Masking, Signals
+from cappaper.paper.observers import Distances, Masking, Signals, masking_of
 from cappaper.paper.profiles import Profile, profile
 from cappaper.paper.prose import name_of, say, tabular, told
 from cappaper.paper.publishing import glue, publish
@@ -54,6 +54,7 @@ __all__ = [
     "figures",
     "glue",
     "machine",
+    "masking_of",
     "name_of",
     "networks",
     "over_seeds",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import pandas as pd
 from torch import nn
 
 from cappaper.data import Dataset
@@ -12,6 +15,7 @@ from cappaper.inspection import layer_distances, layer_signals
 from cappaper.masking import masking_report
 from cappaper.paper.attack import Attack
 from cappaper.paper.judge import Judge, Radii, Row, accuracy
+from cappaper.signs import MaskingReport
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,15 @@ class Masking(Judge):
             settings = value if isinstance(value, dict) else {math.nan: value}
             rows += [{"question": question, "setting": k, "value": v} for k, v in settings.items()]
         return rows
+
+
+def masking_of(rows: pd.DataFrame) -> MaskingReport:
+    """The report that rows of :class:`Masking` tell of, each figure a mean over their networks."""
+    means = rows.groupby(["question", "setting"], dropna=False)["value"].mean()
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(MaskingReport):
+        values = means[field.name].to_dict()
+        found[field.name] = values if len(values) > 1 else next(iter(values.values()))
+    if math.isnan(found["moved"]):
+        found["moved"] = None
+    return MaskingReport(**found)
