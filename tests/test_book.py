@@ -199,7 +199,14 @@ def test_the_truth_is_known_for_a_hundred_digits_with_and_without_a_cap():
     assert f"undecided: {undecided}\\n" in page
 
 
-JUDGED = ["how-robust", "what-survives", "moving-cap", "train-longer", "attack-budget"]
+JUDGED = [
+    "how-robust",
+    "what-survives",
+    "moving-cap",
+    "train-longer",
+    "smaller-radius",
+    "attack-budget",
+]
 
 
 @pytest.mark.parametrize("name", JUDGED)

@@ -12,7 +12,7 @@ from cappaper.paper.prose import name_of, tabular
 from cappaper.paper.results import STRONGEST
 
 CROWN = "certified by CROWN"
-_CHAPTERS = ("how-robust", "what-survives", "train-longer")
+_CHAPTERS = ("how-robust", "what-survives", "train-longer", "smaller-radius")
 _NO_ATTACK = ("no attack", STRONGEST, "all attacks", CROWN, "certified by IBP")
 
 
@@ -23,7 +23,9 @@ def board(book: Path) -> pd.DataFrame:
     were made one by one. What several chapters share is listed once, where it comes first.
     """
     rows = [row for name in _CHAPTERS for row in _of(name, results.read(_path(book, name)))]
-    table = pd.DataFrame(rows).drop_duplicates(["network", "trained at ε", "epochs"])
+    table = pd.DataFrame(rows).drop_duplicates(
+        ["network", "trained at ε", "epochs", "attacked at ε"]
+    )
     order = ["attacked at ε", "strongest attack"]
     return table.sort_values(order, ascending=[True, False]).reset_index(drop=True)
 
