@@ -17,7 +17,7 @@ def test_what_is_proven_stands_and_no_attack_finds_more_than_all_of_them():
 
 
 def test_each_network_stands_once_and_the_most_robust_first():
-    assert not BOARD.duplicated(["network", "trained at ε", "epochs"]).any()
+    assert not BOARD.duplicated(["network", "trained at ε", "epochs", "attacked at ε"]).any()
     for _, group in BOARD.groupby("attacked at ε"):
         assert group["strongest attack"].is_monotonic_decreasing
     assert set(BOARD["chapter"]) == {
