@@ -22,8 +22,9 @@ def pretrained(name: str) -> nn.Sequential:
 
     ``"relu"``, ``"cap-1"``, ``"cap-0.2"`` and ``"cap-0.05"`` have standard training;
     ``"relu-adversarial"``, ``"cap-1-adversarial"``, ``"cap-0.5-adversarial"`` and
-    ``"cap-0.2-adversarial"`` training against PGD at ε = 0.3. Seed 0 of each. The weights are
-    stored in half precision and come in single precision.
+    ``"cap-0.2-adversarial"`` training against PGD at ε = 0.3; ``"relu-adversarial-0.1"`` and
+    ``"cap-1-adversarial-0.1"`` the same at ε = 0.1. Seed 0 of each. The weights are stored in half
+    precision and come in single precision.
 
     Args:
         name: one of ``cappaper.PRETRAINED``.

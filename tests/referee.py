@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from cappaper.attacks.ascent import classified
 from cappaper.paper.prose import tabular
 from cappaper.paper.publishing import git_commit
 from cappaper.paper.results import save
-
-_TRAINED = "-adversarial"
+from cappaper.zoo import about
 
 
 @click.command()
@@ -41,8 +41,10 @@ def main(images: int, out: str) -> None:
 
 def compared(name: str, test: Dataset) -> dict[str, str | float]:
     """What each of the two leaves of a network, and what both together leave."""
-    net, eps = pretrained(name), 0.3 if name.endswith(_TRAINED) else 0.1
-    relu = "relu" + (_TRAINED if name.endswith(_TRAINED) else "")
+    against = re.search(r"ε = ([\d.]+)", about(name)["training"])
+    net, eps = pretrained(name), float(against[1]) if against else 0.1
+    _, marked, training = name.partition("-adversarial")
+    relu = f"relu{marked}{training}"
     twins = [pretrained(relu)] if name != relu else []
     ours = classified(net, strongest_attack(net, *test, eps, twins=twins), test.labels)
     theirs = classified(net, standard_version(net, *test, eps), test.labels)

@@ -15,16 +15,23 @@ from cappaper.zoo import store
 
 CAPS = {"relu": math.inf, "cap-1": 1.0, "cap-0.2": 0.2, "cap-0.05": 0.05}
 ADVERSARIAL = {"relu": math.inf, "cap-1": 1.0, "cap-0.5": 0.5, "cap-0.2": 0.2}
+NEAR = {"relu": math.inf, "cap-1": 1.0}  # the same at ε = 0.1
 
 
 def specs() -> dict[str, Spec]:
     """Each network under its name: seed 0 of the chapters that they are from."""
-    longer = profile("paper", epochs=40)
-    standard = sweep(profile("paper"), betas=list(CAPS.values()), seeds=[0])
-    adversary = Adversary(0.3, ramp=0.25)  # that of the chapter "Train for longer"
-    hardened = sweep(longer, betas=list(ADVERSARIAL.values()), seeds=[0], adversary=adversary)
-    names = [*CAPS, *(f"{name}-adversarial" for name in ADVERSARIAL)]
-    return dict(zip(names, [*standard, *hardened], strict=True))
+    found = _named("{}", CAPS, 10, None)
+    # Those of the two chapters that train for longer.
+    found |= _named("{}-adversarial", ADVERSARIAL, 40, Adversary(0.3, ramp=0.25))
+    return found | _named("{}-adversarial-0.1", NEAR, 20, Adversary(0.1, ramp=0.25))
+
+
+def _named(
+    name: str, betas: dict[str, float], epochs: int, adversary: Adversary | None
+) -> dict[str, Spec]:
+    setting = profile("paper", epochs=epochs)
+    trained = sweep(setting, betas=list(betas.values()), seeds=[0], adversary=adversary)
+    return dict(zip(map(name.format, betas), trained, strict=True))
 
 
 def write(folder: Path, machine: Machine) -> Iterator[Path]:
