@@ -94,7 +94,7 @@ def test_pictures_say_to_who_cannot_see_them_what_is_so():
     pgd = growth["PGD", "-".join(5 * ["100"])]
     assert pgd[math.inf] > 1.5 and pgd[1.0] > 1.5 and pgd[0.1] < 1
     assert growth["noise"].max() < 1.5
-    small = means("how-robust", "beta", attack="cap-aware PGD", eps=0.02)["robust_accuracy"]
+    small = means("how-robust", "beta", attack=results.STRONGEST, eps=0.02)["robust_accuracy"]
     assert small.drop(math.inf).max() < small[math.inf]
     families = means("fig-03", "activation", "beta", eps=0.1)["robust_accuracy"]
     assert families["sigmoid"].max() < families["capped"].max() - 0.2

@@ -87,6 +87,7 @@ _MADE = (
 _EITHER = "Some cap keeps more than ReLU under PGD at ε = 0.1"
 _LOWER = "PGD's success rate at ε = 0.1 never rises as β is lowered"
 _LOWER_STILL = "The strongest attack's success rate at ε = 0.1 never rises as β is lowered"
+_NEARBY = "At ε = 0.02, some cap keeps more than ReLU under the strongest attack found"
 _TRUTH = (
     "On small networks, where the truth is known, some cap keeps more than ReLU of the exact robust"
     " accuracy at ε = 0.05"
@@ -125,6 +126,7 @@ _CARLINI = (
 _CARLINI_KNOWING = "The same for a version of it that knows about the cap"
 _FARTHER = "The nearest that any L2 attack finds lies farther away with some cap than with ReLU"
 _surviving = partial(decisions.surviving, attack=STRONGEST)
+_nearby = partial(decisions.capping, attack=STRONGEST, eps=0.02)
 _true = partial(decisions.capping, attack="exact", eps=0.05)
 _lowering_still = partial(decisions.lowering, attack=STRONGEST)
 _placing = partial(decisions.differing, by="placement")
@@ -150,6 +152,7 @@ TESTS = (
     Test(2, "convolutions", _LOWER, decisions.lowering),
     Test(2, "how-robust", _SURVIVES, _surviving, paper=False),
     Test(2, "how-robust", _LOWER_STILL, _lowering_still, paper=False),
+    Test(2, "how-robust", _NEARBY, _nearby, paper=False),
     Test(2, "exact", _TRUTH, _true, paper=False),
     Test(3, "fig-02", _PLACES, _placing),
     Test(3, "capped-layers", _PLACES, _placing),
