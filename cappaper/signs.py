@@ -112,32 +112,31 @@ class MaskingReport:
         """The comparisons that an attack must stand, or it is too weak; ``value``: what it misses.
 
         Source: Athalye et al., arXiv 1802.00420, section 3.1; Carlini et al., arXiv 1902.06705,
-        section 5. As many runs stand beside the attack that knows the network as it has itself.
+        section 5. PGD is its longest run here; the attack that knows is compared with as many runs.
         """
         steps, radii = list(self.by_steps.items()), list(self.by_eps.items())
         (few, _), (many, last) = steps[0], steps[-1]
         best = min(self.by_steps.values())
         rises = [(b - a, low, high) for (low, a), (high, b) in pairwise(radii)]
         rise, low, high = max(rises, default=(0.0, *[radii[0][0]] * 2))
-        longer = "take the best of several lengths, or other step sizes: apgd"
         found = [
             (
                 "one step against many",
-                best - self.one_step,
-                f"one step leaves {self.one_step:.3f}, many steps leave {best:.3f}",
+                last - self.one_step,
+                f"one step leaves {self.one_step:.3f}, many steps leave {last:.3f}",
                 "attack along a smooth slope",
             ),
             (
                 "chance against gradients",
-                best - self.noise,
-                f"random points leave {self.noise:.3f}, PGD {best:.3f}",
+                last - self.noise,
+                f"random points leave {self.noise:.3f}, PGD {last:.3f}",
                 "an attack without gradients: square",
             ),
             (
                 "few steps against many",
                 last - best,
                 f"of {few:g} to {many:g} steps the most leave {last:.3f}, the best {best:.3f}",
-                longer,
+                "take the best of several lengths, or other step sizes: apgd",
             ),
             (
                 "a small radius against a larger one",

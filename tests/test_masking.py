@@ -141,7 +141,7 @@ def test_each_comparison_fails_where_the_other_side_finds_more(low, digits):
     for changed in (
         {"one_step": 0.4},
         {"noise": 0.4},
-        {"by_steps": {10: 0.5, 100: 0.6}},
+        {"by_steps": {10: 0.4, 100: 0.5}},
         {"by_eps": {0.2: 0.0, 0.3: 0.1, 1.0: 0.0}},
         {"adaptive": 0.4},
     ):
