@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 _POINT = 0.01  # of accuracy: less than this is no sign
+_SLOPE = "attack along a smooth slope: adaptive_pgd, or any attack in surrogate_gradient"
 _TENTH = 0.1  # of the logits' length, or of the examples that fool another model
 
 
@@ -69,7 +70,7 @@ class MaskingReport:
                 self.zero_gradient,
                 self.zero_gradient > _POINT,
                 f"{self.zero_gradient:.0%} of the images have an input gradient of exactly zero",
-                "attack along a smooth slope: adaptive_pgd, or any attack in surrogate_gradient",
+                _SLOPE,
             ),
             Indicator(
                 "unstable predictions",
@@ -124,7 +125,7 @@ class MaskingReport:
                 "one step against many",
                 last - self.one_step,
                 f"one step leaves {self.one_step:.3f}, many steps leave {last:.3f}",
-                "attack along a smooth slope",
+                _SLOPE,
             ),
             (
                 "chance against gradients",
