@@ -56,6 +56,23 @@ def test_longer_training_did_what_the_pages_say():
     assert mean["transfer", 40, 0.2] < pgd[0.2]
 
 
+def test_at_a_smaller_radius_no_cap_gains():
+    """Longer training at ε = 0.1: ReLU keeps most, and a low cap has learned to stop PGD."""
+    table = table_of("smaller-radius")
+    mean = table[table["epochs"] == 20].groupby(["attack", "beta"])["robust_accuracy"].mean()
+    pgd, left = mean["PGD"], mean[results.STRONGEST]
+    said = (
+        f"Trained for 20 epochs at ε = 0.1, β = 1 keeps {100 * left[1.0]:.0f} % and ReLU"
+        f" {100 * left[math.inf]:.0f} %: there, no cap gains"
+    )
+    for page in (ROOT / "README.md", BOOK / "index.md"):
+        assert said in page.read_text(), page
+    low = f"{100 * pgd[0.2]:.0f} % under PGD and {100 * left[0.2]:.0f} % under the strongest attack"
+    assert low in (BOOK / "index.md").read_text()
+    found = decisions.capping(table, eps=0.1, trained=True, attack=results.STRONGEST)
+    assert found.holds is not True and left.idxmax() == math.inf
+
+
 def test_more_budget_and_longer_training_did_what_the_pages_say():
     """Twice the budget finds little more; twice the training, and ReLU has all but caught up."""
     table = table_of("attack-budget")
