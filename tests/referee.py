@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cappaper import PRETRAINED, Dataset, load, pretrained, strongest_attack
+from cappaper import PRETRAINED, Dataset, load, masking_report, pretrained, strongest_attack
 from cappaper.attacks.ascent import classified
 from cappaper.paper.prose import tabular
 from cappaper.paper.publishing import git_commit
@@ -48,6 +48,7 @@ def compared(name: str, test: Dataset) -> dict[str, str | float]:
     twins = [pretrained(relu)] if name != relu else []
     ours = classified(net, strongest_attack(net, *test, eps, twins=twins), test.labels)
     theirs = classified(net, standard_version(net, *test, eps), test.labels)
+    signs = masking_report(net, *test, eps).signs()
     return {
         "network": name,
         "ε": f"{eps:g}",
@@ -55,6 +56,7 @@ def compared(name: str, test: Dataset) -> dict[str, str | float]:
         "strongest attack": share(ours),
         "AutoAttack": share(theirs),
         "both": share(ours & theirs),
+        "signs of masking": str(len(signs)),
     }
 
 

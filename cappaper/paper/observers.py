@@ -70,7 +70,8 @@ def masking_of(rows: pd.DataFrame) -> MaskingReport:
     found: dict[str, Any] = {}
     for field in dataclasses.fields(MaskingReport):
         values = means[field.name].to_dict()
-        found[field.name] = values if len(values) > 1 else next(iter(values.values()))
+        (setting, value), *_ = values.items()
+        found[field.name] = value if math.isnan(setting) else values
     if math.isnan(found["moved"]):
         found["moved"] = None
     return MaskingReport(**found)
