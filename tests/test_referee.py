@@ -15,6 +15,8 @@ def test_the_strongest_attack_leaves_no_more_than_autoattack():
     assert int(table.attrs["provenance"]["images"]) >= 500
     gap = (table["AutoAttack"] - table["strongest attack"]).set_axis(table["network"])
     assert gap.min() >= 0 and gap["cap-0.05"] > 0.1
+    signs = table["signs of masking"].set_axis(table["network"])
+    assert (signs[gap > 0.01] >= 4).all() and gap[signs == 0].max() < 0.003
     assert (table["both"] <= table[["strongest attack", "AutoAttack"]].min(axis=1)).all()
 
 
