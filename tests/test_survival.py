@@ -56,14 +56,14 @@ def test_longer_training_did_what_the_pages_say():
     assert mean["transfer", 40, 0.2] < pgd[0.2]
 
 
-def test_at_a_smaller_radius_no_cap_gains():
+def test_at_a_smaller_radius_no_cap_has_a_clear_gain():
     """Longer training at ε = 0.1: ReLU keeps most, and a low cap has learned to stop PGD."""
     table = table_of("smaller-radius")
     mean = table[table["epochs"] == 20].groupby(["attack", "beta"])["robust_accuracy"].mean()
     pgd, left = mean["PGD"], mean[results.STRONGEST]
     said = (
         f"Trained for 20 epochs at ε = 0.1, β = 1 keeps {100 * left[1.0]:.0f} % and ReLU"
-        f" {100 * left[math.inf]:.0f} %: there, no cap gains"
+        f" {100 * left[math.inf]:.0f} %: there, no cap has a clear gain"
     )
     for page in (ROOT / "README.md", BOOK / "index.md"):
         assert said in page.read_text(), page
