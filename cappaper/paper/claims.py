@@ -177,17 +177,18 @@ TESTS = (
 )
 
 
-def decided(test: Test, table: pd.DataFrame) -> Decision:
+def decided(test: Test, table: pd.DataFrame, level: float = LEVEL) -> Decision:
     """What a table says to a test; inconclusive where it lacks the networks that the test compares.
 
     The tests of one claim share its level: a claim that is asked seven times is easily right once.
+    At :data:`~cappaper.paper.statistics.AS_MEASURED` the numbers count as they are.
 
     Raises:
         ValueError: the table lacks a column: it is another table.
     """
     asked = sum(other.claim == test.claim for other in TESTS)
     try:
-        return test.decide(table, level=LEVEL / asked)
+        return test.decide(table, level=level / asked)
     except Undecided as reason:
         return Decision(None, str(reason))
     except KeyError as error:

@@ -69,7 +69,13 @@ def best_of(candidates: dict[Any, Measured]) -> Any:
 
 
 def mean_of(measured: Measured) -> str:
-    return f"{measured.values.mean():.3f} (± {measured.values.std():.3f})"
+    return spread(measured.values, ".3f")
+
+
+def spread(values: pd.Series, digits: str) -> str:
+    """The mean over seeds and their standard deviation, or the one value there is."""
+    mean = format(values.mean(), digits)
+    return f"{mean} (± {format(values.std(), digits)})" if len(values) > 1 else mean
 
 
 def all_of(answers: Sequence[bool | None]) -> bool | None:

@@ -21,6 +21,7 @@ from cappaper.paper.decision import (
     caps_and_relu,
     evidence_of,
     mean_of,
+    spread,
 )
 from cappaper.paper.results import STRONGEST
 from cappaper.paper.statistics import LEVEL, Gain, Measured, some_beyond, widest_beyond
@@ -78,7 +79,7 @@ def _growths(
 
 
 def _times(ratio: pd.Series) -> str:
-    return f"× {ratio.mean():.2f} (± {ratio.std():.2f})"
+    return f"× {spread(ratio, '.2f')}"
 
 
 def capping(

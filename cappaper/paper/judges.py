@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from cappaper.attacks.ascent import classified
 from cappaper.attacks.autoattack import ReliabilityWarning, auto_attack
 from cappaper.attacks.gradient import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.strongest import strongest_attack
@@ -20,6 +22,8 @@ from cappaper.evaluation import EpsAttack
 from cappaper.paper.attack import Attack, attacked
 from cappaper.paper.judge import Judge, Radii, Row, accuracy, settings_of
 from cappaper.paper.marks import UNKNOWN, judgement, marks
+
+_APART = 1000  # between the seeds of two runs: further than those of two networks
 
 
 @dataclass(frozen=True)
@@ -92,22 +96,44 @@ class Strongest(Attack):
     queries: int = 5000
     name: str = "all attacks"
 
+    def times(self, effort: int) -> Strongest:
+        """With so many times the steps and queries."""
+        more = {field: effort * getattr(self, field) for field in ("steps", "queries")}
+        return dataclasses.replace(self, **more)
+
     def bind(self, seed: int) -> EpsAttack:
         return partial(strongest_attack, seed=seed, **settings_of(self))
 
 
 @dataclass(frozen=True)
 class AutoAttack(Attack):
-    """One part of :func:`cappaper.auto_attack`; its seed is that of the network."""
+    """One part of :func:`cappaper.auto_attack`, once or again from other starts.
+
+    Its seed is that of the network; a later run attacks what the earlier ones left.
+    """
 
     part: str
+    runs: int = 1
 
     @property
     def name(self) -> str:
         return "Square" if self.part == "square" else self.part.upper()
 
     def bind(self, seed: int) -> EpsAttack:
-        return partial(auto_attack, parts=(self.part,), seed=seed)
+        first, *later = (
+            partial(auto_attack, parts=(self.part,), seed=seed + _APART * run)
+            for run in range(self.runs)
+        )
+
+        def attack(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
+            found = first(model, x, y, eps=eps)
+            for again in later:
+                stands = classified(model, found, y)
+                if stands.any():
+                    found[stands] = again(model, x[stands], y[stands], eps=eps)
+            return found
+
+        return attack
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
         """As any attack's; ``warning`` is AutoAttack's own, the first at each ε."""

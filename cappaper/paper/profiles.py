@@ -7,7 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from cappaper.checks import one_of
+from cappaper.checks import check_count, one_of
+
+_LONGER = ("epochs", "adversarial_epochs", "steps")
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class Profile:
     ``hidden``: units of the two-hidden-layer classifier. ``adversarial_epochs``: of adversarial
     training, which costs seven times as much. ``betas``: max values, ascending, ∞ last.
     ``constants``: of the sigmoid family. ``epsilons``: L∞ radii of the attack, ascending.
-    ``steps``: of PGD. ``limit``: test images, all of them if None.
+    ``steps``: of PGD. ``limit``: test images, all of them if None. ``effort``: what epochs and steps
+    have been multiplied with.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Profile:
     epsilons: tuple[float, ...]
     steps: int = 40
     limit: int | None = None
+    effort: int = 1
 
 
 PROFILES = {
@@ -70,9 +74,10 @@ def profile(name: str = "quick", **changes: Any) -> Profile:
 
     Changes arrive as notebook parameters do: ``None`` keeps the profile's value, and lists become
     tuples. ``epochs`` counts for both trainings, unless ``adversarial_epochs`` is given too.
+    ``effort`` multiplies epochs and steps, those of the profile and given ones.
 
     Raises:
-        ValueError: unknown profile or field.
+        ValueError: unknown profile or field, or an effort below 1.
 
     >>> profile("quick", epochs=3, seeds=[7]).seeds
     (7,)
@@ -86,4 +91,7 @@ def profile(name: str = "quick", **changes: Any) -> Profile:
     }
     if "epochs" in given:
         given = {"adversarial_epochs": given["epochs"], **given}
-    return dataclasses.replace(PROFILES[name], **given)
+    found = dataclasses.replace(PROFILES[name], **given)
+    check_count(found.effort, "effort")
+    more = {field: found.effort * getattr(found, field) for field in _LONGER}
+    return dataclasses.replace(found, **more)

@@ -16,6 +16,9 @@ from cappaper.paper.marks import STANDS
 LEVEL = 0.05
 """The chance that one claim gets a wrong verdict, at most; its tests share it (Bonferroni)."""
 
+AS_MEASURED = math.inf
+"""A level at which every difference counts as it was measured: the answer of one seed alone."""
+
 TEST_IMAGES = {"mnist": 10_000, "digits": 360}
 """A table that judged fewer images has drawn them, and another draw would give other numbers."""
 
@@ -38,11 +41,15 @@ class Gain(NamedTuple):
     def interval(self, level: float) -> tuple[float, float]:
         """For the mean, at confidence 1 - ``level``: Student's t over seeds, normal over images.
 
+        At :data:`AS_MEASURED` it is the mean alone.
+
         >>> low, high = Gain(pd.Series([0.5, 0.6, 0.55])).interval(0.05)
         >>> round(low, 3), round(high, 3)
         (0.426, 0.674)
         """
         mean, count = float(self.by_seed.mean()), len(self.by_seed)
+        if level == AS_MEASURED:
+            return mean, mean
         if count < 2:  # the spread over seeds is not known
             return -math.inf, math.inf
         t, z = stats.t.ppf(1 - level / 2, count - 1), stats.norm.ppf(1 - level / 2)
@@ -60,9 +67,10 @@ class Gain(NamedTuple):
         return True if low > margin else False if high < margin else None
 
     def told(self, level: float) -> str:
-        """The mean, and its interval."""
+        """The mean, and its interval if it has one."""
         low, high = self.interval(level)
-        return f"{self.by_seed.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+        mean = f"{self.by_seed.mean():+.3f}"
+        return mean if level == AS_MEASURED else f"{mean} ({low:+.3f} to {high:+.3f})"
 
 
 class Measured(NamedTuple):

@@ -1,0 +1,160 @@
+"""``make doubled``: is a verdict still the same after twice the training, under twice the attack?"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+import torch
+
+from cappaper.paper import chapters, results
+from cappaper.paper.claims import CLAIMS, TESTS, Test, decided
+from cappaper.paper.machines import machine
+from cappaper.paper.prose import tabular
+from cappaper.paper.publishing import git_commit
+from cappaper.paper.statistics import AS_MEASURED
+
+SEED = 0
+# What trains for hours gets the two networks that its verdict compares.
+FEWER = {"train-longer": {"betas": [1.0, math.inf]}}
+# In the order of their cost: an interrupted run has the more of them.
+LAST = ("carlini-wagner", "convolutions", "smaller-radius", "what-survives", "train-longer")
+
+
+@click.command()
+@click.option("--profile", default="paper", show_default=True, help="Of chapters.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--jobs", default=2, show_default=True, help="Processes on a CPU.")
+@click.option("--only", multiple=True, help="This chapter; again for more.")
+@click.option("--table", is_flag=True, help="Run nothing: the table of what has run.")
+def main(profile: str, device: str, jobs: int, only: tuple[str, ...], table: bool) -> None:
+    """Run the chapters that decide claims again, on one seed with twice of everything."""
+    root, here = Path.cwd(), machine(device, jobs)
+    folder = root / "build" / f"doubled-{profile}"
+    (folder / "chapters").mkdir(parents=True, exist_ok=True)
+    (folder / "results").mkdir(exist_ok=True)
+    given = {"profile": profile, "device": here.device, "jobs": jobs}
+    for chapter in [] if table else chosen(root, only):
+        print(chapter.name, flush=True)
+        more: dict[str, Any] = {"seeds": [SEED], "effort": 2, **FEWER.get(chapter.name, {})}
+        chapters.execute(chapter, root, folder, given | more)
+    book = root / "book" if profile == "paper" else root / "build" / profile
+    write(compared(book / "results", folder / "results"), folder / "results", book / "results")
+
+
+def chosen(root: Path, only: tuple[str, ...] = ()) -> list[chapters.Chapter]:
+    """The chapters that decide claims, the dear ones last."""
+    asked = {test.chapter for test in TESTS}
+    found = [c for c in chapters.select(chapters.manifest(root), only) if c.name in asked]
+    return sorted(found, key=lambda c: LAST.index(c.name) if c.name in LAST else -1)
+
+
+def compared(usual: Path, doubled: Path) -> pd.DataFrame:
+    """A row for each test whose chapter has run: its verdict, and what one seed says to it."""
+    rows = []
+    for test in TESTS:
+        if not (doubled / f"{test.chapter}.csv").exists():
+            continue
+        table = results.read(usual / f"{test.chapter}.csv")
+        more = results.read(doubled / f"{test.chapter}.csv")
+        row = asked(test, table) | {"twice": "", "measured_twice": ""}
+        row["twice"], row["measured_twice"] = one_seed(test, more)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def asked(test: Test, table: pd.DataFrame) -> dict[str, Any]:
+    """A test, its verdict over all seeds, and what the numbers of one seed say by themselves."""
+    once, measured = one_seed(test, table[table["seed"] == SEED])
+    return {
+        "claim": test.claim,
+        "chapter": test.chapter,
+        "test": test.says,
+        "verdict": decided(test, table).verdict,
+        "once": once,
+        "measured_once": measured,
+    }
+
+
+def one_seed(test: Test, table: pd.DataFrame) -> tuple[str, str]:
+    """Yes or no, and the numbers."""
+    decision = decided(test, table, AS_MEASURED)
+    return {True: "yes", False: "no", None: "?"}[decision.holds], decision.evidence
+
+
+def fate(row: pd.Series[Any]) -> str:
+    """What twice of everything does to a verdict, told by one seed.
+
+    *stands*: the seed says the same. *open*: there was no answer. *falls*: the seed said the same,
+    and now it does not. *unlike*: this seed differs from the others, before and after.
+    """
+    wanted = {"holds": "yes", "does not hold": "no"}.get(row["verdict"])
+    if wanted is None:
+        return "open"
+    return "stands" if row["twice"] == wanted else "falls" if row["once"] == wanted else "unlike"
+
+
+def write(table: pd.DataFrame, doubled: Path, out: Path) -> None:
+    """The table with its provenance, and what the book shows of it."""
+    origins = [
+        results.read(doubled / f"{name}.csv").attrs["provenance"]
+        for name in table["chapter"].unique()
+    ]
+    origin = {
+        "profile": origins[0]["profile"],
+        "seeds": str(SEED),
+        "device": origins[0]["device"],
+        "torch": torch.__version__,
+        "git_commit": " ".join(dict.fromkeys(o["git_commit"] for o in origins)) or git_commit(),
+        "seconds": str(sum(int(o["seconds"]) for o in origins)),
+    }
+    results.save(table, out / "doubled.csv", origin)
+    (out / "doubled.md").write_text(page(table), encoding="utf-8")
+    print(table[["claim", "chapter", "verdict", "once", "twice"]].to_string())
+
+
+def page(table: pd.DataFrame) -> str:
+    """How many verdicts survive, which do not, and the numbers of both runs."""
+    fates = table.apply(fate, axis=1)
+    count = fates.value_counts().to_dict()
+    answered = len(table) - count.get("open", 0)
+    told = (
+        f"{answered} of {len(table)} tests have an answer. With twice of everything seed {SEED}"
+        f" gives the same for {count.get('stands', 0)} of them."
+    )
+    for word, what in (
+        ("unlike", "For {} it says otherwise, and did so before"),
+        ("falls", "For {} the answer changes"),
+    ):
+        rows = table[fates == word]
+        named = [f"{row['test']} ({{doc}}`chapters/{row['chapter']}`)" for _, row in rows.iterrows()]
+        told += f" {what.format(len(rows))}: {'; '.join(named)}." if named else ""
+    parts = [told]
+    for claim in CLAIMS:
+        rows = table[table["claim"] == claim.number]
+        if rows.empty:
+            continue
+        answers = pd.DataFrame(
+            {
+                "chapter": "{doc}`chapters/" + rows["chapter"] + "`",
+                "verdict": rows["verdict"],
+                "one seed": rows["once"],
+                "twice of everything": rows["twice"],
+            }
+        ).set_axis(rows["test"])
+        numbers = pd.DataFrame(
+            {"one seed": rows["measured_once"], "twice of everything": rows["measured_twice"]}
+        ).set_axis(rows["test"])
+        parts += [
+            f"## Claim {claim.number}: {claim.says.rstrip('.')}",
+            tabular(answers, "test"),
+            f":::{{dropdown}} The numbers\n{tabular(numbers, 'test')}\n:::",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    main()
