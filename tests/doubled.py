@@ -1,4 +1,4 @@
-"""``make doubled``: is a verdict still the same after twice the training, under twice the attack?"""
+"""``make doubled``: does a verdict stand after twice the training, under twice the attack?"""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def page(table: pd.DataFrame) -> str:
         ("falls", "For {} the answer changes"),
     ):
         rows = table[fates == word]
-        named = [f"{row['test']} ({{doc}}`chapters/{row['chapter']}`)" for _, row in rows.iterrows()]
+        named = (rows["test"] + " ({doc}`chapters/" + rows["chapter"] + "`)").tolist()
         told += f" {what.format(len(rows))}: {'; '.join(named)}." if named else ""
     parts = [told]
     for claim in CLAIMS:

@@ -19,8 +19,8 @@ class Profile:
     ``hidden``: units of the two-hidden-layer classifier. ``adversarial_epochs``: of adversarial
     training, which costs seven times as much. ``betas``: max values, ascending, ∞ last.
     ``constants``: of the sigmoid family. ``epsilons``: L∞ radii of the attack, ascending.
-    ``steps``: of PGD. ``limit``: test images, all of them if None. ``effort``: what epochs and steps
-    have been multiplied with.
+    ``steps``: of PGD. ``limit``: test images, all of them if None. ``effort``: what epochs
+    and steps have been multiplied with.
     """
 
     name: str
