@@ -110,7 +110,9 @@ class MaskingReport:
         ]
 
     def comparisons(self) -> list[Indicator]:
-        """The comparisons that an attack must stand, or it is too weak; ``value``: what it misses.
+        """The comparisons that an attack must stand, or it is too weak.
+
+        ``value``: what it misses; None where a single radius has none to be compared with.
 
         Source: Athalye et al., arXiv 1802.00420, section 3.1; Carlini et al., arXiv 1902.06705,
         section 5. PGD is its longest run here; the attack that knows is compared with as many runs.
@@ -119,7 +121,10 @@ class MaskingReport:
         (few, _), (many, last) = steps[0], steps[-1]
         best = min(self.by_steps.values())
         rises = [(b - a, low, high) for (low, a), (high, b) in pairwise(radii)]
-        rise, low, high = max(rises, default=(0.0, *[radii[0][0]] * 2))
+        rise, low, high = max(rises, default=(None, *[radii[0][0]] * 2))
+        more = (
+            f"ε = {high:g} leaves {max(rise or 0, 0):.3f} more than ε = {low:g}, which it contains"
+        )
         found = [
             (
                 "one step against many",
@@ -142,7 +147,7 @@ class MaskingReport:
             (
                 "a small radius against a larger one",
                 rise,
-                f"ε = {high:g} leaves {max(rise, 0):.3f} more than ε = {low:g}, which it contains",
+                f"only ε = {low:g} was tried" if rise is None else more,
                 "try at each ε what succeeded at a smaller one",
             ),
             (
@@ -154,7 +159,8 @@ class MaskingReport:
             ),
         ]
         return [
-            Indicator(name, value, value > _POINT, says, cure) for name, value, says, cure in found
+            Indicator(name, value, value is not None and value > _POINT, says, cure)
+            for name, value, says, cure in found
         ]
 
     def signs(self) -> list[str]:

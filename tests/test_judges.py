@@ -54,6 +54,26 @@ def test_masking_report_needs_something_to_do(data):
         masking_report(mlp(64, [4]), *data, 0.1, steps=[])
 
 
+def test_another_run_attacks_what_the_first_one_left(data):
+    """Nothing is lost, its start is another one, and what it finds is no further than allowed."""
+    net = trained(math.inf)
+    once, twice = (paper.AutoAttack("square", runs).bind(0) for runs in (1, 2))
+    first, second = once(net, *data, eps=0.1), twice(net, *data, eps=0.1)
+    fell = ~classified(net, first, data.labels)
+    assert fell.any() and not fell.all()
+    assert torch.equal(second[fell], first[fell])
+    assert not torch.equal(second[~fell], first[~fell])
+    assert (second - data.images).abs().max() <= 0.1 + 1e-6
+
+
+def test_an_effort_multiplies_what_is_spent():
+    doubled = paper.profile("paper", epochs=7, effort=2)
+    assert (doubled.epochs, doubled.adversarial_epochs, doubled.steps) == (14, 14, 80)
+    assert paper.profile("paper", effort=1) == paper.profile("paper")
+    spent = paper.Strongest(steps=3, queries=5, restarts=2).times(4)
+    assert spent == paper.Strongest(steps=12, queries=20, restarts=2)
+
+
 def test_every_judge_speaks_on_every_image(tmp_path, monkeypatch):
     monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path))
     specs = paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0])

@@ -226,6 +226,7 @@ def test_growing_balls_come_as_near_as_carlini_and_wagner(fresh):
     [
         (lambda: paper.profile("huge"), "unknown profile 'huge': use one of quick, paper"),
         (lambda: paper.profile("quick", lr_rate=1), "unknown profile field 'lr_rate'"),
+        (lambda: paper.profile("quick", effort=0), "effort must be at least 1, got 0"),
         (lambda: paper.machine("tpu"), "unknown device 'tpu': use one of auto, cpu, cuda"),
         (lambda: paper.machine("cpu", 0), "jobs must be a whole number of at least 1, got 0"),
         (lambda: paper.machine("cpu", "two"), "jobs must be a whole number .* got 'two'"),

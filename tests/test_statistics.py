@@ -8,6 +8,7 @@ import pytest
 
 from cappaper.paper.marks import marks
 from cappaper.paper.statistics import (
+    AS_MEASURED,
     LEVEL,
     Gain,
     Measured,
@@ -31,6 +32,17 @@ from cappaper.paper.statistics import (
 )
 def test_a_difference_counts_beyond_margin_and_interval(gain, margin, answer):
     assert Gain(pd.Series(gain)).beyond(margin, LEVEL) is answer
+
+
+def test_as_measured_one_seed_answers_and_has_no_interval():
+    """A level, however it is shared, at which a difference is what it is."""
+    for mean, answer in ((0.02, True), (0.009, False)):
+        gain = Gain(pd.Series([mean]), image_variance=0.5)
+        assert gain.beyond(0.01, AS_MEASURED / 7) is answer
+        assert gain.told(AS_MEASURED) == f"{mean:+.3f}"
+    assert Gain(pd.Series([0.02, 0.04])).interval(AS_MEASURED) == pytest.approx((0.03, 0.03))
+    answer, told = some_beyond({1.0: rows([[1, 1]], 2)}, rows([[1, 0]], 2), 0.01, AS_MEASURED)
+    assert answer is True and told == "+0.500"
 
 
 def test_a_stricter_level_and_fewer_images_widen_the_interval():

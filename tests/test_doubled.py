@@ -1,0 +1,80 @@
+"""Twice of everything: the committed table, and the road to one."""
+
+import shutil
+
+import nbformat
+import pandas as pd
+import pytest
+
+from cappaper.paper import chapters, results
+from cappaper.paper.claims import TESTS
+from tests import doubled
+from tests.answers import BOOK
+from tests.test_book import ROOT
+from tests.test_notebooks import tagged
+
+TABLE = BOOK / "results" / "doubled.csv"
+ASKED = ["claim", "chapter", "test", "verdict", "once", "measured_once"]
+
+
+def test_the_table_has_every_test_and_the_numbers_of_the_usual_tables():
+    table = results.read(TABLE)
+    usual = {name: results.read(BOOK / "results" / f"{name}.csv") for name in set(table["chapter"])}
+    expected = [doubled.asked(test, usual[test.chapter]) for test in TESTS]
+    assert table[ASKED].to_dict("records") == expected
+    assert set(table["twice"]) <= {"yes", "no"} and (table["measured_twice"] != "").all()
+    assert (table["measured_twice"] != table["measured_once"]).all()
+    assert "dirty" not in table.attrs["provenance"]["git_commit"]
+    assert (BOOK / "results" / "doubled.md").read_text() == doubled.page(table)
+
+
+@pytest.mark.parametrize("chapter", doubled.chosen(ROOT), ids=lambda chapter: chapter.name)
+def test_a_chapter_that_decides_can_be_told_to_do_twice_as_much(chapter):
+    source = nbformat.read(ROOT / "notebooks" / f"{chapter.source}.ipynb", 4)
+    (parameters,) = tagged(source, "parameters")
+    assert "\neffort = 1 " in parameters.source and "\nseeds = " in parameters.source
+    code = "".join(cell.source for cell in source.cells)
+    assert "effort=effort" in code
+    # Every attack is told.
+    assert code.count("paper.Strongest(") == code.count(").times(effort)")
+    assert "paper.AutoAttack(part)" not in code and ".PGD()" not in code
+
+
+@pytest.mark.parametrize(
+    ("verdict", "once", "twice", "fate"),
+    [
+        ("holds", "yes", "yes", "stands"),
+        ("holds", "no", "yes", "stands"),
+        ("does not hold", "no", "no", "stands"),
+        ("holds", "yes", "no", "falls"),
+        ("does not hold", "no", "yes", "falls"),
+        ("holds", "no", "no", "unlike"),
+        ("inconclusive", "yes", "no", "open"),
+    ],
+)
+def test_the_fate_of_a_verdict(verdict, once, twice, fate):
+    row = pd.Series({"verdict": verdict, "once": once, "twice": twice})
+    assert doubled.fate(row) == fate
+
+
+def test_a_chapter_is_run_again_with_twice_of_everything(tmp_path, monkeypatch):
+    """Figure 1's notebook, on digits: twice the epochs, one seed, beside the usual table."""
+    monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path / "cache"))
+    for folder in ("notebooks", "book"):
+        (tmp_path / folder).mkdir()
+    for name in ("chapters.yml", *(f"{c.source}.ipynb" for c in chapters.manifest(ROOT))):
+        shutil.copy(ROOT / "notebooks" / name, tmp_path / "notebooks")
+    monkeypatch.chdir(tmp_path)
+    (chapter,) = doubled.chosen(tmp_path, ("fig-01",))
+    usual = tmp_path / "build" / "quick"
+    for part in ("chapters", "results"):
+        (usual / part).mkdir(parents=True)
+    given = {"profile": "quick", "epochs": 2, "images": 20}
+    chapters.execute(chapter, tmp_path, usual, given | {"seeds": [0, 1]})
+    asked = ["--profile", "quick", "--only", "fig-01", "--jobs", "1", "--device", "cpu"]
+    doubled.main.main(asked, standalone_mode=False)
+    table = results.read(usual / "results" / "doubled.csv")
+    assert set(table["chapter"]) == {"fig-01"} and len(table) == 3
+    made = results.read(tmp_path / "build" / "doubled-quick" / "results" / "fig-01.csv")
+    assert made.attrs["provenance"]["epochs"] == "60" and set(made["seed"]) == {0}
+    assert (usual / "results" / "doubled.md").read_text() == doubled.page(table)
