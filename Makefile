@@ -7,6 +7,7 @@
 # make bench       this package and its peers, in turns (BENCH="--device cuda" and the like)
 # make trust       kills, damage and nonsense, counted for the page How it is tested (an hour)
 # make mutants     mutants of the code that decides: do the tests notice? (two hours)
+# make doubled     the chapters that decide, twice the training and twice the attack (some hours)
 # make referee     the strongest attack beside AutoAttack's own code, on the networks that come along
 # make release     wheel, sdist and a bill of materials in dist/, checked
 # make coverage    lines and branches that tests, doctests and kernels reach (half an hour)
@@ -24,7 +25,7 @@ SUMS := $(BIN)/cappaper claims --write > /dev/null
 # A file to a process: small networks leave a second thread nothing to do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: reproduce test wheel bench trust referee mutants release coverage ends book lab notebooks lint environment clean
+.PHONY: reproduce test wheel bench trust doubled referee mutants release coverage ends book lab notebooks lint environment clean
 
 reproduce: environment
 	$(BIN)/cappaper reproduce --profile $(PROFILE) --device $(DEVICE)
@@ -78,6 +79,10 @@ release: environment
 
 trust: environment
 	$(BIN)/python -m tests.trust
+	$(SUMS)
+
+doubled: environment
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.doubled
 	$(SUMS)
 
 referee: environment

@@ -67,7 +67,7 @@ def test_the_quick_profile_leaves_the_committed_book_alone(project):
     config = yaml.safe_load((project / "build/quick/_config.yml").read_text())
     assert "Quick profile" in config["sphinx"]["config"]["html_theme_options"]["announcement"]
     # What no chapter makes, and no figure of the paper profile.
-    made = ("how-fast-", "how-it-is-tested.", "coverage.", "mutants.", "referee.")
+    made = ("how-fast-", "how-it-is-tested.", "coverage.", "mutants.", "referee.", "doubled.")
     kept = [path.name for path in (project / "build/quick/results").iterdir()]
     assert all(name.startswith(made) for name in kept)
 

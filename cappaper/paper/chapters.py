@@ -16,6 +16,10 @@ import yaml
 from cappaper.files import whole
 
 MANIFEST = Path("notebooks/chapters.yml")
+_MEASURED = (
+    "how-fast-*",
+    *("how-it-is-tested.*", "mutants.*", "coverage.*", "referee.*", "doubled.*"),
+)
 
 
 class ChapterError(Exception):
@@ -198,7 +202,7 @@ def stage(root: Path, folder: Path, announcement: str) -> None:
     shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
     results = root / "book" / "results"
-    for measured in ("how-fast-*", "how-it-is-tested.*", "mutants.*", "coverage.*", "referee.*"):
+    for measured in _MEASURED:
         for path in results.glob(measured):
             shutil.copy(path, folder / "results")
     path = folder / "_config.yml"

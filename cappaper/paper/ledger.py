@@ -114,7 +114,8 @@ def page(ledger: pd.DataFrame) -> str:
         " *does not hold* if it is short of it, and is *inconclusive* if it contains it. A claim"
         " *holds* if all its tests do, *does not hold* if none does, and is *mixed* if some do and"
         " others do not. All robust accuracies are what one attack leaves: upper bounds. Of an open"
-        " question, *holds* says that the gain is seen there too.",
+        " question, *holds* says that the gain is seen there too. {doc}`doubled` asks every test"
+        " again, after twice the training and under twice the attack.",
         "",
     ]
     for claim in CLAIMS:
