@@ -47,7 +47,8 @@ def exact_answer():
     low, high, relu = kept.index.min(), *kept.index[-2:]
     assert (kept < kept[relu]).sum() == len(kept) - 1
     return (
-        f"no cap keeps more than ReLU: of {at['images'].iloc[0]} test images {kept[relu]:.0%}"
-        f" withstand every attack at ε = 0.05 with ReLU, {kept[high]:.0%} with β = {high:g}"
+        f"none of the caps we tried keeps more than ReLU on average: of {at['images'].iloc[0]} test"
+        f" images {kept[relu]:.0%} withstand every attack at ε = 0.05 with ReLU,"
+        f" {kept[high]:.0%} with β = {high:g}"
         f" and {kept[low]:.0%} with β = {low:g}"
     ).replace("%", " %")

@@ -84,8 +84,8 @@ _CAPTION = (
 )
 _PAGE = f"""# All networks in one table
 
-Every kind of network that all attacks of this book were tried on, {{count}} of them, at each ε the
-most robust first. *Strongest attack* is the union of all attacks, image by image: no other number
+The networks that many attacks were tried on, in {{count}} rows, at each ε the most robust first.
+*Strongest attack* is the union of all attacks of a row's chapter, image by image: no other number
 here says how robust a network is, and even this one is an upper bound. What *certified* says is
 proven.
 

@@ -124,7 +124,10 @@ _CARLINI = (
     " than on ReLU"
 )
 _CARLINI_KNOWING = "The same for a version of it that knows about the cap"
-_FARTHER = "The nearest that any L2 attack finds lies farther away with some cap than with ReLU"
+_FARTHER = (
+    "The nearest that any L2 attack finds lies farther away with some cap than with ReLU, by more"
+    " than 0.1, the search's step"
+)
 _surviving = partial(decisions.surviving, attack=STRONGEST)
 _nearby = partial(decisions.capping, attack=STRONGEST, eps=0.02)
 _true = partial(decisions.capping, attack="exact", eps=0.05)

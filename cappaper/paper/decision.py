@@ -19,6 +19,9 @@ FAILED = 0.1
 SURVIVAL = 0.5
 """A gain has survived another attack if more than this share of it has."""
 
+STEP = 0.1
+"""An L2 radius: balls that grow by it find the nearest example no more closely."""
+
 EPS = 0.1
 """The radius at which claims about robustness are decided, unless they name another."""
 

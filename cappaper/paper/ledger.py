@@ -10,7 +10,7 @@ import pandas as pd
 from cappaper.files import whole
 from cappaper.paper import board, results, statistics
 from cappaper.paper.claims import CLAIMS, decided, verdict
-from cappaper.paper.decision import FAILED, POINT
+from cappaper.paper.decision import FAILED, POINT, STEP
 
 LEDGER = Path("results/claims.csv")
 SUMS = Path("results/SHA256SUMS")
@@ -106,16 +106,19 @@ def page(ledger: pd.DataFrame) -> str:
     lines += [
         "",
         "A difference counts where its confidence interval lies beyond a margin of"
-        f" {POINT:g} ({FAILED:g} for failed training, none for growth):"
+        f" {POINT:g} ({FAILED:g} for failed training, {STEP:g} for L2 distances, none for growth):"
         " Student's t over seeds, and a normal one over images where not all test images were"
         f" judged. A claim has an error of {100 * statistics.LEVEL:g} %, which its tests share, so"
         " their intervals are wider than usual. The best of several caps, and the widest of several"
-        " gaps, are chosen on the other seeds. A test *holds* if the interval is beyond the margin,"
-        " *does not hold* if it is short of it, and is *inconclusive* if it contains it. A claim"
-        " *holds* if all its tests do, *does not hold* if none does, and is *mixed* if some do and"
-        " others do not. All robust accuracies are what one attack leaves: upper bounds. Of an open"
-        " question, *holds* says that the gain is seen there too. {doc}`doubled` asks every test"
-        " again, after twice the training and under twice the attack.",
+        " gaps, are chosen for each seed on the other seeds, so a difference need not be that of"
+        " the two means beside it. A test *holds* if the interval is beyond the margin,"
+        " *does not hold* if it is short of it, and is *inconclusive* if it contains it. A test of"
+        " several architectures holds if it does in each, and does not hold if it does not in one."
+        " A claim *holds* if all its tests hold, *does not hold* if all of them do not hold, is"
+        " *mixed* if some hold and others do not hold, and *inconclusive* otherwise. All robust"
+        " accuracies are what one attack leaves: upper bounds. Of an open question, *holds* says"
+        " that the gain is seen there too. {doc}`doubled` asks every test again, after twice the"
+        " training and under twice the attack.",
         "",
     ]
     for claim in CLAIMS:
