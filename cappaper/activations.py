@@ -168,6 +168,7 @@ def replace_relu(
             sites.setdefault(id(module), []).append(name)
             modules[id(module)] = module
     others = _left_alone(model)
+    device = next((weight.device for weight in model.parameters()), None)
     if not sites:
         raise ValueError(
             "the model has no ReLU to cap: expected nn.ReLU, nn.ReLU6 or CappedReLU modules"
@@ -177,7 +178,7 @@ def replace_relu(
         layers = check_sequence(layers, "layers", "positions or names")
     chosen = list(sites) if layers is None else list(_select(layers, sites))
     for key, value in zip(chosen, per_layer(beta, len(chosen)), strict=True):
-        capped = CappedReLU(value).train(modules[key].training)
+        capped = CappedReLU(value).train(modules[key].training).to(device)
         for name in sites[key]:
             if not name:
                 return capped

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
-    """Refuse anything but float images in [0, 1] with one int64 label each.
+    """Refuse anything but images of single or double precision in [0, 1], an int64 label each.
 
     The labels' shape ([B], or [M, B] for a population) says which dimensions are batch.
     """
     for value, what in ((x, "images"), (y, "labels")):
         check_tensor(value, what)
-    if not x.is_floating_point():
-        raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
+    if x.dtype not in (torch.float32, torch.float64):  # a half moves a pixel further than an ε may
+        raise TypeError(f"images must be float32 or float64 in [0, 1], got {x.dtype}")
     if y.dtype != torch.int64:
         raise TypeError(f"labels must be int64 class indices, got {y.dtype}")
     if y.ndim not in (1, 2) or x.ndim <= y.ndim or x.shape[: y.ndim] != y.shape:
@@ -139,6 +139,12 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
             f"labels must lie in 0 to {logits.shape[-1] - 1},"
             f" got values from {low.item()} to {high.item()}"
         )
+
+
+def check_ascending(values: Sequence[float], what: str) -> None:
+    """Refuse what does not ascend."""
+    if list(values) != sorted(values):
+        raise ValueError(f"{what} must ascend, got {list(values)}")
 
 
 def check_eps(eps: float) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cappaper.attacks.ascent import Attack, classified
 from cappaper.checks import (
+    check_ascending,
     check_batch,
     check_count,
     check_eps,
@@ -134,8 +135,7 @@ def robustness_curve(
     epsilons = check_sequence(epsilons, "epsilons", "radii")
     for eps in epsilons:
         check_eps(eps)
-    if list(epsilons) != sorted(epsilons):
-        raise ValueError(f"epsilons must ascend, got {list(epsilons)}")
+    check_ascending(epsilons, "epsilons")
     attacks = [partial(attack, eps=eps) for eps in epsilons]
     batches = _split(x, y, batch_size)
     curves = [_rates([_standing(m, *b, attacks) for b in batches]) for m in members(model)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -152,18 +152,25 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
 def _watched(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
     """Inputs and outputs of every activation in a forward pass; of a shared one, the last."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
+    handles = []
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[name] = inputs[0], output
+    def watch(name: str, module: nn.Module) -> None:
+        met: list[Tensor] = []
 
-        return hook
+        def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+            met.append(inputs[0])
+            # One that works in place overwrites what it was given: a copy.
+            return (inputs[0].clone(),) if getattr(module, "inplace", False) else None
 
-    handles = [
-        module.register_forward_hook(keep(name))
-        for name, module in model.named_modules()
-        if isinstance(module, ACTIVATIONS)
-    ]
+        def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen[name] = met.pop(), output
+
+        handles.append(module.register_forward_pre_hook(before))
+        handles.append(module.register_forward_hook(after))
+
+    for name, module in model.named_modules():
+        if isinstance(module, ACTIVATIONS):
+            watch(name, module)
     if not handles:
         raise ValueError(
             "the model has no hidden layer: expected "

@@ -17,6 +17,7 @@ from cappaper.attacks.gradient import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.surrogate import UnreachedWarning, bounded_calls
 from cappaper.bounded import Bounded
 from cappaper.checks import (
+    check_ascending,
     check_batch,
     check_count,
     check_eps,
@@ -68,7 +69,8 @@ def masking_report(
             PGD.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.pgd`; or there are no steps, or no radii.
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or there are no steps or no radii, or they
+            do not ascend.
 
     >>> from cappaper import load, masking_report, mlp
     >>> digits, net = load("digits", "test", limit=20), mlp(64, [32], beta=1.0)
@@ -84,6 +86,8 @@ def masking_report(
         check_count(count, "steps")
     for radius in epsilons:
         check_eps(radius)
+    check_ascending(steps, "steps")
+    check_ascending(epsilons, "epsilons")
     if other is not None:
         check_function(other, "the other model")
     if y.ndim != 1:
@@ -136,7 +140,7 @@ def masking_report(
         control = left(aware(sharpnesses=(None, None, None)))
     return MaskingReport(
         standard=correct.double().mean().item(),
-        zero_gradient=signals[correct, 0].mean().item() if correct.any() else 0.0,
+        zero_gradient=signals[correct.cpu(), 0].mean().item() if correct.any() else 0.0,
         at_zero=signals[:, 1].mean().item(),
         at_cap=signals[:, 2].mean().item(),
         unstable=unstable,
@@ -161,7 +165,7 @@ def _signals(model: nn.Module, x: Tensor, y: Tensor, batch_size: int | None) -> 
         gradient = input_gradient(loss, point)
         silent = gradient.flatten(1).eq(0).all(1)
         calls, _ = bounded_calls(model, x, y)
-        return torch.stack([silent.double(), *_shares(calls, len(y))], dim=1)
+        return torch.stack([silent.double().cpu(), *_shares(calls, len(y))], dim=1)
 
     return in_batches(signals, model, x, y, batch_size, None)
 
@@ -184,6 +188,7 @@ def _unstable(
 
 def _shares(calls: Sequence[Bounded], count: int) -> tuple[Tensor, Tensor]:
     """Of all units behind these activations, the shares at their lower and upper bounds."""
+    calls = [call for call in calls if call.z.ndim > 1 and len(call.z) == count]  # no parameters
     units = sum(call.z[0].numel() for call in calls)
     low, high = torch.zeros(count).double(), torch.zeros(count).double()
     for z, lower, upper, _ in calls:

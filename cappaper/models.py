@@ -125,8 +125,8 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
 
     Raises:
         TypeError: the model is not a sequence of linear, convolutional, capped and flatten layers.
-        ValueError: weights and caps do not take turns; a finite cap for a ReLU layer or the
-            reverse; or one cap too many or too few.
+        ValueError: weights and caps do not take turns, or one layer's weights serve in two places;
+            a finite cap for a ReLU layer or the reverse; or one cap too many or too few.
 
     >>> net = mlp(64, [32, 16], beta=1.0)
     >>> x = torch.rand(5, 1, 8, 8)
@@ -146,16 +146,20 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
         raise ValueError("rescale needs weights and caps in turn, and weights at either end")
     model = copy.deepcopy(model)
     caps = [module for module in model if isinstance(module, CappedReLU)]
-    factors = []
-    for cap, new in zip(caps, per_layer(beta, len(caps)), strict=True):
-        old = cap.beta.item()
+    news, factors = per_layer(beta, len(caps)), []
+    for old, new in zip([cap.beta.item() for cap in caps], news, strict=True):
         if math.isinf(old) != math.isinf(new):
             raise ValueError(f"a cap at {old:g} cannot be rescaled to {new:g}: both finite, or ∞")
         factors.append(1.0 if math.isinf(old) else new / old)
-        with torch.no_grad():
-            cap.beta.copy_(CappedReLU(new).beta)
     weighted = [module for module in model if isinstance(module, (nn.Linear, nn.Conv2d))]
+    # A cap may be in several places, with one new value; weights would be scaled once for each.
+    if len(set(weighted)) < len(weighted) or len(dict(zip(caps, news, strict=True))) < len(
+        set(zip(caps, news, strict=True))
+    ):
+        raise ValueError("rescale needs weights of its own for every layer, and one β for a cap")
     with torch.no_grad():
+        for cap, new in zip(caps, news, strict=True):
+            cap.beta.copy_(CappedReLU(new).beta)
         for module, before, after in zip(weighted, [1.0, *factors], [*factors, 1.0], strict=True):
             module.weight.mul_(after / before)
             if module.bias is not None:
@@ -175,5 +179,5 @@ def seeded(seed: int) -> Iterator[None]:
     """Draw from ``seed`` inside the block; the global random state is restored after it."""
     check_whole(seed, "the seed")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed a GPU's too
         yield

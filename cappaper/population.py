@@ -9,6 +9,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from cappaper.alike import alike
 from cappaper.checks import check_count, check_module, check_sequence
 
 
@@ -24,7 +25,8 @@ class Population(nn.Module):
             members share from inputs of their own.
 
     Raises:
-        ValueError: there is no model, their architectures or settings differ, or one has hooks.
+        ValueError: there is no model, their architectures or settings differ (a function, a number
+            or a tensor that is neither parameter nor buffer is a setting), or one has hooks.
 
     >>> import torch
     >>> from cappaper import mlp
@@ -41,19 +43,23 @@ class Population(nn.Module):
         models = cast(tuple[nn.Module, ...], check_sequence(models, "models", "modules"))
         for model in models:
             check_module(model, "a member of a population")
-        shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in models]
-        if any(s != shapes[0] for s in shapes) or any(_make(m) != _make(models[0]) for m in models):
-            raise ValueError("the members of a population must share one architecture")
+        if not all(alike(models[0], model) for model in models[1:]):
+            raise ValueError(
+                "the members of a population must share one architecture: same layers, shapes and"
+                " settings, and the same weights frozen"
+            )
         if any(p._forward_hooks or p._forward_pre_hooks for m in models for p in m.modules()):
             raise ValueError("the members of a population may have no hooks: remove them first")
         parameters, buffers = stack_module_state([copy.deepcopy(m) for m in models])
         self._parameter_names, self._buffer_names = list(parameters), list(buffers)
         for name, tensor in parameters.items():
-            self.register_parameter(_flat(name), nn.Parameter(tensor.detach()))
+            trained = tensor.requires_grad
+            self.register_parameter(_flat(name), nn.Parameter(tensor.detach(), trained))
         for name, tensor in buffers.items():
             self.register_buffer(_flat(name), tensor)
-        # In a tuple, so that the skeleton's own tensors are not taken for the population's.
-        self._skeleton = (copy.deepcopy(models[0]),)
+        # In a tuple, so that the skeleton's own tensors are not taken for the population's. The
+        # first is called with the members' tensors in it, the second is what a member is made of.
+        self._skeleton = (copy.deepcopy(models[0]), copy.deepcopy(models[0]))
         self._size = len(models)
         self._sample_dims = sample_dims
         self.train(models[0].training)
@@ -65,10 +71,11 @@ class Population(nn.Module):
         """Member ``index`` as a module of its own, with copies of its tensors."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"member {index} of a population of {len(self)}")
-        member = copy.deepcopy(self._skeleton[0]).train(self.training)
-        member.to(next(iter(self.state_dict().values())).device)
+        member = copy.deepcopy(self._skeleton[1]).train(self.training)
         parameters, buffers = self._state()
-        member.load_state_dict({k: v[index] for k, v in {**parameters, **buffers}.items()})
+        stacked = parameters | buffers
+        for name, tensor in [*member.named_parameters(), *member.named_buffers()]:
+            tensor.data = stacked[name][index].detach().clone()
         return member
 
     def __iter__(self) -> Iterator[nn.Module]:
@@ -100,21 +107,6 @@ class Population(nn.Module):
             {name: getattr(self, _flat(name)) for name in self._parameter_names},
             {name: getattr(self, _flat(name)) for name in self._buffer_names},
         )
-
-
-_PLAIN = (bool, int, float, str, tuple, type(None))
-
-
-def _make(model: nn.Module) -> list[tuple[str, type, dict[str, Any]]]:
-    """Every part with its settings: plain values that members share, for they are no tensors."""
-    return [
-        (name, type(part), {k: v for k, v in vars(part).items() if _is_setting(k, v)})
-        for name, part in model.named_modules()
-    ]
-
-
-def _is_setting(name: str, value: Any) -> bool:
-    return isinstance(value, _PLAIN) and not name.startswith("_") and name != "training"
 
 
 def members(model: nn.Module) -> list[nn.Module]:

@@ -141,7 +141,7 @@ def robustness_report(
     Args:
         model: one classifier, as :func:`~cappaper.adaptive_pgd` takes it, with at least 4 classes;
             asked in eval mode, and as it was afterwards.
-        x: images ``[B, C, H, W]``, floating point in [0, 1].
+        x: images ``[B, C, H, W]``, float32 or float64 in [0, 1].
         y: int64 labels ``[B]``.
         eps: L∞ radius, at least 0, in units of the pixels' range.
         name: what the report calls the model.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,7 +69,8 @@ def fit(
             the sum of what it adds to each member's.
         seed: of the batch order; one for all members, or one each.
         checkpoint: a file that is to hold the state after every epoch; where it is there already,
-            training goes on from it, to the same result. It stays when training ends.
+            training goes on from it, to the same result: weights, torch's global random state on
+            the CPU (for dropout) and all. It stays when training ends.
         progress: called after every epoch with (epochs done, epochs in all), and first of all
             where training goes on from a checkpoint. It may read ``model``, in train mode then.
 
@@ -76,7 +78,7 @@ def fit(
         ``model``, in eval mode.
 
     Raises:
-        ValueError: ``checkpoint`` is damaged, or of another training.
+        ValueError: ``checkpoint`` is damaged, or of another training: other data, caps or settings.
         TypeError, ValueError: images outside [0, 1], of the wrong shape or dtype; labels that are
             no class; a count below 1; a learning rate that is not a finite number above 0; one seed
             too many or too few; both ``attack`` and ``attack_at``; a penalty that is no number.
@@ -107,10 +109,13 @@ def fit(
     for each in seeds:
         check_whole(each, "the seed")
     generators = [torch.Generator().manual_seed(s) for s in seeds]
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=float(lr), fused=True)
     model.train()
     path = None if checkpoint is None else Path(checkpoint)
-    about = [size, seeds, list(x.shape), epochs, batch_size, lr]
+    kinds = [function is not None for function in (attack, attack_at, penalty)]
+    about = [size, [int(s) for s in seeds], int(epochs), int(batch_size), float(lr), kinds]
+    if path is not None:
+        about += [_digest(x, y), _digest(*model.buffers())]
     done = _resume(path, about, model, optimizer, generators) if path and path.exists() else 0
     per_epoch = math.ceil(len(y) / batch_size)
     step, steps = done * per_epoch, epochs * per_epoch
@@ -162,6 +167,16 @@ def _number(penalty: Tensor) -> Tensor:
     return penalty.squeeze()
 
 
+def _digest(*tensors: Tensor) -> str:
+    """Of what a training starts from and does not draw: its data, and caps and other buffers."""
+    sha = hashlib.sha256()
+    for tensor in tensors:
+        sha.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        numbers = tensor.detach().cpu().contiguous().reshape(-1)
+        sha.update(numbers.view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
 def _save(
     path: Path,
     about: list[Any],
@@ -177,6 +192,7 @@ def _save(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "generators": [generator.get_state() for generator in generators],
+        "global": torch.get_rng_state(),  # of dropout and the like
     }
     with whole(path) as unfinished:
         torch.save(state, unfinished)
@@ -200,4 +216,5 @@ def _resume(
     optimizer.load_state_dict(state["optimizer"])
     for generator, before in zip(generators, state["generators"], strict=True):
         generator.set_state(before)
+    torch.set_rng_state(state["global"])
     return int(state["epoch"])

@@ -78,7 +78,7 @@ X, Y = torch.rand(8, 1, 2, 2), torch.arange(8)
     [
         ({"x": X + 1}, ValueError, r"lie in \[0, 1\]"),
         ({"x": X[:4]}, ValueError, "labels"),
-        ({"x": X.long()}, TypeError, "floating point"),
+        ({"x": X.long()}, TypeError, "float32 or float64"),
         ({"y": Y + 5}, ValueError, "0 to 9"),
         ({"x": X.tolist()}, TypeError, "images must be a tensor, got list"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),

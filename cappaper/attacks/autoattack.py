@@ -61,7 +61,7 @@ def auto_attack(
     Args:
         model: any module from images to logits of at least 4 classes, in the mode it is to be
             attacked in.
-        x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, floating point in [0, 1].
+        x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         y: int64 labels ``[B]`` or ``[M, B]``.
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
         norm: ``"linf"`` or ``"l2"``.

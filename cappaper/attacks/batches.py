@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from cappaper.checks import check_count, check_function
+from cappaper.population import Population
 
 Progress = Callable[[int, int], None]
 """Called with (examples done, examples in all)."""
@@ -51,6 +52,15 @@ def in_batches(
     return found[0] if len(found) == 1 else torch.cat(found, batch)
 
 
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """The module itself; of a population, whose buffers hold those of all layers, every layer."""
+    yield from module._skeleton[0].modules() if isinstance(module, Population) else [module]
+
+
+def _moves(module: nn.Module) -> bool:
+    return isinstance(module, _NormBase) and module.training
+
+
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Gradients are on inside the block, and the model is as it was after it.
@@ -58,8 +68,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     In train mode every forward pass moves a BatchNorm's statistics: they are put back.
     """
     modules = model.modules() if isinstance(model, nn.Module) else ()
-    moving = [m for m in modules if isinstance(m, _NormBase) and m.training]
-    kept = [(buffer, buffer.clone()) for module in moving for buffer in module.buffers()]
+    moving = [m for m in modules if any(map(_moves, _layers(m)))]
+    kept = [(buffer, buffer.clone()) for m in moving for buffer in m.buffers(recurse=False)]
     try:
         with torch.inference_mode(False), torch.enable_grad():
             yield

@@ -43,7 +43,7 @@ def cw_l2(
 
     Args:
         model: as :func:`~cappaper.pgd`.
-        x: images ``[B, ...]`` or ``[M, B, ...]``, floating point in [0, 1].
+        x: images ``[B, ...]`` or ``[M, B, ...]``, float32 or float64 in [0, 1].
         y: int64 labels ``[B]`` or ``[M, B]``.
         confidence: κ, in units of logits: by how much another class must win.
         steps: of Adam for one c; an example stops when a tenth of them brings its loss down by

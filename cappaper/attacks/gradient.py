@@ -32,7 +32,7 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
 
     Args:
         model: as :func:`pgd`.
-        x: images ``[B, ...]`` or ``[M, B, ...]``, floating point in [0, 1].
+        x: images ``[B, ...]`` or ``[M, B, ...]``, float32 or float64 in [0, 1].
         y: int64 labels ``[B]`` or ``[M, B]``.
         eps: L∞ radius, at least 0, in units of the pixels' range.
 
@@ -78,7 +78,7 @@ def pgd(
         model: any module or function from images to logits ``[B, classes]`` (``[M, B, classes]``),
             in the mode (train or eval) it is to be attacked in. In train mode a BatchNorm ties an
             example's fate to its batch; its statistics are put back afterwards.
-        x: images ``[B, ...]`` or ``[M, B, ...]``, floating point in [0, 1].
+        x: images ``[B, ...]`` or ``[M, B, ...]``, float32 or float64 in [0, 1].
         y: int64 labels ``[B]`` or ``[M, B]``.
         eps: radius, at least 0, in units of the pixels' range (L∞) or their L2 norm.
         steps: gradient steps in a run.

@@ -51,7 +51,7 @@ def square(
 
     Args:
         model, y, eps, batch_size, progress: as :func:`~cappaper.pgd`.
-        x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, floating point in [0, 1].
+        x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         queries: of the model for each example, the first one with stripes.
         share: of the image that the first squares cover, above 0 and at most 1.
         seed: of the search.

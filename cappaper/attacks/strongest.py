@@ -56,7 +56,7 @@ def strongest_attack(
 
     Args:
         model: as :func:`~cappaper.adaptive_pgd`.
-        x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, floating point in [0, 1].
+        x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`.
         twins: models that might give away examples: the same network with ReLU or another cap.
         steps: gradient steps of a run, and of PGD on a twin.

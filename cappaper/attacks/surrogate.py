@@ -133,7 +133,7 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         call = read_call(func, args, kwargs) if torch.is_grad_enabled() else None
-        if call is None:
+        if call is None or not call.z.is_floating_point():  # indices are clamped, too
             return func(*args, **kwargs)
         in_place = func.__name__.endswith("_") or kwargs.get("inplace")
         in_place = in_place or any(argument is True for argument in args[1:])
@@ -192,7 +192,8 @@ def _smooth(call: Bounded, output: Tensor, sharpness: float) -> Tensor:
     if isinstance(upper, float | int) and math.isinf(upper):
         return output
     still = z.detach()
-    k = sharpness / _scale(still)
+    # Where all of an example's pre-activations are 0, ∞ · 0 would be no number.
+    k = (sharpness / _scale(still)).clamp(max=torch.finfo(z.dtype).max)
     rise = slope * torch.sigmoid(k * (upper - still))
     if not (isinstance(lower, float | int) and math.isinf(lower)):
         rise = rise * torch.sigmoid(k * (still - lower))

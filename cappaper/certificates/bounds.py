@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -97,7 +98,7 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
     one_of(method, METHODS, "method")
     network, found = read_layers(model), []
     for images, labels in zip(torch.split(x, _TOGETHER), torch.split(y, _TOGETHER), strict=True):
-        classified(model, images, labels)  # whose checks these bounds need too
+        correct = classified(model, images, labels)  # whose checks these bounds need too
         box = _box(images, eps)
         *hidden, logits = _bounds(network, box, method)
         inside = _capped(hidden[-1], network.caps[-1]) if hidden else box
@@ -111,7 +112,7 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
         error = _rounding(network, hidden, box, torch.finfo(x.dtype).eps / 2)
         own = labels.unsqueeze(1)
         stands = lead > error + error.gather(1, own)
-        found.append(stands.scatter(1, own, True).all(1))
+        found.append(correct & stands.scatter(1, own, True).all(1))
     return torch.cat(found)
 
 
@@ -262,7 +263,8 @@ def _rounding(network: Layers, hidden: list[Interval], box: Interval, unit: floa
     size, error = box.upper, torch.zeros_like(box.upper)
     for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         terms = weight.shape[1] + 1
-        gamma = terms * unit / (1 - terms * unit)
+        rest = 1 - terms * unit
+        gamma = terms * unit / rest if rest > 0 else math.inf  # rounding may do anything
         own = gamma * (_apply(weight.abs(), size + error) + bias.abs())
         error = _apply(weight.abs(), error) + own
         if i < len(hidden):
