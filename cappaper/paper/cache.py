@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -47,6 +48,21 @@ def recall(path: Path) -> Any | None:
     except Exception as error:  # whatever the damage
         warnings.warn(f"ignoring the damaged cache entry {path}: {error}", stacklevel=2)
         return None
+
+
+def keep_first(path: Path, value: dict[str, Any]) -> dict[str, Any]:
+    """Keep it unless another run has been quicker; what is there then.
+
+    The same network trained in other company has other weights, by rounding: what is asked of it
+    must all be asked of the same ones.
+    """
+    lock = FileLock(root() / "locks" / "first")
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    with lock:
+        there = recall(path)
+        if there is None:
+            keep(path, value)
+    return value if there is None else there
 
 
 def keep(path: Path, value: dict[str, Any]) -> None:

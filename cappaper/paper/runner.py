@@ -168,16 +168,17 @@ def _train(
     places: dict[Spec, Path], device: str, checkpoint: Path, label: str, watched: bool
 ) -> dict[Spec, dict[str, Tensor]]:
     """Train a group, and keep each network in its place as soon as it is there."""
-    group = list(places)
+    group, kept = list(places), dict[Spec, dict[str, Tensor]]()
     with _bar(label, group[0].epochs, watched) as bar:
 
         def keep(spec: Spec, weights: dict[str, Tensor]) -> None:
-            cache.keep(places[spec], weights)
+            kept[spec] = cache.keep_first(places[spec], weights)
 
         def show(epoch: int, epochs: int) -> None:
             bar.update(epoch - bar.n)
 
-        return train(group, device, checkpoint=checkpoint, keep=keep, progress=show)
+        train(group, device, checkpoint=checkpoint, keep=keep, progress=show)
+    return kept
 
 
 @_one_thread()
