@@ -67,13 +67,17 @@ def compared(usual: Path, doubled: Path) -> pd.DataFrame:
 
 
 def asked(test: Test, table: pd.DataFrame) -> dict[str, Any]:
-    """A test, its verdict over all seeds, and what the numbers of one seed say by themselves."""
+    """A test, its verdict over all seeds, and what the numbers of single seeds say."""
     once, measured = one_seed(test, table[table["seed"] == SEED])
+    seeds = sorted(table["seed"].unique())
+    alone = [one_seed(test, table[table["seed"] == seed])[0] for seed in seeds]
     return {
         "claim": test.claim,
         "chapter": test.chapter,
         "test": test.says,
         "verdict": decided(test, table).verdict,
+        "seeds": len(seeds),
+        "yes": alone.count("yes"),
         "once": once,
         "measured_once": measured,
     }
@@ -88,13 +92,14 @@ def one_seed(test: Test, table: pd.DataFrame) -> tuple[str, str]:
 def fate(row: pd.Series[Any]) -> str:
     """What twice of everything does to a verdict, told by one seed.
 
-    *stands*: the seed says the same. *open*: there was no answer. *falls*: the seed said the same,
-    and now it does not. *unlike*: this seed differs from the others, before and after.
+    *stands*: the seed says the same. *open*: there was no answer. *falls*: it says otherwise, and
+    no seed did before. *varies*: it says otherwise, as some single seeds did before.
     """
     wanted = {"holds": "yes", "does not hold": "no"}.get(row["verdict"])
     if wanted is None:
         return "open"
-    return "stands" if row["twice"] == wanted else "falls" if row["once"] == wanted else "unlike"
+    one_voice = row["yes"] in (0, row["seeds"])
+    return "stands" if row["twice"] == wanted else "falls" if one_voice else "varies"
 
 
 def write(table: pd.DataFrame, doubled: Path, out: Path) -> None:
@@ -126,8 +131,8 @@ def page(table: pd.DataFrame) -> str:
         f" gives the same for {count.get('stands', 0)} of them."
     )
     for word, what in (
-        ("unlike", "For {} it says otherwise, and did so before"),
-        ("falls", "For {} the answer changes"),
+        ("varies", "For {} it says otherwise, as some seeds did before"),
+        ("falls", "For {} it says otherwise, as no seed did before"),
     ):
         rows = table[fates == word]
         named = (rows["test"] + " ({doc}`chapters/" + rows["chapter"] + "`)").tolist()
@@ -141,7 +146,10 @@ def page(table: pd.DataFrame) -> str:
             {
                 "chapter": "{doc}`chapters/" + rows["chapter"] + "`",
                 "verdict": rows["verdict"],
-                "one seed": rows["once"],
+                "single seeds that say yes": [
+                    f"{yes} of {seeds}"
+                    for yes, seeds in zip(rows["yes"], rows["seeds"], strict=True)
+                ],
                 "twice of everything": rows["twice"],
             }
         ).set_axis(rows["test"])

@@ -14,7 +14,7 @@ from tests.test_book import ROOT
 from tests.test_notebooks import tagged
 
 TABLE = BOOK / "results" / "doubled.csv"
-ASKED = ["claim", "chapter", "test", "verdict", "once", "measured_once"]
+ASKED = ["claim", "chapter", "test", "verdict", "seeds", "yes", "once", "measured_once"]
 
 
 def test_the_table_has_every_test_and_the_numbers_of_the_usual_tables():
@@ -41,19 +41,20 @@ def test_a_chapter_that_decides_can_be_told_to_do_twice_as_much(chapter):
 
 
 @pytest.mark.parametrize(
-    ("verdict", "once", "twice", "fate"),
+    ("verdict", "yes", "twice", "fate"),
     [
-        ("holds", "yes", "yes", "stands"),
-        ("holds", "no", "yes", "stands"),
-        ("does not hold", "no", "no", "stands"),
-        ("holds", "yes", "no", "falls"),
-        ("does not hold", "no", "yes", "falls"),
-        ("holds", "no", "no", "unlike"),
-        ("inconclusive", "yes", "no", "open"),
+        ("holds", 5, "yes", "stands"),
+        ("holds", 3, "yes", "stands"),
+        ("does not hold", 0, "no", "stands"),
+        ("holds", 5, "no", "falls"),
+        ("does not hold", 0, "yes", "falls"),
+        ("holds", 4, "no", "varies"),
+        ("does not hold", 1, "yes", "varies"),
+        ("inconclusive", 5, "no", "open"),
     ],
 )
-def test_the_fate_of_a_verdict(verdict, once, twice, fate):
-    row = pd.Series({"verdict": verdict, "once": once, "twice": twice})
+def test_the_fate_of_a_verdict(verdict, yes, twice, fate):
+    row = pd.Series({"verdict": verdict, "seeds": 5, "yes": yes, "twice": twice})
     assert doubled.fate(row) == fate
 
 

@@ -1,6 +1,7 @@
 """What a run of networks and judges gives, keeps and resumes."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import shutil
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from cappaper import load, mlp, paper
-from cappaper.paper import experiment, runner, searches
+from cappaper.paper import cache, experiment, runner, searches
 
 TINY = paper.profile("quick", epochs=2, hidden=[16, 8], limit=60)
 
@@ -59,6 +60,23 @@ def test_a_network_is_trained_once(fresh, trained):
     # Another attack on the same networks trains nothing either.
     assert len(tiny(paper.FGSM(), [0.1])) == 4
     assert len(trained) == 4
+
+
+def test_runs_at_once_judge_the_weights_of_the_first(fresh, monkeypatch):
+    """In other company rounding makes another network of a spec; both runs must mean one."""
+    (spec,) = paper.sweep(TINY, betas=[0.1], seeds=[0])
+    place, train = runner._weights(spec, "cpu"), runner.train
+    other = {name: value + 1 for name, value in spec.build().state_dict().items()}
+
+    @functools.wraps(train)
+    def slower(*args, **given):
+        cache.keep(place, other)  # meanwhile, the other run
+        return train(*args, **given)
+
+    monkeypatch.setattr(runner, "train", slower)
+    (net,) = runner.networks([spec])
+    for kept in (net.state_dict(), cache.recall(place)):
+        assert all(torch.equal(kept[name], value) for name, value in other.items())
 
 
 def test_what_is_judged_needs_no_network_any_more(fresh, trained):

@@ -58,7 +58,8 @@ def keep_first(path: Path, value: dict[str, Any]) -> dict[str, Any]:
     """
     lock = FileLock(root() / "locks" / "first")
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-    with lock:
+    with lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged entry has been named when it was asked for
         there = recall(path)
         if there is None:
             keep(path, value)
