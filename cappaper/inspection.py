@@ -163,7 +163,7 @@ def _watched(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
             return (inputs[0].clone(),) if getattr(module, "inplace", False) else None
 
         def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[name] = met.pop(), output
+            seen[name] = met.pop(), output.detach().clone()  # which may be changed in place, too
 
         handles.append(module.register_forward_pre_hook(before))
         handles.append(module.register_forward_hook(after))

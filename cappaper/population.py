@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from cappaper.alike import alike
+from cappaper.alike import difference
 from cappaper.checks import check_count, check_module, check_sequence
 
 
@@ -43,11 +43,11 @@ class Population(nn.Module):
         models = cast(tuple[nn.Module, ...], check_sequence(models, "models", "modules"))
         for model in models:
             check_module(model, "a member of a population")
-        if not all(alike(models[0], model) for model in models[1:]):
-            raise ValueError(
-                "the members of a population must share one architecture: same layers, shapes and"
-                " settings, and the same weights frozen"
-            )
+        for model in models[1:]:
+            if (what := difference(models[0], model)) is not None:
+                raise ValueError(
+                    f"the members of a population must share one architecture, and differ in {what}"
+                )
         if any(p._forward_hooks or p._forward_pre_hooks for m in models for p in m.modules()):
             raise ValueError("the members of a population may have no hooks: remove them first")
         parameters, buffers = stack_module_state([copy.deepcopy(m) for m in models])
@@ -62,7 +62,7 @@ class Population(nn.Module):
         self._skeleton = (copy.deepcopy(models[0]), copy.deepcopy(models[0]))
         self._size = len(models)
         self._sample_dims = sample_dims
-        self.train(models[0].training)
+        self.training = models[0].training
 
     def __len__(self) -> int:
         return self._size
@@ -71,7 +71,7 @@ class Population(nn.Module):
         """Member ``index`` as a module of its own, with copies of its tensors."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"member {index} of a population of {len(self)}")
-        member = copy.deepcopy(self._skeleton[1]).train(self.training)
+        member = self._fresh()
         parameters, buffers = self._state()
         stacked = parameters | buffers
         for name, tensor in [*member.named_parameters(), *member.named_buffers()]:
@@ -80,6 +80,17 @@ class Population(nn.Module):
 
     def __iter__(self) -> Iterator[nn.Module]:
         return (self[i] for i in range(len(self)))
+
+    def _fresh(self) -> nn.Module:
+        """A member before it has its numbers, in the modes that the members are in."""
+        fresh = copy.deepcopy(self._skeleton[1])
+        for part, called in zip(fresh.modules(), self._skeleton[0].modules(), strict=True):
+            part.training = called.training
+        return fresh
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what calls have left in the skeleton: tensors of vmap, which cannot be copied."""
+        return self.__dict__ | {"_skeleton": (self._fresh(), self._skeleton[1])}
 
     def train(self, mode: bool = True) -> Population:
         self._skeleton[0].train(mode)

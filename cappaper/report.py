@@ -139,8 +139,8 @@ def robustness_report(
     """Standard accuracy, robust accuracy under PGD and under everything, and signs of masking.
 
     Args:
-        model: one classifier, as :func:`~cappaper.adaptive_pgd` takes it, with at least 4 classes;
-            asked in eval mode, and as it was afterwards.
+        model: one classifier, as :func:`~cappaper.adaptive_pgd` takes it; asked in eval mode, and
+            as it was afterwards.
         x: images ``[B, C, H, W]``, float32 or float64 in [0, 1].
         y: int64 labels ``[B]``.
         eps: L∞ radius, at least 0, in units of the pixels' range.
@@ -162,6 +162,7 @@ def robustness_report(
     check_batch(x, y)
     check_eps(eps)
     check_module(model)
+    eps = float(eps)
     if not isinstance(name, str):
         raise TypeError(f"name must be text, got {shown(name)}")
     say = progress or (lambda part: lambda done, of: None)

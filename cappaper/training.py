@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,11 +113,16 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), lr=float(lr), fused=True)
     model.train()
     path = None if checkpoint is None else Path(checkpoint)
-    kinds = [function is not None for function in (attack, attack_at, penalty)]
-    about = [size, [int(s) for s in seeds], int(epochs), int(batch_size), float(lr), kinds]
+    about = [size, [int(s) for s in seeds], int(epochs), int(batch_size), float(lr)]
+    fixed: dict[str, Tensor] = {}  # buffers, until training moves them: a cap is not moved
     if path is not None:
-        about += [_digest(x, y), _digest(*model.buffers())]
-    done = _resume(path, about, model, optimizer, generators) if path and path.exists() else 0
+        about += [_named(function) for function in (attack, attack_at, penalty)]
+        about += [[name, list(v.shape)] for name, v in model.state_dict().items()]
+        about += [_digest(x, y)]
+        fixed = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    done = 0
+    if path is not None and path.exists():
+        done, fixed = _resume(path, about, model, optimizer, generators)
     per_epoch = math.ceil(len(y) / batch_size)
     step, steps = done * per_epoch, epochs * per_epoch
     if done and progress is not None:
@@ -154,7 +160,9 @@ def fit(
                 f" try a learning rate below {lr:g}"
             )
         if path is not None:
-            _save(path, about, epoch + 1, model, optimizer, generators)
+            now = dict(model.named_buffers())
+            fixed = {n: buffer for n, buffer in fixed.items() if torch.equal(buffer, now[n])}
+            _save(path, about, epoch + 1, model, optimizer, generators, fixed)
         if progress is not None:
             progress(epoch + 1, epochs)
     return model.eval()
@@ -167,8 +175,21 @@ def _number(penalty: Tensor) -> Tensor:
     return penalty.squeeze()
 
 
+def _named(function: Any) -> str:
+    """A function with its settings, in words that another process finds again."""
+    if isinstance(function, partial):
+        given = [*function.args, *function.keywords.items()]
+        return f"{_named(function.func)}({', '.join(map(_named, given))})"
+    if isinstance(function, tuple | list):
+        return str([_named(part) for part in function])
+    owner, name = getattr(function, "__self__", None), getattr(function, "__qualname__", None)
+    said = name if name is not None else repr(function)
+    if " at 0x" in said:  # an address
+        said = type(function).__qualname__
+    return said if owner is None else f"{_named(owner)}.{said}"
+
+
 def _digest(*tensors: Tensor) -> str:
-    """Of what a training starts from and does not draw: its data, and caps and other buffers."""
     sha = hashlib.sha256()
     for tensor in tensors:
         sha.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
@@ -184,12 +205,14 @@ def _save(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: Sequence[torch.Generator],
+    fixed: dict[str, Tensor],
 ) -> None:
     """Write the state of a training; who reads it never sees half a file."""
     state = {
         "about": about,
         "epoch": epoch,
         "model": model.state_dict(),
+        "fixed": fixed,
         "optimizer": optimizer.state_dict(),
         "generators": [generator.get_state() for generator in generators],
         "global": torch.get_rng_state(),  # of dropout and the like
@@ -204,17 +227,23 @@ def _resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: Sequence[torch.Generator],
-) -> int:
-    """Put a training where it was; the epochs that it had done."""
+) -> tuple[int, dict[str, Tensor]]:
+    """Put a training where it was; the epochs that it had done, and buffers that have not moved."""
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         raise ValueError(f"{path} is no checkpoint of a training: delete it") from error
-    if not isinstance(state, dict) or state.get("about") != about:
+    same = isinstance(state, dict) and state.get("about") == about
+    here = {name: buffer.cpu() for name, buffer in model.named_buffers()}
+    if not same or not all(torch.equal(v, here[name]) for name, v in state["fixed"].items()):
         raise ValueError(f"{path} belongs to another training: delete it, or name another file")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     for generator, before in zip(generators, state["generators"], strict=True):
         generator.set_state(before)
     torch.set_rng_state(state["global"])
-    return int(state["epoch"])
+    fixed = {
+        name: value.to(dict(model.named_buffers())[name].device)
+        for name, value in state["fixed"].items()
+    }
+    return int(state["epoch"]), fixed

@@ -1,19 +1,21 @@
-"""Networks of other people's make: shared layers, frozen weights, functions for activations."""
+"""Networks of other people's make: blank images, clamps of scales, layers in two places."""
 
-from functools import partial
+import copy
+import json
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from cappaper import (
     CappedReLU,
-    Population,
     adaptive_pgd,
+    apgd,
     certify,
-    evaluate,
+    exact_robustness,
     fit,
     layer_signals,
     load,
@@ -22,34 +24,18 @@ from cappaper import (
     pgd,
     replace_relu,
     rescale,
+    robustness_report,
+    square,
+    strongest_attack,
     surrogate_gradient,
 )
-from cappaper.attacks.ascent import classified
 from cappaper.certificates.bounds import Interval, _rounding, read_layers
+from tests.test_members import normed, shared
 
 
 @pytest.fixture(scope="module")
 def digits():
     return load("digits", "test", limit=20)
-
-
-class Own(nn.Module):
-    """Settings that are neither parameters nor buffers, and no plain public numbers either."""
-
-    def __init__(self, act=torch.relu, scale=1.0, shift=None, mean=0.5):
-        super().__init__()
-        self.linear, self.act, self._scale, self.shift = nn.Linear(64, 10), act, scale, shift
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
-
-    def forward(self, x):
-        z = self._scale * self.act(self.linear((x - self.mean).flatten(1)))
-        return z if self.shift is None else z + self.shift
-
-
-def shared():
-    cap = CappedReLU(1.0)
-    layers = [nn.Linear(64, 16), cap, nn.Linear(16, 16), cap, nn.Linear(16, 10)]
-    return nn.Sequential(nn.Flatten(), *layers)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -107,109 +93,81 @@ def test_a_clamp_of_indices_or_of_a_scale_is_no_activation(digits):
     assert 0 < report.at_zero < 1 and 0 < alone.at_zero < 1
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ({"act": torch.relu}, {"act": torch.tanh}),
-        ({"scale": 1.0}, {"scale": 3.0}),
-        ({"shift": torch.zeros(10)}, {"shift": torch.ones(10)}),
-        ({"act": partial(torch.clamp, max=1)}, {"act": partial(torch.clamp, max=2)}),
-        ({"act": lambda z: z.relu()}, {"act": lambda z: z.tanh()}),
-    ],
-)
-def test_members_with_settings_of_their_own_are_no_population(one, other):
-    with pytest.raises(ValueError, match="share one architecture"):
-        Population([Own(**one), Own(**other)])
-    assert len(Population([Own(**one), Own(**one)])) == 2
+@pytest.mark.parametrize("attack", [pgd, apgd, adaptive_pgd])
+def test_an_attack_in_train_mode_leaves_no_example_alone(digits, attack):
+    """BatchNorm refuses a single one; nearly all fall at once here."""
+    net = fit(normed(), *load("digits", "train", limit=300), epochs=2).train()
+    found = attack(net, *digits, 0.3, steps=5)
+    assert (found - digits.images).abs().max() <= 0.3 + 1e-6
 
 
-def test_settings_are_compared_by_what_they_say_not_by_who_made_them():
-    def made():
-        return Own(act=partial(torch.clamp, max=2), shift=torch.ones(10))
-
-    assert len(Population([made(), made()])) == 2
-    assert len(Population([Own(act=lambda z: z.relu()) for _ in range(2)])) == 2
-    with pytest.raises(ValueError, match="share one architecture"):
-        Population([Own(act=lambda z, k=k: z.clamp(max=k)) for k in (1, 2)])
+def test_an_attack_puts_all_buffers_back(digits):
+    net = nn.Sequential(nn.Flatten(), spectral_norm(nn.Linear(64, 10))).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    pgd(net, *digits, 0.1, steps=3)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_frozen_weights_stay_frozen_in_a_population(digits):
-    net = mlp(64, [8])
-    net[1].requires_grad_(False)
-    trained = fit(Population([net, net]), *digits, epochs=1)
-    for member in trained:
-        assert torch.equal(member[1].weight, net[1].weight)
-        assert not torch.equal(member[3].weight, net[3].weight)
-    with pytest.raises(ValueError, match="share one architecture"):
-        Population([net, mlp(64, [8])])
+def test_square_takes_no_short_cut_through_what_it_does_not_know():
+    x = torch.rand(4, 3, 5, 9, generator=torch.Generator().manual_seed(0))
+    first = [nn.Flatten(2), nn.Linear(45, 8), nn.ReLU(), nn.Flatten(), nn.Linear(24, 10)]
+    net = nn.Sequential(*first)
+    assert square(net, x, net(x).argmax(1), 0.1, queries=20).shape == x.shape
+
+    class Negative(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(1 - x)
+
+    images, labels = load("digits", "test", limit=30)
+    plain = mlp(64, [16])
+    wrapped = Negative(copy.deepcopy(plain))
+    forward = plain.forward
+    plain.forward = lambda x: forward(1 - x)
+    y = wrapped(images).argmax(-1)
+    ours, theirs = (square(net, images, y, 0.2, queries=100) for net in (plain, wrapped))
+    assert torch.equal(ours, theirs) and labels.shape == y.shape
 
 
-def test_a_member_comes_back_as_it_went_in(digits):
-    """Shared modules, buffers that no state dict has, and the population's own dtype."""
+def test_a_unit_that_never_moves_makes_nothing_robust(digits):
+    """Its pre-activation is 0, or at the cap, on the whole ball."""
+    x = digits.images[:3]
+    for bias in (0.0, 0.1):
+        net = mlp(64, [4], beta=0.1)
+        with torch.no_grad():
+            net[1].weight[0] = 0
+            net[1].bias[0] = bias
+        assert not exact_robustness(net, x, net(x).argmax(1), 1.0).robust.any()
+    with pytest.raises(ValueError, match=r"the largest weight of a layer is \de-\d+"):
+        exact_robustness(rescale(mlp(64, [4], beta=1.0), 1e-9), x, digits.labels[:3], 0.1)
+
+
+def test_two_classes_are_enough_for_the_strongest_attack(digits):
     x, y = digits
-    for one, other in ((shared(), shared()), (Own(), Own(mean=0.2))):
-        both = Population([one, other])
-        outputs = both(x)  # the skeleton has been called
-        for i, net in enumerate((one, other)):
-            assert torch.allclose(both[i](x), net(x), atol=1e-6)
-            assert torch.allclose(outputs[i], net(x), atol=1e-6)
-        rates = evaluate(both, x, y, partial(pgd, eps=0.1))
-        assert rates.standard_accuracy == [
-            pytest.approx(classified(net, x, y).double().mean()) for net in (one, other)
-        ]
-    assert both[1].mean == pytest.approx(0.2)
-    member = Population([shared(), shared()])[1]
-    assert member[2] is member[4]
-    assert Population([mlp(64, [8])]).double()[0](x.double()).dtype == torch.float64
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), CappedReLU(1.0), nn.Linear(8, 2))
+    report = robustness_report(net, x, y % 2, np.float32(0.1), steps=5, queries=10)
+    assert report.strongest <= report.pgd and json.loads(report.json())["eps"] < 0.11
 
 
-def test_an_attack_leaves_the_statistics_of_a_population_alone(digits):
-    def normed():
-        layers = [nn.Linear(64, 16), nn.BatchNorm1d(16), CappedReLU(1.0), nn.Linear(16, 10)]
-        return nn.Sequential(nn.Flatten(), *layers)
+def test_many_classes_do_not_multiply_a_batch(digits):
+    sizes = []
+
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU6(), nn.Linear(8, 300))
+
+        def forward(self, x):
+            sizes.append(len(x))
+            return self.net(x)
 
     x, y = digits
-    both = Population([normed(), normed()]).train()
-    before = {name: value.clone() for name, value in both.state_dict().items()}
-    pgd(both, x.expand(2, *x.shape), y.expand(2, -1), 0.1, steps=3, early_exit=False)
-    assert all(torch.equal(value, before[name]) for name, value in both.state_dict().items())
-
-
-def test_a_checkpoint_is_of_one_training_alone(digits, tmp_path):
-    x, y = digits
-    path = tmp_path / "training"
-    given = {"epochs": 1, "checkpoint": path, "lr": np.float64(1e-3)}
-    fit(mlp(64, [8], beta=0.1), x, y, **given)
-    again = fit(mlp(64, [8], beta=0.1), x, y, **given)  # goes on from it, and has nothing to do
-    assert again[2].beta == pytest.approx(0.1)
-    attack = partial(pgd, eps=0.1, steps=1, early_exit=False)
-    for net, images, more in (
-        (mlp(64, [8], beta=5.0), x, {}),
-        (mlp(64, [8], beta=0.1), 1 - x, {}),
-        (mlp(64, [8], beta=0.1), x, {"attack": attack}),
-    ):
-        with pytest.raises(ValueError, match="belongs to another training"):
-            fit(net, images, y, **given, **more)
-
-
-def test_a_training_with_dropout_goes_on_to_the_same_result(digits, tmp_path):
-    def train(name, stop):
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(), nn.Linear(16, 10))
-
-        def progress(done, of):
-            if done == stop:
-                raise KeyboardInterrupt
-
-        return fit(net, *digits, epochs=2, checkpoint=tmp_path / name, progress=progress)
-
-    whole = train("whole", None)
-    with pytest.raises(KeyboardInterrupt):
-        train("halves", 1)
-    torch.rand(7)
-    halves = train("halves", None)
-    for ours, theirs in zip(halves.parameters(), whole.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    strongest_attack(Wide(), x[:4], y[:4], 1e-6, steps=2, queries=5, batch_size=2)
+    apgd(Wide(), x[:4], y[:4], 1e-6, steps=2, targets=40, batch_size=2)
+    assert max(sizes) <= 16
 
 
 def test_a_cap_in_two_places_moves_once(digits):
@@ -234,6 +192,19 @@ def test_an_activation_in_place_shows_the_gradient_before_it(digits):
     for inplace in (False, True):
         (signal,) = layer_signals(dead(inplace), *digits)
         assert signal.silent == 1
+
+    class After(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.act, self.last = nn.Linear(64, 16), CappedReLU(0.1), nn.Linear(16, 10)
+
+        def forward(self, x):
+            h = self.act(self.first(x.flatten(1)))
+            h += 5
+            return self.last(h)
+
+    (signal,) = layer_signals(After(), *digits)
+    assert signal.at_zero > 0.1 and signal.at_zero + signal.at_cap < 1
 
 
 def test_steps_and_radii_ascend(digits):

@@ -36,6 +36,7 @@ DECIDES = {
     "attacks/gradient.py": ASCENDING,
     "attacks/surrogate.py": ASCENDING | {"CW"},
     "bounded.py": ASCENDING | {"CW"},
+    "alike.py": EVERY,
     "population.py": EVERY,
     "activations.py": READING,
     "evaluation.py": {"PGD", "AutoAttack", "Distances"},
@@ -59,7 +60,7 @@ DECIDES |= {
     for module in [
         *("__init__.py", "__main__.py", "attacks/__init__.py", "certificates/__init__.py"),
         *("paper/__init__.py", "paper/chapters.py", "paper/claims.py", "paper/cli.py"),
-        *("paper/decision.py", "paper/decisions.py", "paper/ledger.py"),
+        *("paper/decision.py", "paper/decisions.py", "paper/growth.py", "paper/ledger.py"),
         *("paper/machines.py", "paper/publishing.py"),
         *("paper/results.py", "paper/runner.py", "paper/figures/lines.py"),
     ]
@@ -107,6 +108,17 @@ def test_a_judge_is_decided_by_its_own_code(copy, module, old, new, judges):
     path.write_text(path.read_text().replace(old, new))
     after = digests(copy)
     assert {name for name in KEYS if before[name] != after[name]} == judges
+
+
+def test_what_was_imported_decides_whatever_is_edited_meanwhile(monkeypatch):
+    """A key is that of the code that runs, not of what the disk says by now."""
+    root, path = KEYS["PGD"], PACKAGE / "attacks" / "gradient.py"
+    before = closure.digest(root)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", lambda *args, **given: "edited = 1")
+        assert closure.digest(root) == before
+    monkeypatch.setitem(closure._SOURCES, path, path.read_text() + "\nedited = 1\n")
+    assert closure.digest(root) != before
 
 
 @pytest.mark.parametrize("module", ["attacks/gradient.py", "paper/experiment.py", "data.py"])

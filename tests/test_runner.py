@@ -79,6 +79,31 @@ def test_runs_at_once_judge_the_weights_of_the_first(fresh, monkeypatch):
         assert all(torch.equal(kept[name], value) for name, value in other.items())
 
 
+def test_what_was_said_of_lost_weights_is_void(fresh, trained):
+    """Trained again, in other company, it may be another network: one table, one network."""
+    tiny()
+    lost, *others = sorted((fresh / "weights").iterdir())
+    lost.unlink()
+    runner.networks(paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1]))
+    assert len(trained) == 5
+    kept = {path.name for path in (fresh / "judgements").iterdir()}
+    assert kept == {path.stem for path in others}
+
+
+def test_what_another_machine_trained_is_kept_here(fresh, trained, monkeypatch):
+    def elsewhere(function, calls, jobs):
+        done = [(i, function(*call)) for i, call in enumerate(calls)]
+        shutil.rmtree(fresh / "weights")  # its own disk
+        yield from done
+
+    specs = paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1])
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "side_by_side", elsewhere)
+        runner.networks(specs)
+    runner.networks(specs)
+    assert len(trained) == len(specs)
+
+
 def test_what_is_judged_needs_no_network_any_more(fresh, trained):
     first = tiny()
     for path in (fresh / "weights").iterdir():
@@ -152,7 +177,7 @@ DAMAGES = [lambda content: b"cut off", lambda content: content[:-100], flipped, 
 @pytest.mark.parametrize("kind", ["weights", "judgements"])
 def test_a_damaged_or_foreign_entry_is_computed_again(fresh, damage, kind):
     before = tiny()
-    paths = sorted((fresh / kind).iterdir())
+    paths = sorted((fresh / kind).rglob("*.kept"))
     contents = [path.read_bytes() for path in paths]
     # Swapped: whole entries, in one another's places.
     damaged = [*contents[1:], contents[0]] if damage == "swapped" else map(damage, contents)

@@ -25,6 +25,7 @@ from cappaper.checks import (
 )
 
 _MOMENTUM = 0.75  # α in equation 1 of the paper
+_TOGETHER = 8  # classes that are tried side by side, at most
 _RISES = 0.75  # ρ in its condition 1: where fewer steps than this share went up, they are halved
 
 
@@ -90,9 +91,10 @@ def apgd(
                 f" {classes} classes"
             )
         # The classes after the true one, the likeliest first. Most examples fall to that; what is
-        # left tries all others side by side, which costs fewer and larger steps.
+        # left tries the others side by side, which costs fewer and larger steps.
         others = logits.scatter(-1, y.unsqueeze(-1), math.inf).argsort(dim=-1, descending=True)
-        waves = [others[..., 1:2], others[..., 2 : targets + 1]] if targets else [others[..., :1]]
+        rest = others[..., 2 : targets + 1].split(_TOGETHER, -1)
+        waves = [others[..., 1:2], *rest] if targets else [others[..., :1]]
         adversarial, stands, run = x, logits.argmax(-1) == y, 0
         for goals in (goals for goals in waves * restarts if goals.shape[-1]):
             climb = partial(_side_by_side, model, ball, steps, seed, run)

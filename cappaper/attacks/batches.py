@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from cappaper.checks import check_count, check_function
 from cappaper.population import Population
@@ -57,18 +56,14 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
     yield from module._skeleton[0].modules() if isinstance(module, Population) else [module]
 
 
-def _moves(module: nn.Module) -> bool:
-    return isinstance(module, _NormBase) and module.training
-
-
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Gradients are on inside the block, and the model is as it was after it.
 
-    In train mode every forward pass moves a BatchNorm's statistics: they are put back.
+    In train mode a forward pass moves buffers, such as a BatchNorm's statistics: they are put back.
     """
     modules = model.modules() if isinstance(model, nn.Module) else ()
-    moving = [m for m in modules if any(map(_moves, _layers(m)))]
+    moving = [m for m in modules if any(layer.training for layer in _layers(m))]
     kept = [(buffer, buffer.clone()) for m in moving for buffer in m.buffers(recurse=False)]
     try:
         with torch.inference_mode(False), torch.enable_grad():

@@ -23,7 +23,7 @@ def looks_every(x: Tensor) -> int:
 
 def packed(live: Tensor, *state: Tensor) -> tuple[Tensor, ...] | None:
     """``live`` and ``state`` without finished columns; None while that would save too little."""
-    width = int(live.sum(-1).max())
+    width = _company(int(live.sum(-1).max()), live)
     if width > _REPACK * live.shape[-1]:
         return None
     keep = live.argsort(dim=-1, descending=True, stable=True)[..., :width]
@@ -52,12 +52,19 @@ def retry(
         inputs: images, labels and whatever else there is of each example.
     """
     batch = stands.ndim - 1
-    left = stands.reshape(-1, stands.shape[-1]).any(0).nonzero().squeeze(1)
-    if not len(left):
+    some = stands.reshape(-1, stands.shape[-1]).any(0)
+    if not some.any():
         return adversarial
+    width = _company(int(some.sum()), stands)
+    left = some.int().argsort(descending=True, stable=True)[:width].sort().values
     found = attack(*(t.index_select(batch, left) for t in (*inputs, stands)))
     candidate = adversarial.index_copy(batch, left, found)
     return torch.where(column(stands, adversarial), candidate, adversarial)
+
+
+def _company(width: int, live: Tensor) -> int:
+    """Never one column alone where there are more: BatchNorm in train mode refuses it."""
+    return 2 if width == 1 < live.shape[-1] else width
 
 
 def _whole(index: Tensor, examples: Tensor) -> Tensor:

@@ -146,9 +146,12 @@ def _split(model: nn.Module) -> tuple[_Images | _Dense, nn.Module]:
     """
     if type(model) is nn.Sequential and len(model) > 2:
         flat, dense, *_ = model
-        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (model, flat, dense))
-        if type(flat) is nn.Flatten and type(dense) is nn.Linear and not hooked:
-            return _Dense(dense), model[2:]
+        parts = (model, flat, dense)
+        own = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in parts)
+        if isinstance(flat, nn.Flatten) and isinstance(dense, nn.Linear) and not own:
+            known = type(flat) is nn.Flatten and type(dense) is nn.Linear
+            if known and (flat.start_dim, flat.end_dim) == (1, -1):
+                return _Dense(dense), model[2:]
     return _Images(), model
 
 

@@ -17,6 +17,7 @@ from cappaper.certificates.bounds import Layers, bounds, read_layers
 from cappaper.checks import check_batch, check_eps, check_module, check_number
 
 _LEAST = 1e-4  # of the margin between logits: the solver's tolerances are far smaller
+_SMALL = 1e-6  # HiGHS drops coefficients of 1e-9
 _Array = NDArray[Any]
 _Range = tuple[_Array, _Array]
 
@@ -54,7 +55,8 @@ def exact_robustness(
         time_limit: seconds for one program; an example has one for each other class.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.certify`; or a time limit not above 0.
+        TypeError, ValueError: as :func:`~cappaper.certify`; or a time limit not above 0, or a layer
+            whose weights are all below 1e-6.
 
     >>> from cappaper import exact_robustness, load, mlp
     >>> digits = load("digits", "test", limit=2)
@@ -68,6 +70,12 @@ def exact_robustness(
     if not time_limit > 0:
         raise ValueError(f"the time limit must be above 0 seconds, got {time_limit}")
     network, correct = read_layers(model), classified(model, x, y)
+    for largest in (weight.abs().max().item() for weight in network.weights):
+        if 0 < largest < _SMALL:
+            raise ValueError(
+                f"the largest weight of a layer is {largest:.1g}, and the solver takes what is so"
+                " small for 0: rescale the network to larger caps"
+            )
     found = Exact(correct.clone(), torch.zeros_like(correct), x.clone())
     for i in correct.nonzero().flatten().tolist():
         image, label = x[i : i + 1], y[i : i + 1]
@@ -117,7 +125,7 @@ def _program(network: Layers, hidden: Sequence[_Range], box: _Range) -> _Program
     ):
         beta, units = cap.item(), len(low)
         out_low, out_high = low.clip(0, beta), high.clip(0, beta)
-        least += [low, out_low, (low >= 0) * 1.0, (low >= beta) * 1.0]
+        least += [low, out_low, (low > 0) * 1.0, (low > beta) * 1.0]
         most += [high, out_high, (high > 0) * 1.0, (high > beta) * 1.0]
         integral += [np.zeros(2 * units), np.ones(2 * units)]
         z, a, above, capped = (end + k * units for k in range(4))

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
+# What runs here is what was imported, whatever is edited meanwhile.
+_SOURCES = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
 
 
 def digest(*roots: str, package: Path = PACKAGE) -> str:
@@ -94,7 +96,7 @@ def _file(package: Path, module: str | None) -> Path | None:
 def _code(package: Path, module: str) -> ast.Module:
     file = _file(package, module)
     assert file is not None, f"there is no module {module}"
-    code = ast.parse(file.read_text(encoding="utf-8"))
+    code = ast.parse(_SOURCES.get(file) or file.read_text(encoding="utf-8"))
     for node in ast.walk(code):
         if isinstance(body := getattr(node, "body", None), list):
             for statement in list(body):

@@ -12,6 +12,7 @@ A notebook says *what* (specs, a judge, radii); :func:`run` answers with a tidy 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -136,7 +137,8 @@ def networks(specs: Sequence[Spec], machine: Machine = _HERE) -> list[nn.Module]
         own = {spec: places[spec] for spec in group}
         calls.append((own, machine.device, cache.place("checkpoints", *names), label, _watched()))
     for position, trained in side_by_side(_train, calls, machine.jobs):
-        weights |= trained
+        # Trained on another machine, they are not here yet.
+        weights |= {spec: cache.keep_first(places[spec], own) for spec, own in trained.items()}
         calls[position][2].unlink(missing_ok=True)
     models: list[nn.Module] = []
     for spec in specs:
@@ -173,6 +175,8 @@ def _train(
 
         def keep(spec: Spec, weights: dict[str, Tensor]) -> None:
             kept[spec] = cache.keep_first(places[spec], weights)
+            if kept[spec] is weights:  # what was said of others that were here before is void
+                shutil.rmtree(_judgements(places[spec]), ignore_errors=True)
 
         def show(epoch: int, epochs: int) -> None:
             bar.update(epoch - bar.n)
@@ -216,7 +220,13 @@ def _judgement(
 ) -> Path:
     code = _digest(*(f"{type(part).__module__}:{type(part).__name__}" for part in _parts(judge)))
     asked = [repr(judge), epsilons, limit, _checksum(spec.dataset, "test"), device, code]
-    return cache.place("judgements", _weights(spec, device).name, *asked)
+    weights = _weights(spec, device)
+    return _judgements(weights) / cache.place("judgements", weights.name, *asked).name
+
+
+def _judgements(weights: Path) -> Path:
+    """Where all that is said of these weights is kept."""
+    return cache.root() / "judgements" / weights.stem
 
 
 def _parts(judge: Any) -> Iterator[Any]:

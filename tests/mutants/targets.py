@@ -25,7 +25,7 @@ _ATTACKS = (
     "square_attack",
     "strongest",
 )
-_DECISIONS = ("claims", "decision", "decisions", "statistics")
+_DECISIONS = ("claims", "decision", "decisions", "growth", "statistics")
 
 TARGETS = {
     "attacks": Target(

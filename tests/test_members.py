@@ -1,0 +1,190 @@
+"""Populations of other people's networks: settings, modes, shared layers, frozen weights."""
+
+import copy
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cappaper import (
+    CappedReLU,
+    Population,
+    evaluate,
+    fit,
+    load,
+    mlp,
+    pgd,
+)
+from cappaper.attacks.ascent import classified
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", "test", limit=20)
+
+
+class Slope:
+    def __init__(self, slope):
+        self.slope = slope
+
+    def go(self, z):
+        return self.slope * z
+
+    def back(self, z):
+        return -self.slope * z
+
+
+class Number(float):
+    """As a number that carries its unit."""
+
+
+def scaled(factor):
+    def act(z, *, factor=factor):
+        return factor * z
+
+    return act
+
+
+class Own(nn.Module):
+    """Settings that are neither parameters nor buffers, and no plain public numbers either."""
+
+    def __init__(self, act=torch.relu, scale=1.0, shift=None, mean=0.5, more=None):
+        super().__init__()
+        self.more = more
+        self.linear, self.act, self._scale, self.shift = nn.Linear(64, 10), act, scale, shift
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+
+    def forward(self, x):
+        z = self._scale * self.act(self.linear((x - self.mean).flatten(1)))
+        return z if self.shift is None else z + self.shift
+
+
+def shared():
+    cap = CappedReLU(1.0)
+    layers = [nn.Linear(64, 16), cap, nn.Linear(16, 16), cap, nn.Linear(16, 10)]
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+def normed():
+    layers = [nn.Linear(64, 16), nn.BatchNorm1d(16), CappedReLU(1.0), nn.Linear(16, 10)]
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"act": torch.relu}, {"act": torch.tanh}),
+        ({"scale": 1.0}, {"scale": 3.0}),
+        ({"shift": torch.zeros(10)}, {"shift": torch.ones(10)}),
+        ({"act": partial(torch.clamp, max=1)}, {"act": partial(torch.clamp, max=2)}),
+        ({"act": lambda z: z.relu()}, {"act": lambda z: z.tanh()}),
+        ({"act": Slope(1.0).go}, {"act": Slope(2.0).go}),
+        ({"act": Slope(1.0).go}, {"act": Slope(1.0).back}),
+        ({"act": scaled(1.0)}, {"act": scaled(2.0)}),
+        ({"scale": Number(1.0)}, {"scale": Number(2.0)}),
+        ({"more": [nn.Parameter(torch.zeros(1))]}, {"more": [nn.Parameter(torch.ones(1))]}),
+        ({"more": np.array([1.0, 2.0])}, {"more": np.array([1.0, 3.0])}),
+    ],
+)
+def test_members_with_settings_of_their_own_are_no_population(one, other):
+    name = {"scale": "_scale"}.get(next(iter(one)), next(iter(one)))
+    with pytest.raises(ValueError, match=f"share one architecture, and differ in '{name}' of Own"):
+        Population([Own(**one), Own(**other)])
+    assert len(Population([Own(**one), Own(**one)])) == 2
+
+
+def test_settings_are_compared_by_what_they_say_not_by_who_made_them():
+    def made():
+        return Own(act=partial(torch.clamp, max=2), shift=torch.ones(10))
+
+    assert len(Population([made(), made()])) == 2
+    assert len(Population([Own(act=lambda z: z.relu()) for _ in range(2)])) == 2
+    assert len(Population([Own(more=np.array([0.1, np.pi])) for _ in range(2)])) == 2
+    assert len(Population([Own(act=Slope(2.0).go) for _ in range(2)])) == 2
+    with pytest.raises(ValueError, match="share one architecture"):
+        Population([Own(act=lambda z, k=k: z.clamp(max=k)) for k in (1, 2)])
+
+
+def test_a_population_that_was_called_can_be_copied(digits):
+    """Its members keep what a call leaves in them; of two networks, it is named as a difference."""
+
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp(64, [8])
+
+        def forward(self, x):
+            self.kept = self.net[:2](x)
+            return self.net[2:](self.kept)
+
+    x = digits.images
+    nets = [Keeps(), Keeps()]
+    both = Population(nets)
+    out = both(x)
+    twin = copy.deepcopy(both)
+    assert torch.equal(twin(x), out) and torch.equal(twin[1](x), both[1](x))
+    with torch.no_grad():
+        nets[0](x)
+        nets[1](x / 2)
+    with pytest.raises(ValueError, match="differ in 'kept' of Keeps"):
+        Population(nets)
+    own = Population([Own(), Own()])
+    out = own(x)
+    assert torch.equal(pickle.loads(pickle.dumps(own))(x), out)
+
+
+def test_members_keep_their_modes(digits):
+    x = digits.images
+
+    def frozen():
+        layers = [nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)]
+        net = nn.Sequential(nn.Flatten(), *layers).train()
+        net[2].eval()
+        return net
+
+    both = Population([frozen(), frozen()])
+    assert both.training and not both[1][2].training and both[1][1].training
+    assert torch.allclose(both(x)[0], both[0](x), atol=1e-6)
+    with pytest.raises(ValueError, match="the mode, train or eval, of BatchNorm1d at '2'"):
+        Population([frozen(), frozen().train()])
+
+
+def test_frozen_weights_stay_frozen_in_a_population(digits):
+    net = mlp(64, [8])
+    net[1].requires_grad_(False)
+    trained = fit(Population([net, net]), *digits, epochs=1)
+    for member in trained:
+        assert torch.equal(member[1].weight, net[1].weight)
+        assert not torch.equal(member[3].weight, net[3].weight)
+    with pytest.raises(ValueError, match="share one architecture"):
+        Population([net, mlp(64, [8])])
+
+
+def test_a_member_comes_back_as_it_went_in(digits):
+    """Shared modules, buffers that no state dict has, and the population's own dtype."""
+    x, y = digits
+    for one, other in ((shared(), shared()), (Own(), Own(mean=0.2))):
+        both = Population([one, other])
+        outputs = both(x)  # the skeleton has been called
+        for i, net in enumerate((one, other)):
+            assert torch.allclose(both[i](x), net(x), atol=1e-6)
+            assert torch.allclose(outputs[i], net(x), atol=1e-6)
+        rates = evaluate(both, x, y, partial(pgd, eps=0.1))
+        assert rates.standard_accuracy == [
+            pytest.approx(classified(net, x, y).double().mean()) for net in (one, other)
+        ]
+    assert both[1].mean == pytest.approx(0.2)
+    member = Population([shared(), shared()])[1]
+    assert member[2] is member[4]
+    assert Population([mlp(64, [8])]).double()[0](x.double()).dtype == torch.float64
+
+
+def test_an_attack_leaves_the_statistics_of_a_population_alone(digits):
+    x, y = digits
+    both = Population([normed(), normed()]).train()
+    before = {name: value.clone() for name, value in both.state_dict().items()}
+    pgd(both, x.expand(2, *x.shape), y.expand(2, -1), 0.1, steps=3, early_exit=False)
+    assert all(torch.equal(value, before[name]) for name, value in both.state_dict().items())
