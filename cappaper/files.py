@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ def whole(path: Path) -> Iterator[Path]:
     ['a.txt']
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.stem}.{os.getpid()}@{platform.node()}@{path.suffix}")
+    unfinished = _beside(path)
     try:
         yield unfinished
         unfinished.replace(path)
@@ -35,12 +36,32 @@ def whole(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+@contextmanager
+def together(folder: Path, name: str) -> Iterator[Path]:
+    """A folder to write files to, which move to ``folder`` once the block has ended well.
+
+    ``name`` is what they belong to. Where the block fails, those that were there stay.
+    """
+    unfinished = _beside(folder / name)
+    unfinished.mkdir(parents=True, exist_ok=True)
+    try:
+        yield unfinished
+        for path in unfinished.iterdir():
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.{os.getpid()}@{platform.node()}@{path.suffix}")
+
+
 def sweep(folder: Path) -> None:
     """Remove what processes of this machine, killed since, have left unfinished in ``folder``."""
-    for path in folder.rglob("*"):
+    for path in list(folder.rglob("*")):
         owner = _UNFINISHED.search(path.name)
         if owner and owner[2] == platform.node() and not _runs(int(owner[1])):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:

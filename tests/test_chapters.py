@@ -18,6 +18,7 @@ import yaml
 
 from cappaper.paper import chapters, cli
 from tests.test_notebooks import tagged
+from tests.trust.project import make
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,6 +56,22 @@ def test_a_failing_chapter_is_named_and_nothing_is_lost(project, capsys, jobs):
     assert (book / "chapters" / "works.ipynb").exists()
     assert (book / "chapters" / "fails.partial.ipynb").exists()
     assert not (book / "chapters" / "fails.ipynb").exists()
+
+
+def test_a_chapter_that_fails_leaves_its_figure_as_it_was(tmp_path):
+    """Table, figure and page are those of one run, whatever breaks between them."""
+    code = "open(f'{save_to}.svg', 'w').write(text); assert not breaks"
+    listed = [{"name": "one", "source": "small", "title": "One"}]
+    make(tmp_path, code, listed, more="breaks = False\ntext = ''")
+    (chapter,), book = chapters.manifest(tmp_path), tmp_path / "build"
+    (book / "chapters").mkdir(parents=True)
+    page = chapters.execute(chapter, tmp_path, book, {"text": "old"})
+    before, figure = page.read_text(), book / "results" / "one.svg"
+    assert 'save_to = "build/results/one"' in nbformat.read(page, 4).cells[2].source
+    with pytest.raises(chapters.ChapterError):
+        chapters.execute(chapter, tmp_path, book, {"text": "new", "breaks": True})
+    assert figure.read_text() == "old" and page.read_text() == before
+    assert [path.name for path in figure.parent.iterdir()] == ["one.svg"]
 
 
 def test_the_quick_profile_leaves_the_committed_book_alone(project):

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cappaper.files import whole
+from cappaper.files import together, whole
 
 MANIFEST = Path("notebooks/chapters.yml")
 _MEASURED = (
@@ -91,16 +91,18 @@ def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]
     target = book / "chapters" / f"{chapter.name}.ipynb"
     notebook = nbformat.read(root / "notebooks" / f"{chapter.source}.ipynb", as_version=4)
     _set_title(notebook, chapter.title)
-    results = Path(os.path.relpath(book, root)) / "results" / chapter.name
-    given = chapter.parameters | parameters | {"save_to": results.as_posix()}
-    with whole(target) as unfinished:
+    # Table and figure take the old ones' places at once, and with the page.
+    with whole(target) as unfinished, together(book / "results", chapter.name) as made:
+        place = (Path(os.path.relpath(made, root)) / chapter.name).as_posix()
+        given = chapter.parameters | parameters | {"save_to": place}
         try:
             executed = _run(chapter.name, notebook, unfinished, root, given)
         except ChapterError as error:
             partial = target.with_suffix(".partial.ipynb")
             shutil.copy(unfinished, partial)
             raise ChapterError(f"{error}; the notebook so far is {partial}") from error
-        _fold_parameters(executed)
+        results = Path(os.path.relpath(book, root)) / "results" / chapter.name
+        _fold_parameters(executed, place, results.as_posix())
         nbformat.write(executed, unfinished)
     return target
 
@@ -175,12 +177,16 @@ def _as_shown(text: str) -> str:
     return "".join(f"{line}\n" for line in lines if line)
 
 
-def _fold_parameters(notebook: Any) -> None:
-    """A page shows the parameters it was run with, on demand, and not the defaults they replace."""
+def _fold_parameters(notebook: Any, place: str, results: str) -> None:
+    """A page shows the parameters it was run with, on demand, and not the defaults they replace.
+
+    Table and figure were made in one ``place``, and lie in another.
+    """
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if "injected-parameters" in tags:
             tags.append("hide-input")
+            cell.source = cell.source.replace(place, results)
         elif "parameters" in tags:
             tags.append("remove-cell")
 
