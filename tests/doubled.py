@@ -84,9 +84,9 @@ def asked(test: Test, table: pd.DataFrame) -> dict[str, Any]:
 
 
 def one_seed(test: Test, table: pd.DataFrame) -> tuple[str, str]:
-    """Yes or no, and the numbers."""
+    """Yes or no, and the numbers: what is at the margin is not beyond it."""
     decision = decided(test, table, AS_MEASURED)
-    return {True: "yes", False: "no", None: "?"}[decision.holds], decision.evidence
+    return "yes" if decision.holds else "no", decision.evidence
 
 
 def fate(row: pd.Series[Any]) -> str:

@@ -40,6 +40,7 @@ def test_as_measured_one_seed_answers_and_has_no_interval():
         gain = Gain(pd.Series([mean]), image_variance=0.5)
         assert gain.beyond(0.01, AS_MEASURED / 7) is answer
         assert gain.told(AS_MEASURED) == f"{mean:+.3f}"
+    assert Gain(pd.Series([0.878 - 0.868])).beyond(0.01, AS_MEASURED) is None
     assert Gain(pd.Series([0.02, 0.04])).interval(AS_MEASURED) == pytest.approx((0.03, 0.03))
     answer, told = some_beyond({1.0: rows([[1, 1]], 2)}, rows([[1, 0]], 2), 0.01, AS_MEASURED)
     assert answer is True and told == "+0.500"
