@@ -30,8 +30,10 @@ class _Comparison:
 
     def modules(self, one: nn.Module, other: nn.Module) -> str | None:
         parts, others = dict(one.named_modules()), dict(other.named_modules())
-        if parts.keys() != others.keys():
-            return "the names of their parts"
+        if list(parts) != list(others):
+            return "their parts or the order of these"
+        if _names(one) != _names(other):
+            return "which of their weights are shared"
         self._registered |= {id(tensor) for tensor in (*one.parameters(), *one.buffers())}
         pairs = [(name, part, others[name]) for name, part in parts.items()]
         for _, part, its in pairs:
@@ -86,6 +88,11 @@ class _Comparison:
             {"__eq__", "__slots__"} & vars(kind).keys() for kind in type(one).__mro__[:-1]
         )
         return plain and hasattr(one, "__dict__") and self.same(vars(one), vars(other))
+
+
+def _names(module: nn.Module) -> list[str]:
+    """Of its parameters and buffers, a shared one under its first name alone."""
+    return [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
 
 
 def _tensors(part: nn.Module) -> list[tuple[Any, ...]]:

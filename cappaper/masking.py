@@ -187,14 +187,17 @@ def _unstable(
 
 
 def _shares(calls: Sequence[Bounded], count: int) -> tuple[Tensor, Tensor]:
-    """Of all units behind these activations, the shares at their lower and upper bounds."""
-    calls = [call for call in calls if call.z.ndim > 1 and len(call.z) == count]  # no parameters
-    units = sum(call.z[0].numel() for call in calls)
+    """Of all units behind these activations, the shares at their lower and upper bounds.
+
+    Weights are clamped, too; they are no units.
+    """
+    calls = [c for c in calls if not isinstance(c.z, nn.Parameter) and c.z.numel() % count == 0]
+    units = sum(call.z.numel() for call in calls) // count
     low, high = torch.zeros(count).double(), torch.zeros(count).double()
     for z, lower, upper, _ in calls:
         if not (isinstance(upper, float) and lower == upper):  # a sigmoid is never quite there
-            low += (z <= lower).flatten(1).sum(1).cpu() / units
-            high += (z >= upper).flatten(1).sum(1).cpu() / units
+            low += (z <= lower).reshape(count, -1).sum(1).cpu() / units
+            high += (z >= upper).reshape(count, -1).sum(1).cpu() / units
     return low, high
 
 

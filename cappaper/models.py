@@ -179,5 +179,5 @@ def seeded(seed: int) -> Iterator[None]:
     """Draw from ``seed`` inside the block; the global random state is restored after it."""
     check_whole(seed, "the seed")
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed a GPU's too
+        torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would reseed a GPU's too
         yield

@@ -84,13 +84,15 @@ class Population(nn.Module):
     def _fresh(self) -> nn.Module:
         """A member before it has its numbers, in the modes that the members are in."""
         fresh = copy.deepcopy(self._skeleton[1])
-        for part, called in zip(fresh.modules(), self._skeleton[0].modules(), strict=True):
-            part.training = called.training
+        modes = {name: part.training for name, part in self._skeleton[0].named_modules()}
+        for name, part in fresh.named_modules():
+            part.training = modes[name]
         return fresh
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what calls have left in the skeleton: tensors of vmap, which cannot be copied."""
-        return self.__dict__ | {"_skeleton": (self._fresh(), self._skeleton[1])}
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return state | {"_skeleton": (self._fresh(), self._skeleton[1])}
 
     def train(self, mode: bool = True) -> Population:
         self._skeleton[0].train(mode)

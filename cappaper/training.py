@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,7 +82,9 @@ def fit(
         ``model``, in eval mode.
 
     Raises:
-        ValueError: ``checkpoint`` is damaged, or of another training: other data, caps or settings.
+        ValueError: ``checkpoint`` is damaged, or of another training: other data or caps, or other
+            settings, those of ``attack``, ``attack_at`` and ``penalty`` and what these carry along
+            among them.
         TypeError, ValueError: images outside [0, 1], of the wrong shape or dtype; labels that are
             no class; a count below 1; a learning rate that is not a finite number above 0; one seed
             too many or too few; both ``attack`` and ``attack_at``; a penalty that is no number.
@@ -114,15 +119,12 @@ def fit(
     model.train()
     path = None if checkpoint is None else Path(checkpoint)
     about = [size, [int(s) for s in seeds], int(epochs), int(batch_size), float(lr)]
-    fixed: dict[str, Tensor] = {}  # buffers, until training moves them: a cap is not moved
     if path is not None:
         about += [_named(function) for function in (attack, attack_at, penalty)]
-        about += [[name, list(v.shape)] for name, v in model.state_dict().items()]
+        about += [[n, list(getattr(v, "shape", ()))] for n, v in model.state_dict().items()]
+        about += [[n, cap.tolist()] for n, cap in model.named_buffers() if n.endswith("beta")]
         about += [_digest(x, y)]
-        fixed = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    done = 0
-    if path is not None and path.exists():
-        done, fixed = _resume(path, about, model, optimizer, generators)
+    done = _resume(path, about, model, optimizer, generators) if path and path.exists() else 0
     per_epoch = math.ceil(len(y) / batch_size)
     step, steps = done * per_epoch, epochs * per_epoch
     if done and progress is not None:
@@ -160,9 +162,7 @@ def fit(
                 f" try a learning rate below {lr:g}"
             )
         if path is not None:
-            now = dict(model.named_buffers())
-            fixed = {n: buffer for n, buffer in fixed.items() if torch.equal(buffer, now[n])}
-            _save(path, about, epoch + 1, model, optimizer, generators, fixed)
+            _save(path, about, epoch + 1, model, optimizer, generators)
         if progress is not None:
             progress(epoch + 1, epochs)
     return model.eval()
@@ -175,18 +175,32 @@ def _number(penalty: Tensor) -> Tensor:
     return penalty.squeeze()
 
 
-def _named(function: Any) -> str:
-    """A function with its settings, in words that another process finds again."""
-    if isinstance(function, partial):
-        given = [*function.args, *function.keywords.items()]
-        return f"{_named(function.func)}({', '.join(map(_named, given))})"
-    if isinstance(function, tuple | list):
-        return str([_named(part) for part in function])
-    owner, name = getattr(function, "__self__", None), getattr(function, "__qualname__", None)
-    said = name if name is not None else repr(function)
-    if " at 0x" in said:  # an address
-        said = type(function).__qualname__
-    return said if owner is None else f"{_named(owner)}.{said}"
+def _named(value: Any, depth: int = 4) -> str:
+    """A function or a setting of one, in words that another process finds again.
+
+    Modules are named alone: their numbers move while they are trained.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if depth == 0 or isinstance(value, nn.Module | type):
+        return (value if isinstance(value, type) else type(value)).__qualname__
+    inner = partial(_named, depth=depth - 1)
+    match value:
+        case partial():
+            return f"{inner(value.func)}({inner(value.args)}, {inner(value.keywords)})"
+        case MethodType():
+            return f"{inner(value.__self__)}.{value.__name__}"
+        case FunctionType():
+            cells = [cell.cell_contents for cell in value.__closure__ or ()]
+            return f"{value.__module__}.{value.__qualname__}{inner(cells)}"
+        case dict():
+            return str(sorted((str(key), inner(part)) for key, part in value.items()))
+        case tuple() | list():
+            return str([inner(part) for part in value])
+    said = repr(value)
+    if " at 0x" in said or dataclasses.is_dataclass(value):  # an address finds nothing again
+        said = f"{type(value).__qualname__} {inner(getattr(value, '__dict__', {}))}"
+    return said
 
 
 def _digest(*tensors: Tensor) -> str:
@@ -205,14 +219,12 @@ def _save(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: Sequence[torch.Generator],
-    fixed: dict[str, Tensor],
 ) -> None:
     """Write the state of a training; who reads it never sees half a file."""
     state = {
         "about": about,
         "epoch": epoch,
         "model": model.state_dict(),
-        "fixed": fixed,
         "optimizer": optimizer.state_dict(),
         "generators": [generator.get_state() for generator in generators],
         "global": torch.get_rng_state(),  # of dropout and the like
@@ -227,23 +239,17 @@ def _resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: Sequence[torch.Generator],
-) -> tuple[int, dict[str, Tensor]]:
-    """Put a training where it was; the epochs that it had done, and buffers that have not moved."""
+) -> int:
+    """Put a training where it was; the epochs that it had done."""
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         raise ValueError(f"{path} is no checkpoint of a training: delete it") from error
-    same = isinstance(state, dict) and state.get("about") == about
-    here = {name: buffer.cpu() for name, buffer in model.named_buffers()}
-    if not same or not all(torch.equal(v, here[name]) for name, v in state["fixed"].items()):
+    if not isinstance(state, dict) or state.get("about") != about:
         raise ValueError(f"{path} belongs to another training: delete it, or name another file")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     for generator, before in zip(generators, state["generators"], strict=True):
         generator.set_state(before)
     torch.set_rng_state(state["global"])
-    fixed = {
-        name: value.to(dict(model.named_buffers())[name].device)
-        for name, value in state["fixed"].items()
-    }
-    return int(state["epoch"]), fixed
+    return int(state["epoch"])

@@ -104,7 +104,7 @@ def fate(row: pd.Series[Any]) -> str:
     wanted = {"holds": "yes", "does not hold": "no"}.get(row["verdict"])
     if wanted is None:
         return "open"
-    one_voice = row["yes"] in (0, row["seeds"])
+    one_voice = row["yes"] == (row["seeds"] if wanted == "yes" else 0)
     return "stands" if row["twice"] == wanted else "falls" if one_voice else "varies"
 
 

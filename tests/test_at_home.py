@@ -7,6 +7,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -88,9 +89,31 @@ def test_a_clamp_of_indices_or_of_a_scale_is_no_activation(digits):
 
     x, y = digits
     net = Clip()
-    report = masking_report(net, x, y, 0.1, steps=[2], epsilons=[0.2])
-    alone = masking_report(net.net, x, y, 0.1, steps=[2], epsilons=[0.2])
-    assert 0 < report.at_zero < 1 and 0 < alone.at_zero < 1
+    asked = {"steps": [2], "epsilons": [0.2]}
+    report = masking_report(net, x, y, 0.1, **asked)
+    assert 0 < report.at_zero < 1
+    with torch.no_grad():
+        net.place.weight.zero_()
+    same, alone = (masking_report(one, x, y, 0.1, **asked) for one in (net, net.net))
+    assert (same.at_zero, same.at_cap) == (alone.at_zero, alone.at_cap)
+
+
+def test_units_are_counted_whatever_their_shape(digits):
+    """All pre-activations are negative: merged with the batch, or without a dimension of units."""
+
+    class Merged(nn.Module):
+        def __init__(self, shape):
+            super().__init__()
+            self.first, self.last, self.shape = nn.Linear(64, 16), nn.Linear(16, 10), shape
+            nn.init.constant_(self.first.bias, -100.0)
+
+        def forward(self, x):
+            z = self.first(x.flatten(1))
+            return self.last(z.reshape(self.shape).relu().reshape(z.shape))
+
+    for shape in ((-1, 8), (-1,), (-1, 4, 4)):
+        report = masking_report(Merged(shape), *digits, 0.1, steps=[2], epsilons=[0.2])
+        assert report.at_zero == 1
 
 
 @pytest.mark.parametrize("attack", [pgd, apgd, adaptive_pgd])
@@ -101,11 +124,39 @@ def test_an_attack_in_train_mode_leaves_no_example_alone(digits, attack):
     assert (found - digits.images).abs().max() <= 0.3 + 1e-6
 
 
-def test_an_attack_puts_all_buffers_back(digits):
-    net = nn.Sequential(nn.Flatten(), spectral_norm(nn.Linear(64, 10))).train()
+class Moving(nn.Module):
+    """It puts another buffer in the place of the one that it has."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
+        return self.linear((x - self.mean).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [nn.Sequential(nn.Flatten(), spectral_norm(nn.Linear(64, 10))), Moving()],
+    ids=["spectral norm", "by assignment"],
+)
+def test_an_attack_puts_all_buffers_back(digits, net):
+    net.train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    pgd(net, *digits, 0.1, steps=3)
+    pgd(net, *digits, 0.1, steps=3, early_exit=False)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_graph_from_before_an_attack_is_still_there_after_it(digits):
+    """As TRADES has it: the loss on clean images, the attack, and then back through both."""
+    x, y = digits
+    net = mlp(64, [8], beta=0.5).train()
+    clean = net(x)
+    found = pgd(net, x, y, 0.1, steps=2, early_exit=False)
+    (F.cross_entropy(clean, y) + F.cross_entropy(net(found), y)).backward()
+    assert all(weight.grad.isfinite().all() for weight in net.parameters())
 
 
 def test_square_takes_no_short_cut_through_what_it_does_not_know():
@@ -164,10 +215,11 @@ def test_many_classes_do_not_multiply_a_batch(digits):
             sizes.append(len(x))
             return self.net(x)
 
-    x, y = digits
-    strongest_attack(Wide(), x[:4], y[:4], 1e-6, steps=2, queries=5, batch_size=2)
-    apgd(Wide(), x[:4], y[:4], 1e-6, steps=2, targets=40, batch_size=2)
-    assert max(sizes) <= 16
+    x, net = digits.images[:4], Wide()
+    y = net(x).argmax(1)  # all stand, and every target is tried
+    strongest_attack(net, x, y, 1e-6, steps=2, queries=5, batch_size=2)
+    apgd(net, x, y, 1e-6, steps=2, targets=40, batch_size=2)
+    assert 4 < max(sizes) <= 16
 
 
 def test_a_cap_in_two_places_moves_once(digits):
@@ -216,7 +268,8 @@ def test_steps_and_radii_ascend(digits):
 def test_a_gpu_is_left_alone_and_followed():
     """No seed is set on it, and a cap goes where the weights are."""
     with mock.patch("torch.cuda.manual_seed_all") as reseeded:
-        mlp(64, [8], seed=5)
+        nets = [mlp(64, [8], seed=seed) for seed in (5, np.int64(5))]
+    assert torch.equal(*(net[1].weight for net in nets))
     reseeded.assert_not_called()
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU()).to("meta")
     net[0].is_meta = False

@@ -1,5 +1,7 @@
 """Trainings that go on: what belongs to one, and what it must not hang on."""
 
+import dataclasses
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -40,8 +42,63 @@ def test_a_checkpoint_is_of_one_training_alone(digits, tmp_path):
     path.unlink()
     fit(mlp(64, [8]), x, y, **given, attack=attack)
     fit(mlp(64, [8]), x, y, **given, attack=partial(pgd, eps=0.1, steps=1, early_exit=False))
+    fit(mlp(64, [8]), x, y, **given, attack=partial(pgd, steps=1, early_exit=False, eps=0.1))
     with pytest.raises(ValueError, match="belongs to another training"):
         fit(mlp(64, [8]), x, y, **given, attack=partial(attack, eps=0.2))
+
+
+class Stronger:
+    """An object that is called, and whose method says what attack a step gets."""
+
+    def __init__(self, eps):
+        self.eps = eps
+
+    def __call__(self, model, x, y):
+        return pgd(model, x, y, self.eps, steps=1, early_exit=False)
+
+    def at(self, step, steps):
+        return self
+
+
+def closure(eps):
+    return lambda model, x, y: pgd(model, x, y, eps, steps=1, early_exit=False)
+
+
+@dataclasses.dataclass
+class Attacker:
+    eps: float
+    attack: Callable = pgd
+
+    def __call__(self, model, x, y):
+        return self.attack(model, x, y, self.eps, steps=1, early_exit=False)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda eps: {"attack": Stronger(eps)},
+        lambda eps: {"attack_at": Stronger(eps).at},
+        lambda eps: {"attack": closure(eps)},
+        lambda eps: {"attack": Attacker(eps)},
+        lambda eps: {"attack": Attacker(np.float64(eps))},
+    ],
+)
+def test_an_attack_is_known_by_what_it_carries(digits, tmp_path, made):
+    given = {"epochs": 1, "checkpoint": tmp_path / "training"}
+    fit(mlp(64, [8]), *digits, **given, **made(0.1))
+    fit(mlp(64, [8]), *digits, **given, **made(0.1))
+    with pytest.raises(ValueError, match="belongs to another training"):
+        fit(mlp(64, [8]), *digits, **given, **made(0.2))
+
+
+def test_a_penalty_may_hold_the_network_that_is_trained(digits, tmp_path):
+    def penalty(net, model):
+        return net[2].beta.square().sum()
+
+    net = mlp(64, [8], activation=partial(CappedReLU, learned=True), beta=1.0)
+    given = {"epochs": 2, "checkpoint": tmp_path / "t", "penalty": partial(penalty, net)}
+    fit(net, *digits, **given)
+    fit(net, *digits, **given)
 
 
 def test_a_cell_that_was_stopped_goes_on_with_the_network_it_had(digits, tmp_path):

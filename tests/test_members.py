@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections import OrderedDict
 from functools import partial
 
 import numpy as np
@@ -134,6 +135,38 @@ def test_a_population_that_was_called_can_be_copied(digits):
     own = Population([Own(), Own()])
     out = own(x)
     assert torch.equal(pickle.loads(pickle.dumps(own))(x), out)
+
+
+def test_the_order_of_parts_and_what_they_share_count(digits):
+    parts = {
+        "flat": nn.Flatten(),
+        "one": nn.Linear(64, 64),
+        "act": nn.ReLU(),
+        "two": nn.Linear(64, 9),
+    }
+    orders = (["flat", "one", "act", "two"], ["flat", "act", "one", "two"])
+    nets = [nn.Sequential(OrderedDict((name, parts[name]) for name in order)) for order in orders]
+    with pytest.raises(ValueError, match="differ in their parts or the order of these"):
+        Population(nets)
+    tied, free = (nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 64)) for _ in "ab")
+    tied[2].weight = tied[1].weight
+    for pair in ([tied, free], [free, tied]):
+        with pytest.raises(ValueError, match="differ in which of their weights are shared"):
+            Population(pair)
+
+
+def test_an_attack_leaves_a_part_in_train_mode_alone_in_a_population(digits):
+    def partly():
+        net = normed().eval()
+        net[2].train()
+        return net
+
+    x, y = digits
+    both = Population([partly(), partly()])
+    before = {name: value.clone() for name, value in both.state_dict().items()}
+    pgd(both, x.expand(2, *x.shape), y.expand(2, -1), 0.1, steps=3, early_exit=False)
+    assert not both.training
+    assert all(torch.equal(value, before[name]) for name, value in both.state_dict().items())
 
 
 def test_members_keep_their_modes(digits):

@@ -64,11 +64,16 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     modules = model.modules() if isinstance(model, nn.Module) else ()
     moving = [m for m in modules if any(layer.training for layer in _layers(m))]
-    kept = [(buffer, buffer.clone()) for m in moving for buffer in m.buffers(recurse=False)]
+    kept = [
+        (m, *named, named[1].clone()) for m in moving for named in m.named_buffers(recurse=False)
+    ]
     try:
         with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
         with torch.no_grad():
-            for buffer, before in kept:
-                buffer.copy_(before)
+            for module, name, buffer, before in kept:
+                module._buffers[name] = buffer  # a forward may have put another in its place
+                # Writing ends every graph that the buffer is part of: only where it has moved.
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)

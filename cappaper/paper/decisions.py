@@ -24,6 +24,7 @@ from cappaper.paper.decision import (
 )
 from cappaper.paper.results import STRONGEST
 from cappaper.paper.statistics import (
+    CHOICE,
     LEVEL,
     Gain,
     Measured,
@@ -73,9 +74,9 @@ def surviving(table: pd.DataFrame, attack: str, level: float = LEVEL) -> Decisio
         # As if the two gains hung on images of their own: no less than it is.
         left.image_variance + SURVIVAL**2 * shown.image_variance,
     )
-    gained = shown.beyond(0, level)  # of what is no gain, nothing can be left
+    gained = shown.beyond(0, level / CHOICE["best"])  # of what is no gain, nothing can be left
     return Decision(
-        rest.beyond(0, level) if gained else None,
+        rest.beyond(0, level / CHOICE["best"]) if gained else None,
         f"β = {best:g} keeps {mean_of(pgd[best])} under PGD and {mean_of(other[best])} under"
         f" {attack}; ReLU {mean_of(pgd_relu)} and {mean_of(other_relu)}",
     )

@@ -82,7 +82,7 @@ def run(
     todo = list(missing.values())
     models = networks(todo, machine) if judge.trained else [spec.build() for spec in todo]
     calls = [
-        (model.cpu(), judge, spec, epsilons, limit, machine.device)
+        (model.cpu(), judge, spec, epsilons, limit, machine.device, _code_of(*_roots(judge)))
         for model, spec in zip(models, todo, strict=True)
     ]
     with _bar(judge.name, len(calls), _watched()) as bar:
@@ -135,10 +135,11 @@ def networks(specs: Sequence[Spec], machine: Machine = _HERE) -> list[nn.Module]
         names = [_weights(training, machine.device).name for training in trainings]
         label = f"training {len(trainings)} networks, group {i + 1} of {len(groups)}"
         own = {spec: places[spec] for spec in group}
-        calls.append((own, machine.device, cache.place("checkpoints", *names), label, _watched()))
+        checkpoint, code = cache.place("checkpoints", *names), _code_of(train.__module__)
+        calls.append((own, machine.device, checkpoint, label, _watched(), code))
     for position, trained in side_by_side(_train, calls, machine.jobs):
         # Trained on another machine, they are not here yet.
-        weights |= {spec: cache.keep_first(places[spec], own) for spec, own in trained.items()}
+        weights |= {spec: _keep(places[spec], own) for spec, own in trained.items()}
         calls[position][2].unlink(missing_ok=True)
     models: list[nn.Module] = []
     for spec in specs:
@@ -165,18 +166,30 @@ def _groups(specs: Sequence[Spec]) -> list[list[Spec]]:
     return sorted(groups, key=len, reverse=True)
 
 
+def _keep(place: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keep a network, or take the one that another run has kept first."""
+    kept = cache.keep_first(place, weights)
+    if kept is weights:  # what was said of others that were here before is void
+        shutil.rmtree(_judgements(place), ignore_errors=True)
+    return kept
+
+
 @_one_thread()
 def _train(
-    places: dict[Spec, Path], device: str, checkpoint: Path, label: str, watched: bool
+    places: dict[Spec, Path],
+    device: str,
+    checkpoint: Path,
+    label: str,
+    watched: bool,
+    code: tuple[Any, ...],
 ) -> dict[Spec, dict[str, Tensor]]:
     """Train a group, and keep each network in its place as soon as it is there."""
+    _unedited(code)
     group, kept = list(places), dict[Spec, dict[str, Tensor]]()
     with _bar(label, group[0].epochs, watched) as bar:
 
         def keep(spec: Spec, weights: dict[str, Tensor]) -> None:
-            kept[spec] = cache.keep_first(places[spec], weights)
-            if kept[spec] is weights:  # what was said of others that were here before is void
-                shutil.rmtree(_judgements(places[spec]), ignore_errors=True)
+            kept[spec] = _keep(places[spec], weights)
 
         def show(epoch: int, epochs: int) -> None:
             bar.update(epoch - bar.n)
@@ -193,7 +206,9 @@ def _judge(
     epsilons: Sequence[float],
     limit: int | None,
     device: str,
+    code: tuple[Any, ...],
 ) -> dict[str, Any]:
+    _unedited(code)
     start = time.perf_counter()
     test = _images(spec.dataset, "test", device, limit)
     rows = judge.rows(model.to(device).eval(), test, spec.seed, epsilons)
@@ -218,7 +233,7 @@ def _weights(spec: Spec, device: str) -> Path:
 def _judgement(
     spec: Spec, judge: Judge, epsilons: Sequence[float], limit: int | None, device: str
 ) -> Path:
-    code = _digest(*(f"{type(part).__module__}:{type(part).__name__}" for part in _parts(judge)))
+    code = _digest(*_roots(judge))
     asked = [repr(judge), epsilons, limit, _checksum(spec.dataset, "test"), device, code]
     weights = _weights(spec, device)
     return _judgements(weights) / cache.place("judgements", weights.name, *asked).name
@@ -227,6 +242,20 @@ def _judgement(
 def _judgements(weights: Path) -> Path:
     """Where all that is said of these weights is kept."""
     return cache.root() / "judgements" / weights.stem
+
+
+def _code_of(*roots: str) -> tuple[Any, ...]:
+    return roots, _digest(*roots)
+
+
+def _unedited(code: tuple[Any, ...]) -> None:
+    """Refuse to work under another code's key: a process imports what is there when it starts."""
+    if _code_of(*code[0]) != code:
+        raise RuntimeError("the package was edited while it ran, or differs here: start again")
+
+
+def _roots(judge: Judge) -> list[str]:
+    return [f"{type(part).__module__}:{type(part).__name__}" for part in _parts(judge)]
 
 
 def _parts(judge: Any) -> Iterator[Any]:
