@@ -74,7 +74,7 @@ X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
     [
         ({"x": X * 3}, ValueError, r"\[0, 1\], got values from 1.5 to 1.5"),
         ({"x": X * math.nan}, ValueError, r"lie in \[0, 1\]"),
-        ({"x": (X * 255).byte()}, TypeError, "floating point"),
+        ({"x": (X * 255).byte()}, TypeError, "float32 or float64"),
         ({"x": X[:1]}, ValueError, "labels"),
         ({"x": X[:0], "y": Y[:0]}, ValueError, "empty"),
         ({"y": Y.float()}, TypeError, "int64"),

@@ -31,6 +31,14 @@ def test_the_table_has_every_test_and_the_numbers_of_the_usual_tables():
     assert (BOOK / "results" / "doubled.md").read_text() == doubled.page(table)
 
 
+def test_no_answer_turns_around_as_the_pages_say():
+    fates = results.read(TABLE).apply(doubled.fate, axis=1)
+    assert set(fates) == {"stands", "open"} and (fates == "stands").sum() > 10
+    said = "Twice the training and twice the attack turn none of the answers around"
+    for page in (ROOT / "README.md", BOOK / "index.md"):
+        assert said in page.read_text()
+
+
 @pytest.mark.parametrize("chapter", doubled.chosen(ROOT), ids=lambda chapter: chapter.name)
 def test_a_chapter_that_decides_can_be_told_to_do_twice_as_much(chapter):
     source = nbformat.read(ROOT / "notebooks" / f"{chapter.source}.ipynb", 4)
