@@ -7,7 +7,7 @@
 # make bench       this package and its peers, in turns (BENCH="--device cuda" and the like)
 # make trust       kills, damage and nonsense, counted for the page How it is tested (an hour)
 # make mutants     mutants of the code that decides: do the tests notice? (two hours)
-# make doubled     the chapters that decide, twice the training and twice the attack (some hours)
+# make doubled     the chapters that decide, twice the training and twice the attack (two hours)
 # make referee     the strongest attack beside AutoAttack's own code, on the networks that come along
 # make release     wheel, sdist and a bill of materials in dist/, checked
 # make coverage    lines and branches that tests, doctests and kernels reach (half an hour)
