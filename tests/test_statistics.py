@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cappaper.paper import decisions
 from cappaper.paper.marks import marks
 from cappaper.paper.statistics import (
     AS_MEASURED,
@@ -118,6 +119,44 @@ def test_without_a_difference_the_widest_gap_is_rarely_one(seeds):
         groups = [{i: noise(rng, 0.5, seeds) for i in range(3)} for _ in range(3)]
         found.append(widest_beyond(groups, 0.0, LEVEL)[0])
     assert wrong([answer is True for answer in found]) <= LEVEL
+
+
+def drawn(rng, means, attack="PGD"):
+    """A table of five seeds with these robust accuracies, on average."""
+    rows = {
+        "dataset": "mnist",
+        "images": 10_000,
+        "architecture": "3-2",
+        "placement": "any",
+        "attack": attack,
+        "eps": 0.1,
+        "training_eps": 0.0,
+        "seed": range(5),
+        "standard_accuracy": 1.0,
+    }
+    drawn = {beta: rng.normal(mean, 0.03, 5) for beta, mean in means.items()}
+    return pd.concat(
+        [pd.DataFrame(rows | {"beta": b, "robust_accuracy": v}) for b, v in drawn.items()]
+    )
+
+
+def test_at_the_margin_neither_a_rise_nor_a_fall_is_seen():
+    """From ReLU, success rises by the margin itself, and ends below ReLU by the margin."""
+    rng, means = np.random.default_rng(0), {0.1: 0.50, 1.0: 0.48, math.inf: 0.49}
+    found = [decisions.lowering(drawn(rng, means)).holds for _ in range(400)]
+    assert wrong([answer is True for answer in found]) <= LEVEL
+    assert wrong([answer is False for answer in found]) <= LEVEL
+
+
+def test_where_half_of_a_gain_is_left_neither_answer_is_given():
+    rng, relu = np.random.default_rng(0), {math.inf: 0.1}
+    caps = (0.1, 0.2, 0.5, 1.0, 2.0)
+    found = []
+    for _ in range(400):
+        shown = drawn(rng, dict.fromkeys(caps, 0.7) | relu)
+        left = drawn(rng, dict.fromkeys(caps, 0.4) | relu, "other")
+        found.append(decisions.surviving(pd.concat([shown, left]), "other").holds)
+    assert wrong([answer is not None for answer in found]) <= LEVEL
 
 
 def test_a_real_gain_and_a_real_gap_are_found():
