@@ -78,7 +78,7 @@ class _Comparison:
             case MethodType():
                 return self.same(*([m.__func__, m.__self__] for m in (one, other)))
             case FunctionType():  # made anew for each model, as a lambda is
-                return one.__code__ is other.__code__ and self.same(*map(_bound, (one, other)))
+                return one.__code__ is other.__code__ and self.same(*map(carried, (one, other)))
         try:
             if bool(one == other):
                 return True
@@ -105,7 +105,7 @@ def _settings(part: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(part).items() if name not in _OWN}
 
 
-def _bound(function: FunctionType) -> list[Any]:
+def carried(function: FunctionType) -> list[Any]:
     """What a function brings along beside its code."""
     cells = []
     for cell in function.__closure__ or ():

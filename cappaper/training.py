@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cappaper.alike import carried
 from cappaper.attacks.ascent import Attack
 from cappaper.checks import (
     check_batch,
@@ -114,7 +115,7 @@ def fit(
         raise ValueError(f"got {len(seeds)} seeds for {size} networks: give one, or {size}")
     for each in seeds:
         check_whole(each, "the seed")
-    generators = [torch.Generator().manual_seed(s) for s in seeds]
+    generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
     optimizer = torch.optim.Adam(model.parameters(), lr=float(lr), fused=True)
     model.train()
     path = None if checkpoint is None else Path(checkpoint)
@@ -191,8 +192,7 @@ def _named(value: Any, depth: int = 4) -> str:
         case MethodType():
             return f"{inner(value.__self__)}.{value.__name__}"
         case FunctionType():
-            cells = [cell.cell_contents for cell in value.__closure__ or ()]
-            return f"{value.__module__}.{value.__qualname__}{inner(cells)}"
+            return f"{value.__module__}.{value.__qualname__}{inner(carried(value))}"
         case dict():
             return str(sorted((str(key), inner(part)) for key, part in value.items()))
         case tuple() | list():

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -265,13 +266,23 @@ def test_steps_and_radii_ascend(digits):
             masking_report(mlp(64, [8]), *digits, 0.1, **given)
 
 
-def test_a_gpu_is_left_alone_and_followed():
-    """No seed is set on it, and a cap goes where the weights are."""
+def test_a_seed_is_set_on_no_gpu():
     with mock.patch("torch.cuda.manual_seed_all") as reseeded:
-        nets = [mlp(64, [8], seed=seed) for seed in (5, np.int64(5))]
-    assert torch.equal(*(net[1].weight for net in nets))
+        mlp(64, [8], seed=5)
     reseeded.assert_not_called()
+
+
+def test_a_seed_may_be_numpys(digits):
+    x, y = digits
+    assert torch.equal(*(mlp(64, [8], seed=seed)[1].weight for seed in (3, np.int64(3))))
+    for attack in (pgd, apgd, partial(square, queries=5), adaptive_pgd):
+        found = [attack(mlp(64, [8]), x, y, eps=0.1, seed=seed) for seed in (3, np.int64(3))]
+        assert torch.equal(*found)
+    nets = [fit(mlp(64, [8]), x, y, epochs=1, seed=seed) for seed in (3, np.int64(3))]
+    assert torch.equal(*(net[1].weight for net in nets))
+
+
+def test_a_cap_goes_where_the_weights_are():
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU()).to("meta")
-    net[0].is_meta = False
     with mock.patch("cappaper.activations.check_module"):
         assert replace_relu(net, 1.0)[1].beta.is_meta

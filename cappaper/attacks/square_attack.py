@@ -108,7 +108,7 @@ def _search(
 
     stripes = signs(mark, *(integers(channels * width, seed, i).to(x.device) for i in (1, 2)))
     squares = [integers(queries * channels, seed, i).view(queries, -1).to(x.device) for i in (3, 4)]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     places = torch.rand(queries, 2, generator=generator).tolist()
     lower, upper = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
     here = torch.where(stripes.unflatten(-1, (channels, 1, width)), upper, lower)
