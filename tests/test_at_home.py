@@ -125,6 +125,11 @@ def test_an_attack_in_train_mode_leaves_no_example_alone(digits, attack):
     assert (found - digits.images).abs().max() <= 0.3 + 1e-6
 
 
+def test_a_network_without_numbers_is_refused_in_train_mode_too(digits):
+    with pytest.raises(ValueError, match="weights on the meta device"):
+        pgd(mlp(64, [8], beta=1.0).to("meta").train(), *digits, 0.1)
+
+
 class Moving(nn.Module):
     """It puts another buffer in the place of the one that it has."""
 

@@ -64,9 +64,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     modules = model.modules() if isinstance(model, nn.Module) else ()
     moving = [m for m in modules if any(layer.training for layer in _layers(m))]
-    kept = [
-        (m, *named, named[1].clone()) for m in moving for named in m.named_buffers(recurse=False)
-    ]
+    named = [(m, *name) for m in moving for name in m.named_buffers(recurse=False)]
+    # On the meta device there is nothing to keep: the attack itself says so.
+    kept = [(m, name, buffer, buffer.clone()) for m, name, buffer in named if not buffer.is_meta]
     try:
         with torch.inference_mode(False), torch.enable_grad():
             yield
@@ -75,5 +75,5 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             for module, name, buffer, before in kept:
                 module._buffers[name] = buffer  # a forward may have put another in its place
                 # Writing ends every graph that the buffer is part of: only where it has moved.
-                if not torch.equal(buffer, before):
+                if buffer.layout != torch.strided or not torch.equal(buffer, before):
                     buffer.copy_(before)
