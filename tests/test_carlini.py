@@ -82,7 +82,10 @@ def test_a_population_falls_as_its_members_do(digits):
         torch.testing.assert_close(together[i], alone, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"confidence": -1}, {"lr": 0}, {"initial_const": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"steps": 0}, {"confidence": -1}, {"lr": 0}, {"initial_const": 0}, {"initial_const": 1e308}],
+)
 def test_bad_input_gets_a_sentence(bad):
     with pytest.raises(ValueError, match="must be"):
         cw_l2(mlp(4, [3]), torch.rand(1, 1, 2, 2), torch.tensor([0]), **bad)

@@ -60,7 +60,7 @@ def cw_l2(
 
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`; or ``confidence`` < 0, ``lr`` or
-            ``initial_const`` not above 0.
+            ``initial_const`` not above 0, or too large for the images' dtype.
 
     >>> from cappaper import cw_l2, load, mlp
     >>> x, y = load("digits", "test", limit=8)
@@ -75,6 +75,8 @@ def cw_l2(
         raise ValueError(f"the confidence must be a finite number of at least 0, got {confidence}")
     check_positive(lr, "lr")
     check_positive(initial_const, "initial_const")
+    if initial_const > torch.finfo(x.dtype).max:
+        raise ValueError(f"initial_const must be a number of {x.dtype}, got {initial_const}")
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
