@@ -117,7 +117,5 @@ def carried(function: FunctionType) -> list[Any]:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    alike = (one.shape, one.dtype, one.device, one.layout) == (
-        *(other.shape, other.dtype, other.device, other.layout),
-    )
-    return alike and one.layout == torch.strided and torch.equal(one, other)
+    mine, its = ((t.shape, t.dtype, t.device, t.layout) for t in (one, other))
+    return mine == its and one.layout == torch.strided and torch.equal(one, other)

@@ -153,9 +153,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
         factors.append(1.0 if math.isinf(old) else new / old)
     weighted = [module for module in model if isinstance(module, (nn.Linear, nn.Conv2d))]
     # A cap may be in several places, with one new value; weights would be scaled once for each.
-    if len(set(weighted)) < len(weighted) or len(dict(zip(caps, news, strict=True))) < len(
-        set(zip(caps, news, strict=True))
-    ):
+    if len(set(weighted)) < len(weighted) or len(set(caps)) < len({*zip(caps, news, strict=True)}):
         raise ValueError("rescale needs weights of its own for every layer, and one β for a cap")
     with torch.no_grad():
         for cap, new in zip(caps, news, strict=True):

@@ -14,19 +14,18 @@ from cappaper.paper import chapters, results
 from cappaper.paper.claims import CLAIMS, TESTS, Test, decided
 from cappaper.paper.machines import machine
 from cappaper.paper.prose import tabular
-from cappaper.paper.publishing import git_commit
 from cappaper.paper.statistics import AS_MEASURED
 
 SEED = 0
 # What trains for hours gets the two networks that its verdict compares.
 FEWER = {"train-longer": {"betas": [1.0, math.inf]}}
-# In the order of their cost: an interrupted run has the more of them.
 _WHY = (
     "A verdict can hang on where training happened to stop, or on an attack that gave up too soon."
     " Here every chapter that decides a claim runs once more, on one seed, with twice the epochs"
     " and twice the budget of every attack: twice the steps, twice the queries, AutoAttack's parts"
     " once again from other starts."
 )
+# In the order of their cost: an interrupted run has the more of them.
 LAST = ("carlini-wagner", "convolutions", "smaller-radius", "what-survives", "train-longer")
 
 
@@ -64,26 +63,23 @@ def compared(usual: Path, doubled: Path) -> pd.DataFrame:
     for test in TESTS:
         if not (doubled / f"{test.chapter}.csv").exists():
             continue
-        table = results.read(usual / f"{test.chapter}.csv")
-        more = results.read(doubled / f"{test.chapter}.csv")
-        row = asked(test, table) | {"twice": "", "measured_twice": ""}
-        row["twice"], row["measured_twice"] = one_seed(test, more)
-        rows.append(row)
+        row = asked(test, results.read(usual / f"{test.chapter}.csv"))
+        twice, measured = one_seed(test, results.read(doubled / f"{test.chapter}.csv"))
+        rows.append(row | {"twice": twice, "measured_twice": measured})
     return pd.DataFrame(rows)
 
 
 def asked(test: Test, table: pd.DataFrame) -> dict[str, Any]:
     """A test, its verdict over all seeds, and what the numbers of single seeds say."""
-    once, measured = one_seed(test, table[table["seed"] == SEED])
-    seeds = sorted(table["seed"].unique())
-    alone = [one_seed(test, table[table["seed"] == seed])[0] for seed in seeds]
+    alone = {seed: one_seed(test, rows) for seed, rows in table.groupby("seed")}
+    once, measured = alone[SEED]
     return {
         "claim": test.claim,
         "chapter": test.chapter,
         "test": test.says,
         "verdict": decided(test, table).verdict,
-        "seeds": len(seeds),
-        "yes": alone.count("yes"),
+        "seeds": len(alone),
+        "yes": sum(answer == "yes" for answer, _ in alone.values()),
         "once": once,
         "measured_once": measured,
     }
@@ -119,7 +115,7 @@ def write(table: pd.DataFrame, doubled: Path, out: Path) -> None:
         "seeds": str(SEED),
         "device": origins[0]["device"],
         "torch": torch.__version__,
-        "git_commit": " ".join(dict.fromkeys(o["git_commit"] for o in origins)) or git_commit(),
+        "git_commit": " ".join(dict.fromkeys(o["git_commit"] for o in origins)),
         "seconds": str(sum(int(o["seconds"]) for o in origins)),
     }
     table.attrs["provenance"] = origin

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pandas as pd
 
 from cappaper.paper import decisions, growth
-from cappaper.paper.decision import Decision, Undecided
+from cappaper.paper.decision import STEP, Decision, Undecided
 from cappaper.paper.prose import say
 from cappaper.paper.results import STRONGEST
 from cappaper.paper.statistics import LEVEL
@@ -123,7 +123,7 @@ _CARLINI = (
 _CARLINI_KNOWING = "The same for a version of it that knows about the cap"
 _FARTHER = (
     "The nearest that any L2 attack finds lies farther away with some cap than with ReLU, by more"
-    " than 0.1, the search's step"
+    f" than {STEP:g}, the search's step"
 )
 _surviving = partial(decisions.surviving, attack=STRONGEST)
 _nearby = partial(decisions.capping, attack=STRONGEST, eps=0.02)

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import classified
+from cappaper.attacks.ascent import in_turn
 from cappaper.attacks.autoattack import ReliabilityWarning, auto_attack
 from cappaper.attacks.gradient import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.strongest import strongest_attack
@@ -120,18 +120,11 @@ class AutoAttack(Attack):
         return "Square" if self.part == "square" else self.part.upper()
 
     def bind(self, seed: int) -> EpsAttack:
-        first, *later = (
-            partial(auto_attack, parts=(self.part,), seed=seed + _APART * run)
-            for run in range(self.runs)
-        )
+        seeds = [seed + _APART * run for run in range(self.runs)]
 
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
-            found = first(model, x, y, eps=eps)
-            for again in later:
-                stands = classified(model, found, y)
-                if stands.any():
-                    found[stands] = again(model, x[stands], y[stands], eps=eps)
-            return found
+            part = partial(auto_attack, model, eps=eps, parts=(self.part,))
+            return in_turn(model, [partial(part, seed=each) for each in seeds], x, y)
 
         return attack
 
