@@ -43,7 +43,7 @@ def fit(
     *,
     epochs: int = 10,
     batch_size: int = 128,
-    lr: float = 1e-3,
+    lr: float | Callable[[int, int], float] = 1e-3,
     attack: Attack | None = None,
     attack_at: Callable[[int, int], Attack] | None = None,
     penalty: Callable[[nn.Module], Tensor] | None = None,
@@ -64,7 +64,7 @@ def fit(
         y: int64 labels ``[N]``.
         epochs, batch_size: passes over the data, and examples in a step (the last one of an epoch
             takes what is left).
-        lr: Adam's step size.
+        lr: Adam's step size; or a schedule, ``lr(step, steps)``, for one step out of all.
         attack: ``attack(model, x, y) -> x_adv``. Bind ``early_exit=False`` in
             :func:`~cappaper.pgd`: training wants the end of each run, not its first
             success.
@@ -84,8 +84,8 @@ def fit(
 
     Raises:
         ValueError: ``checkpoint`` is damaged, or of another training: other data or caps, or other
-            settings, those of ``attack``, ``attack_at`` and ``penalty`` and what these carry along
-            among them.
+            settings, those of ``attack``, ``attack_at``, ``penalty`` and a schedule and what these
+            carry along among them.
         TypeError, ValueError: images outside [0, 1], of the wrong shape or dtype; labels that are
             no class; a count below 1; a learning rate that is not a finite number above 0; one seed
             too many or too few; both ``attack`` and ``attack_at``; a penalty that is no number.
@@ -99,7 +99,8 @@ def fit(
     check_batch(x, y)
     check_count(epochs, "epochs")
     check_count(batch_size, "batch_size")
-    check_positive(lr, "the learning rate")
+    if not callable(lr):
+        check_positive(lr, "the learning rate")
     check_module(model)
     given = {"attack": attack, "attack_at": attack_at, "penalty": penalty, "progress": progress}
     for what, function in given.items():
@@ -116,10 +117,10 @@ def fit(
     for each in seeds:
         check_whole(each, "the seed")
     generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
-    optimizer = torch.optim.Adam(model.parameters(), lr=float(lr), fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
     model.train()
     path = None if checkpoint is None else Path(checkpoint)
-    about = [size, [int(s) for s in seeds], int(epochs), int(batch_size), float(lr)]
+    about = [size, [int(s) for s in seeds], int(epochs), int(batch_size), _named(lr)]
     if path is not None:
         about += [_named(function) for function in (attack, attack_at, penalty)]
         about += [[n, list(getattr(v, "shape", ()))] for n, v in model.state_dict().items()]
@@ -143,6 +144,9 @@ def fit(
                 if epoch == done:
                     check_found(found, images)
                 images = found
+            rate = _rate(lr, step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             logits = output_of(model, images)
             if epoch == done:
@@ -160,13 +164,19 @@ def fit(
         if not all(p.isfinite().all() for p in model.parameters()):
             raise ValueError(
                 f"training diverged: weights are not finite after epoch {epoch + 1};"
-                f" try a learning rate below {lr:g}"
+                f" try a learning rate below {rate:g}"
             )
         if path is not None:
             _save(path, about, epoch + 1, model, optimizer, generators)
         if progress is not None:
             progress(epoch + 1, epochs)
     return model.eval()
+
+
+def _rate(lr: float | Callable[[int, int], float], step: int, steps: int) -> float:
+    rate = lr(step, steps) if callable(lr) else lr
+    check_positive(rate, "the learning rate")
+    return float(rate)
 
 
 def _number(penalty: Tensor) -> Tensor:

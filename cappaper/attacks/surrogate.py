@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from cappaper.attacks.batches import undisturbed
 from cappaper.bounded import Bound, Bounded, read_call, reader_of
-from cappaper.checks import check_module, check_positive, logits_of
+from cappaper.checks import check_flag, check_module, check_positive, logits_of
 from cappaper.population import Population
 
 
@@ -28,7 +28,9 @@ class OutOfReachWarning(UnreachedWarning):
 
 
 @contextmanager
-def surrogate_gradient(model: nn.Module, sharpness: float | None) -> Iterator[nn.Module]:
+def surrogate_gradient(
+    model: nn.Module, sharpness: float | None, relu: bool = False
+) -> Iterator[nn.Module]:
     """Inside the block, gradients pass through units that a bounded activation holds at its bounds.
 
     The forward pass stays as it is, to the last bit. In the backward pass the derivative of every
@@ -41,9 +43,9 @@ def surrogate_gradient(model: nn.Module, sharpness: float | None) -> Iterator[nn
     It reaches capped ReLU, ``relu6``, ``hardtanh``, ``hardsigmoid``, ``sigmoid``, ``tanh``,
     ``clamp``, ``minimum`` and ``maximum`` with a bound, as modules, functions and methods, in
     subclasses and populations, and whatever :func:`~cappaper.register_bounded` was told. A ReLU is
-    not bounded: it keeps its own gradient, unless a cap follows at once. A clamp that is no
-    activation is left out inside :func:`~cappaper.exact_gradient`. Traced and scripted models and
-    custom ``torch.autograd.Function``\\ s are out of reach.
+    not bounded: it keeps its own gradient, unless a cap follows at once or ``relu`` is set. A clamp
+    that is no activation is left out inside :func:`~cappaper.exact_gradient`. Traced and scripted
+    models and custom ``torch.autograd.Function``\\ s are out of reach.
 
     Source: backward pass differentiable approximation, Athalye et al., arXiv 1802.00420, section
     4.1; the smooth slope is this project's.
@@ -53,12 +55,14 @@ def surrogate_gradient(model: nn.Module, sharpness: float | None) -> Iterator[nn
             calls of itself are meant, not of its parts. Other threads that use it at the same time
             keep their own gradients.
         sharpness: above 0; None is the exact gradient.
+        relu: also give ReLU the slope of a cap at ∞, ``σ(kz)``: between a capped network and one of
+            ReLUs, both under such a gradient, the cap alone is another.
 
     Yields:
         ``model``.
 
     Raises:
-        ValueError: ``sharpness`` is not above 0.
+        TypeError, ValueError: ``sharpness`` is not above 0; ``relu`` is neither True nor False.
 
     >>> z = torch.tensor([[2.0, 0.5]], requires_grad=True)
     >>> with surrogate_gradient(nn.ReLU6(), sharpness=2.0) as relu6:
@@ -67,11 +71,12 @@ def surrogate_gradient(model: nn.Module, sharpness: float | None) -> Iterator[nn
     True
     """
     check_module(model)
+    check_flag(relu, "relu")
     if sharpness is None:
         yield model
         return
     check_positive(sharpness, "the sharpness")
-    with _watching(model, lambda call, output: _smooth(call, output, sharpness)):
+    with _watching(model, lambda call, output: _smooth(call, output, sharpness, relu)):
         yield model
 
 
@@ -186,10 +191,10 @@ def _watching(model: nn.Module, seen: Callable[[Bounded, Tensor], Tensor]) -> It
             handle.remove()
 
 
-def _smooth(call: Bounded, output: Tensor, sharpness: float) -> Tensor:
-    """``output`` with the smooth slope behind it; a call without a finite cap keeps its own."""
+def _smooth(call: Bounded, output: Tensor, sharpness: float, relu: bool) -> Tensor:
+    """``output`` with the smooth slope behind it; without a finite cap, that is for ``relu``."""
     z, lower, upper, slope = call
-    if isinstance(upper, float | int) and math.isinf(upper):
+    if isinstance(upper, float | int) and math.isinf(upper) and not relu:
         return output
     still = z.detach()
     # Where all of an example's pre-activations are 0, ∞ · 0 would be no number.
@@ -197,7 +202,7 @@ def _smooth(call: Bounded, output: Tensor, sharpness: float) -> Tensor:
     rise = slope * torch.sigmoid(k * (upper - still))
     if not (isinstance(lower, float | int) and math.isinf(lower)):
         rise = rise * torch.sigmoid(k * (still - lower))
-    if isinstance(upper, Tensor):  # β = ∞ is ReLU, also as one of a population's caps
+    if isinstance(upper, Tensor) and not relu:  # β = ∞ is ReLU, also as one of a population's caps
         rise = torch.where(upper.detach().isinf(), (still > lower).to(still), rise)
     return output.detach() + (z - still) * rise.detach()
 

@@ -38,20 +38,22 @@ class Adversary:
     ``eps`` is reached after the share ``ramp`` of all steps, growing linearly from 0: from the
     first step on, ε = 0.3 keeps a small network from learning anything. Random starts are fresh
     at every step. ``sharpness`` is for an adversary that knows about the cap: its PGD follows the
-    :func:`~cappaper.surrogate_gradient`; None is the exact gradient.
+    :func:`~cappaper.surrogate_gradient`, with ``relu`` also through ReLU; None is the exact
+    gradient.
     """
 
     eps: float
     steps: int = 7
     ramp: float = 0.5
     sharpness: float | None = None
+    relu: bool = False
 
     def at(self, step: int, steps: int) -> Attack:
         """The attack of one training step, as ``fit`` wants it."""
         eps = self.eps * min(1.0, step / max(1.0, self.ramp * steps))
 
         def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            with surrogate_gradient(model, self.sharpness):
+            with surrogate_gradient(model, self.sharpness, self.relu):
                 return pgd(model, x, y, eps, steps=self.steps, early_exit=False, seed=step)
 
         return attack
@@ -67,6 +69,8 @@ class Spec:
     where a learned cap starts), c of a sigmoid.
     ``initial_cap`` is for a scale-aware initialisation: the network starts as the one with this
     cap would, :func:`~cappaper.rescale`\\ d to ``beta``; None starts with torch's default.
+    ``cycle`` is for a step size of Adam that changes: the share of all steps over which it rises
+    from 0 to ``lr``, to fall to 0 again; None keeps ``lr`` throughout.
     ``cap_penalty`` is λ of a penalty λ·Σβ² that lowers learned caps while they train.
     ``after`` is the number of epochs after which the network is taken out of its training, which
     goes on without it; None is the end.
@@ -83,6 +87,7 @@ class Spec:
     adversary: Adversary | None = None
     architecture: str = "mlp"
     initial_cap: float | None = None
+    cycle: float | None = None
     cap_penalty: float = 0.0
     after: int | None = None
 
@@ -141,6 +146,7 @@ def sweep(
     adversary: Adversary | None = None,
     architecture: str = "mlp",
     initial_cap: float | None = None,
+    cycle: float | None = None,
     cap_penalty: float = 0.0,
 ) -> list[Spec]:
     """Every β with every seed; a profile gives what is not said here.
@@ -162,11 +168,25 @@ def sweep(
             adversary=adversary,
             architecture=architecture,
             initial_cap=initial_cap,
+            cycle=cycle,
             cap_penalty=cap_penalty,
         )
         for beta in (profile.betas if betas is None else betas)
         for seed in (profile.seeds if seeds is None else seeds)
     ]
+
+
+def one_cycle(peak: float, rise: float, step: int, steps: int) -> float:
+    """The step size of one step out of all: up to ``peak`` in a line, and down again.
+
+    Source: Wong et al., arXiv 2001.03994, section 5 (cyclic learning rates, after Smith, arXiv
+    1506.01186). It is above 0 at either end. ``rise``: a share, between 0 and 1.
+
+    >>> [round(one_cycle(3.0, 0.5, step, 5), 6) for step in range(5)]
+    [1.0, 2.0, 3.0, 2.0, 1.0]
+    """
+    done = (step + 1) / (steps + 1)
+    return peak * min(done / rise, (1 - done) / (1 - rise))
 
 
 def _on_caps(weight: float, model: nn.Module) -> Tensor:
@@ -210,7 +230,7 @@ def train(
         *load(recipe.dataset, "train").to(device),
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
-        lr=recipe.lr,
+        lr=recipe.lr if recipe.cycle is None else partial(one_cycle, recipe.lr, recipe.cycle),
         attack_at=recipe.adversary.at if recipe.adversary else None,
         penalty=partial(_on_caps, recipe.cap_penalty) if recipe.cap_penalty else None,
         seed=[spec.seed for spec in trainings],
