@@ -120,8 +120,9 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     model.train()
     path = None if checkpoint is None else Path(checkpoint)
-    about = [size, [int(s) for s in seeds], int(epochs), int(batch_size), _named(lr)]
+    about = [size, [int(s) for s in seeds], int(epochs), int(batch_size)]
     if path is not None:
+        about += [_named(lr) if callable(lr) else float(lr)]
         about += [_named(function) for function in (attack, attack_at, penalty)]
         about += [[n, list(getattr(v, "shape", ()))] for n, v in model.state_dict().items()]
         about += [[n, cap.tolist()] for n, cap in model.named_buffers() if n.endswith("beta")]

@@ -18,7 +18,7 @@ from cappaper.paper.statistics import AS_MEASURED
 
 SEED = 0
 # What trains for hours gets the two networks that its verdict compares.
-FEWER = {"train-longer": {"betas": [1.0, math.inf]}}
+FEWER = {name: {"betas": [1.0, math.inf]} for name in ("train-longer", "train-knowing")}
 _WHY = (
     "A verdict can hang on where training happened to stop, or on an attack that gave up too soon."
     " Here every chapter that decides a claim runs once more, on one seed, with twice the epochs"
@@ -26,7 +26,10 @@ _WHY = (
     " once again from other starts."
 )
 # In the order of their cost: an interrupted run has the more of them.
-LAST = ("carlini-wagner", "convolutions", "smaller-radius", "what-survives", "train-longer")
+LAST = (
+    *("carlini-wagner", "convolutions", "smaller-radius", "what-survives"),
+    *("train-longer", "another-schedule", "train-knowing"),
+)
 
 
 @click.command()

@@ -25,6 +25,8 @@ def test_each_network_stands_once_and_the_most_robust_first():
         "what-survives",
         "train-longer",
         "smaller-radius",
+        "another-schedule",
+        "train-knowing",
     }
 
 

@@ -206,6 +206,8 @@ JUDGED = [
     "moving-cap",
     "train-longer",
     "smaller-radius",
+    "another-schedule",
+    "train-knowing",
     "attack-budget",
 ]
 

@@ -36,9 +36,10 @@ def test_a_checkpoint_is_of_one_training_alone(digits, tmp_path):
         (mlp(64, [8], beta=0.1), 1 - x, {}),
         (mlp(64, [9], beta=0.1), x, {}),
         (mlp(64, [8], beta=0.1), x, {"attack": attack}),
+        (mlp(64, [8], beta=0.1), x, {"lr": lambda *at: 1e-3}),
     ):
         with pytest.raises(ValueError, match="belongs to another training"):
-            fit(net, images, y, **given, **more)
+            fit(net, images, y, **given | more)
     path.unlink()
     fit(mlp(64, [8]), x, y, **given, attack=attack)
     fit(mlp(64, [8]), x, y, **given, attack=partial(pgd, eps=0.1, steps=1, early_exit=False))

@@ -1,5 +1,6 @@
 """The gradient where the cap has none: exact outputs, a slope on the way back, no trace after."""
 
+import math
 import threading
 
 import pytest
@@ -75,6 +76,27 @@ def test_a_network_without_caps_keeps_its_gradient(images):
         exact = gradient(net, images)
         with surrogate_gradient(net, 3.0):
             torch.testing.assert_close(gradient(net, images), exact)
+
+
+@given(sharpness=strategies.floats(0.5, 50))
+def test_a_relu_that_is_asked_for_has_the_slope_of_a_cap_out_of_reach(sharpness):
+    """Then only the cap differs: as β grows, the capped network's gradient becomes ReLU's."""
+    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(4)).double()
+    high, low, plain = (mlp(64, [16, 8], beta=b, seed=1).double() for b in (1e6, 0.1, math.inf))
+    foreign = nn.Sequential(nn.Flatten(), plain[1], nn.ReLU(), plain[3], nn.ReLU(), plain[5])
+    exact = gradient(plain, x)
+    with surrogate_gradient(high, sharpness):
+        expected = gradient(high, x)
+    for net in (plain, foreign, Population([plain])):
+        own = x[None] if isinstance(net, Population) else x
+        with surrogate_gradient(net, sharpness, relu=True):
+            found = gradient(net, own).reshape(x.shape)
+        torch.testing.assert_close(found, expected)
+        assert not torch.allclose(found, exact)
+    with surrogate_gradient(low, sharpness):
+        without = gradient(low, x)
+    with surrogate_gradient(low, sharpness, relu=True):
+        assert torch.equal(gradient(low, x), without)
 
 
 @given(beta=strategies.floats(0.01, 10), sharpness=strategies.floats(0.5, 50))

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import cappaper
-from cappaper import CappedReLU, Population, evaluate, fit, mlp, pgd
+from cappaper import CappedReLU, Population, evaluate, fit, mlp, paper, pgd
+from cappaper.paper.experiment import one_cycle, train
 
 
 def test_digits_are_learned_and_adversarial_training_helps(digits):
@@ -85,6 +86,7 @@ X, Y = torch.rand(8, 1, 2, 2), torch.arange(8)
         ({"epochs": "3"}, TypeError, "epochs must be a whole number, got '3'"),
         ({"seed": "3"}, TypeError, "the seed must be a whole number, got '3'"),
         ({"lr": "3"}, TypeError, "the learning rate must be a number, got '3'"),
+        ({"lr": lambda *at: -1.0}, ValueError, "learning rate must be a finite number"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"lr": 0}, ValueError, "learning rate must be a finite number"),
         ({"lr": float("inf")}, ValueError, "learning rate must be a finite number"),
@@ -107,6 +109,45 @@ def test_an_attack_that_grows_is_told_of_every_step():
     attack_at = lambda *at: told.append(at)  # noqa: E731
     fit(mlp(4, [3]), X, Y, epochs=2, batch_size=3, attack_at=attack_at)
     assert told == [(step, 6) for step in range(6)]
+
+
+def test_a_schedule_is_the_step_size_of_every_step():
+    """Adam's first steps go by signs alone, so each moves a weight by its step size."""
+    told, seen = [], []
+
+    def lr(step, steps):
+        told.append((step, steps))
+        return 0.1 if step == 0 else 1e-12
+
+    net = mlp(4, [3])
+    before = net[3].bias.detach().clone()
+    watch = lambda *at: seen.append(net[3].bias.detach().clone())  # noqa: E731
+    fit(net, X, Y, epochs=2, batch_size=len(Y), lr=lr, progress=watch)
+    assert told == [(0, 2), (1, 2)]
+    torch.testing.assert_close((seen[0] - before).abs(), torch.full((10,), 0.1), rtol=1e-3, atol=0)
+    torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=1e-9)
+
+
+def test_a_schedule_that_stays_is_a_number(digits):
+    x, y = (tensor[:100] for tensor in digits[0])
+    fixed, told = (fit(mlp(64, [8]), x, y, epochs=2, lr=lr) for lr in (3e-3, lambda *at: 3e-3))
+    assert torch.equal(fixed[1].weight, told[1].weight)
+
+
+def test_a_cycle_rises_to_its_peak_and_falls_to_nothing():
+    sizes = [one_cycle(0.3, 0.4, step, 99) for step in range(99)]
+    top = sizes.index(max(sizes))
+    assert max(sizes) == pytest.approx(0.3) and top == 39
+    assert sizes[:top] == sorted(sizes[:top]) and sizes[top:] == sorted(sizes[top:], reverse=True)
+    assert 0 < min(sizes) <= max(sizes[0], sizes[-1]) < 0.01
+
+
+def test_networks_that_differ_in_the_cycle_alone_are_trained_apart():
+    small = paper.profile("quick", epochs=1, hidden=[4], seeds=[0])
+    apart = [paper.sweep(small, betas=[1.0], cycle=cycle)[0] for cycle in (None, 0.5)]
+    assert apart[0].recipe != apart[1].recipe
+    plain, cycled = (next(iter(train([spec], "cpu").values())) for spec in apart)
+    assert not torch.equal(plain["1.weight"], cycled["1.weight"])
 
 
 def test_a_step_follows_the_gradient_of_the_mean_loss():

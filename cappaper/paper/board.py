@@ -12,7 +12,15 @@ from cappaper.paper.prose import name_of, tabular
 from cappaper.paper.results import STRONGEST
 
 CROWN = "certified by CROWN"
-_CHAPTERS = ("how-robust", "what-survives", "train-longer", "smaller-radius")
+# With what sets a chapter's networks apart from those of the same name in the others.
+_CHAPTERS = {
+    "how-robust": "",
+    "what-survives": "",
+    "train-longer": "",
+    "smaller-radius": "",
+    "another-schedule": ", another schedule",
+    "train-knowing": ", knowing",
+}
 _NO_ATTACK = ("no attack", STRONGEST, "all attacks", CROWN, "certified by IBP")
 
 
@@ -59,7 +67,8 @@ def _of(chapter: str, table: pd.DataFrame) -> list[dict[str, object]]:
         left = table[same].groupby("attack")["robust_accuracy"].mean()
         rows.append(
             {
-                "network": name if isinstance(name, str) else name_of(cast(float, name)),
+                "network": (name if isinstance(name, str) else name_of(cast(float, name)))
+                + _CHAPTERS[chapter],
                 "trained at ε": trained,
                 "epochs": epochs,
                 "attacked at ε": eps,

@@ -111,6 +111,8 @@ _KNOWING = (
 _LONGER = (
     "Trained for longer at ε = {}, some cap keeps more than ReLU under the strongest attack found"
 )
+_SCHEDULE = _LONGER.replace(",", ", with a step size that rises and falls,")
+_KNOWING_LONGER = _LONGER.replace(",", ", against an adversary that knows about the cap,")
 _FAILS = (
     "From torch's initialisation, the deepest network with the lowest cap stays ten points behind"
     " ReLU after the same training"
@@ -168,6 +170,8 @@ TESTS = (
     Test(4, "what-survives", _KNOWING.format(0.3), partial(_knowing, eps=0.3), paper=False),
     Test(4, "train-longer", _LONGER.format(0.3), partial(_keeping, eps=0.3), paper=False),
     Test(4, "smaller-radius", _LONGER.format(0.1), partial(_keeping, eps=0.1), paper=False),
+    Test(4, "another-schedule", _SCHEDULE.format(0.3), partial(_keeping, eps=0.3), paper=False),
+    Test(4, "train-knowing", _KNOWING_LONGER.format(0.3), partial(_keeping, eps=0.3), paper=False),
     Test(5, "vanishing-gradients", _FAILS, decisions.vanishing),
     Test(5, "vanishing-gradients", _RESCALED, _rescaled),
     Test(6, "carlini-wagner", _CARLINI, decisions.carlini, paper=False),

@@ -166,7 +166,12 @@ SUBJECTS = [
         cappaper.fit,
         {**BATCH, "epochs": lambda: 1},
         {k: POOLS[k] for k in BATCH}
-        | {"epochs": NUMBERS, "batch_size": NUMBERS, "lr": NUMBERS, "seed": SEQUENCES}
+        | {
+            "epochs": NUMBERS,
+            "batch_size": NUMBERS,
+            "lr": [*NUMBERS, *CALLABLES],
+            "seed": SEQUENCES,
+        }
         | {"attack": CALLABLES, "attack_at": CALLABLES, "penalty": CALLABLES}
         | {"progress": CALLABLES},
         lambda given, result: all(p.isfinite().all() for p in result.parameters()),
@@ -189,7 +194,7 @@ SUBJECTS = [
         "surrogate_gradient",
         surrogate,
         {"model": net, "sharpness": lambda: 10.0},
-        {"model": MODELS, "sharpness": NUMBERS},
+        {"model": MODELS, "sharpness": NUMBERS, "relu": NUMBERS},
         lambda given, result: result.shape == images().shape,
     ),
     Subject(
