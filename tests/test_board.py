@@ -1,8 +1,13 @@
 """The table of all networks: in order, in agreement with itself, and sorted where it is pressed."""
 
+import math
+import re
+
 import pandas as pd
 
 from cappaper.paper import board
+from cappaper.paper.results import STRONGEST
+from tests.answers import table_of
 from tests.browser import looked_at
 from tests.conftest import ROOT
 
@@ -35,6 +40,32 @@ def test_the_page_has_every_row():
     assert page == board.page(ROOT / "book")
     for _, row in BOARD.iterrows():
         assert f"| {row['network']} | {row['trained at ε']:g} | {row['epochs']} |" in page
+
+
+def test_the_recipes_have_the_numbers_of_their_chapters_and_the_verdicts_of_the_claims():
+    lines = (ROOT / "book" / "results" / "recipes.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if "{doc}" in line]
+    ledger = pd.read_csv(ROOT / "book" / "results" / "claims.csv")
+    assert len(rows) == 8
+    for eps, link, *cells, verdict in rows:
+        chapter = re.search(r"<chapters/(.*)>", link)[1]
+        table = table_of(chapter)
+        table = table[(table["training_eps"] == float(eps)) & (table["eps"] == float(eps))]
+        if "epochs" in table:
+            table = table[table["epochs"] == table["epochs"].max()]
+        by = ["variant" if "variant" in table else "beta", "attack"]
+        mean = table.groupby(by)["robust_accuracy"].mean()
+        knowing = chapter == "what-survives"
+        plain = ["ReLU", "β = 1, knowing", "β = 0.2, knowing"] if knowing else [math.inf, 1.0, 0.2]
+        for name, cell in zip(plain, cells, strict=True):
+            if name in mean:
+                assert cell == f"{mean[name, STRONGEST]:.3f} ({mean[name, 'PGD']:.3f})", chapter
+            else:
+                assert not cell
+        mine = ledger[(ledger["chapter"] == chapter) & (ledger["claim"] == 4)]
+        assert verdict in set(mine["verdict"])
+        if (mine["verdict"] == "holds").all():
+            assert verdict == "holds"
 
 
 def test_a_press_of_a_head_sorts_and_a_second_one_turns_it_around(html):

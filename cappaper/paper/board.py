@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pandas as pd
 
@@ -30,7 +30,9 @@ def board(book: Path) -> pd.DataFrame:
     Accuracies are means over seeds, on the same images. ``best attack`` leaves least of all that
     were made one by one. What several chapters share is listed once, where it comes first.
     """
-    rows = [row for name in _CHAPTERS for row in _of(name, results.read(_path(book, name)))]
+    rows = [
+        row for name in _CHAPTERS for row in rows_of(name, results.read(table_path(book, name)))
+    ]
     table = pd.DataFrame(rows).drop_duplicates(
         ["network", "trained at ε", "epochs", "attacked at ε"]
     )
@@ -50,11 +52,12 @@ def page(book: Path) -> str:
     return _PAGE.format(count=len(table), table=shown)
 
 
-def _path(book: Path, chapter: str) -> Path:
+def table_path(book: Path, chapter: str) -> Path:
     return book / "results" / f"{chapter}.csv"
 
 
-def _of(chapter: str, table: pd.DataFrame) -> list[dict[str, object]]:
+def rows_of(chapter: str, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row for each kind of network that a chapter's strongest attack was asked about."""
     about = table.attrs["provenance"]
     told = table[table["attack"] == STRONGEST]
     keys = ["variant" if "variant" in table else "beta", "training_eps", "eps"]

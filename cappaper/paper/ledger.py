@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cappaper.files import whole
-from cappaper.paper import board, results, statistics
+from cappaper.paper import board, recipes, results, statistics
 from cappaper.paper.claims import CLAIMS, decided, verdict
 from cappaper.paper.decision import FAILED, POINT, STEP
 
@@ -17,6 +17,7 @@ SUMS = Path("results/SHA256SUMS")
 PAGE = Path("claims.md")
 STRIP = Path("results/verdicts.md")
 BOARD = Path("all-networks.md")
+RECIPES = Path("results/recipes.md")
 
 
 def verdicts(book: Path) -> pd.DataFrame:
@@ -58,7 +59,7 @@ def disagreements(book: Path) -> list[str]:
     lines = set(now[SUMS].splitlines()) ^ set(then[SUMS].splitlines())
     tables = sorted({line.split("  ", 1)[1] for line in lines} - {LEDGER.name})
     said = [f"{name} is not the table that the ledger was made from" for name in tables]
-    others = [name for name in (LEDGER, PAGE, STRIP, BOARD) if now[name] != then[name]]
+    others = [name for name in (LEDGER, PAGE, STRIP, BOARD, RECIPES) if now[name] != then[name]]
     return said + [f"{name} is not what the tables give: write it again" for name in others]
 
 
@@ -70,6 +71,7 @@ def _files(book: Path) -> dict[Path, str]:
     tables[LEDGER.name] = text.encode()
     sums = [f"{hashlib.sha256(t).hexdigest()}  {name}\n" for name, t in sorted(tables.items())]
     pages = {PAGE: page(ledger), STRIP: strip(ledger), BOARD: board.page(book)}
+    pages[RECIPES] = recipes.table(book, ledger)
     return {LEDGER: text, **pages, SUMS: "".join(sums)}
 
 

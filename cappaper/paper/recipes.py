@@ -1,0 +1,57 @@
+"""What a cap gains from adversarial training, recipe by recipe: a table of the landing page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from cappaper.paper import results
+from cappaper.paper.board import rows_of, table_path
+from cappaper.paper.prose import tabular
+from cappaper.paper.results import STRONGEST
+
+# Chapter, radius, and what the networks of that training are called beside their β.
+_RECIPES = (
+    ("how-robust", 0.1, ""),
+    ("what-survives", 0.1, "knowing"),
+    ("smaller-radius", 0.1, ""),
+    ("how-robust", 0.3, ""),
+    ("what-survives", 0.3, "knowing"),
+    ("train-longer", 0.3, ""),
+    ("another-schedule", 0.3, "another schedule"),
+    ("train-knowing", 0.3, "knowing"),
+)
+_NETWORKS = ("ReLU", "β = 1", "β = 0.2")
+_CAPTION = (
+    "Trained and attacked at ε: robust accuracy under the strongest attack found, and under PGD in"
+    " brackets, on 500 test images, means over seeds. *Knowing*: the adversary in training knows"
+    " about the cap. *Another schedule*: its step size rises and falls. The verdict is on some cap"
+    " keeping more than ReLU under the strongest attack, the best of all that the chapter tries."
+)
+
+
+def table(book: Path, ledger: pd.DataFrame) -> str:
+    """A row for each recipe: what the strongest attack leaves, and whether a cap has more.
+
+    ``ledger``: the tests of the claims with their verdicts.
+    """
+    rows = []
+    for chapter, eps, kind in _RECIPES:
+        found = {
+            row["network"]: row
+            for row in rows_of(chapter, results.read(table_path(book, chapter)))
+            if row["trained at ε"] == row["attacked at ε"] == eps
+        }
+        asked = (ledger["chapter"] == chapter) & ledger["test"].str.contains(f"at ε = {eps:g}")
+        (verdict,) = ledger[asked & (ledger["claim"] == 4)]["verdict"]
+        cells = {}
+        for name in _NETWORKS:
+            row = found.get(", ".join(filter(None, (name, kind))), found.get(name))
+            cells[name] = f"{row[STRONGEST]:.3f} ({row['PGD']:.3f})" if row else ""
+        epochs = next(iter(found.values()))["epochs"]
+        recipe = f"{epochs} epochs" + (f", {kind}" if kind else "")
+        link = f"{{doc}}`{recipe} <chapters/{chapter}>`"
+        rows.append({"ε": f"{eps:g}", "recipe": link, **cells, "some cap has more": verdict})
+    shown = tabular(pd.DataFrame(rows).set_index("ε"), "ε")
+    return f"```{{table}} {_CAPTION}\n{shown}\n```\n"
