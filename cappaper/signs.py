@@ -118,7 +118,7 @@ class MaskingReport:
         section 5. PGD is its longest run here; the attack that knows is compared with as many runs.
         """
         steps, radii = list(self.by_steps.items()), list(self.by_eps.items())
-        (few, _), (many, last) = steps[0], steps[-1]
+        many, last = steps[-1]
         best = min(self.by_steps.values())
         rises = [(b - a, low, high) for (low, a), (high, b) in pairwise(radii)]
         rise, low, high = max(rises, default=(None, *[radii[0][0]] * 2))
@@ -141,7 +141,8 @@ class MaskingReport:
             (
                 "few steps against many",
                 last - best,
-                f"of {few:g} to {many:g} steps the most leave {last:.3f}, the best {best:.3f}",
+                f"PGD leaves {last:.3f} with {many:g} steps, and {best:.3f} with the best number"
+                " tried",
                 "take the best of several lengths, or other step sizes: apgd",
             ),
             (

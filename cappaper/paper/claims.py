@@ -105,8 +105,8 @@ _KEEPS = (
     "Trained and attacked at ε = {}, some cap keeps more than ReLU under the strongest attack found"
 )
 _KNOWING = (
-    "The same at ε = {} for seven ways to cap, most of them trained against an adversary that knows"
-    " about the cap"
+    "Trained and attacked at ε = {}, one of seven ways to cap keeps more than ReLU under the"
+    " strongest attack found; most are trained against an adversary that knows about the cap"
 )
 _LONGER = (
     "Trained for longer at ε = {}, some cap keeps more than ReLU under the strongest attack found"
