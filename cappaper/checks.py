@@ -105,7 +105,13 @@ def input_gradient(total: Tensor, point: Tensor) -> Tensor:
         raise TypeError(f"the loss must be a tensor without dimensions, got {shown(total)}")
     gradient = None
     if total.requires_grad:
-        (gradient,) = torch.autograd.grad(total, point, allow_unused=True)
+        try:
+            (gradient,) = torch.autograd.grad(total, point, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"the model's gradient fails: {reason}") from error
     if gradient is None:
         raise ValueError(
             "no gradient leads from the logits back to the images: the model detaches, compares or"

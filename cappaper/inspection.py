@@ -41,10 +41,11 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
         x_adv: their adversarial examples, shaped alike.
 
     Returns:
-        One entry per activation, in the order of their names in the model.
+        One entry per activation, in the order in which they are called; one that is called again
+        is listed again.
 
     Raises:
-        ValueError: the shapes differ, or the model has no activation that this package knows.
+        ValueError: the shapes differ, or the model calls no activation that this package knows.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU())
     >>> layer_distances(net, torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))[0].l2
@@ -66,11 +67,11 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
         with _watched(model) as adversarial:
             output_of(model, x_adv)
     distances = []
-    for layer, (_, seen_clean) in clean.items():
-        outputs = seen_clean.flatten(1)
-        if not (outputs.isfinite().all() and adversarial[layer][1].isfinite().all()):
+    for (layer, _, _, before), (_, _, _, after) in zip(clean, adversarial, strict=True):
+        outputs, moved = before.flatten(1), after.flatten(1)
+        if not (outputs.isfinite().all() and moved.isfinite().all()):
             raise ValueError(f"the outputs of {layer or 'the model'} are not finite")
-        delta, size = adversarial[layer][1].flatten(1) - outputs, outputs.norm(dim=1)
+        delta, size = moved - outputs, outputs.norm(dim=1)
         length = delta.norm(dim=1)
         seen = size > 0
         relative = (length[seen] / size[seen]).mean().item() if seen.any() else float("nan")
@@ -106,10 +107,11 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
         y: int64 labels ``[B]``.
 
     Returns:
-        One entry per activation, in the order of their names in the model.
+        One entry per activation, in the order in which they are called; one that is called again
+        is listed again.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.pgd`; or the model has no activation that this
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or the model calls no activation that this
             package knows, or its weights do not require gradients.
 
     >>> from cappaper import load, mlp
@@ -122,15 +124,13 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
     with _watched(model) as seen:
         logits = output_of(model, x)
     check_logits(logits, y)
-    inputs = [z for z, _ in seen.values()]
+    inputs = [call.z for call in seen]
     if not logits.requires_grad or not all(z.requires_grad for z in inputs):
         raise ValueError("the model's weights do not require gradients: call requires_grad_(True)")
     loss = F.cross_entropy(logits, y, reduction="sum")
     signals = []
-    for (layer, (_, output)), gradient in zip(
-        seen.items(), torch.autograd.grad(loss, inputs), strict=True
-    ):
-        module = model.get_submodule(layer)
+    gradients = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
+    for (layer, module, _, output), gradient in zip(seen, gradients, strict=True):
         length = gradient.flatten(1).norm(dim=1)
         # The norm of a tiny gradient underflows; a silent one has no entry but zero.
         silent = gradient.flatten(1).eq(0).all(1).float().mean().item()
@@ -148,10 +148,19 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
     return signals
 
 
+class _Call(NamedTuple):
+    """An activation's place in the model, its input and its output in one forward pass."""
+
+    layer: str
+    module: nn.Module
+    z: Tensor
+    output: Tensor
+
+
 @contextmanager
-def _watched(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Inputs and outputs of every activation in a forward pass; of a shared one, the last."""
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+def _watched(model: nn.Module) -> Iterator[list[_Call]]:
+    """Every call of an activation in a forward pass, in their order."""
+    seen: list[_Call] = []
     handles = []
 
     def watch(name: str, module: nn.Module) -> None:
@@ -163,7 +172,8 @@ def _watched(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
             return (inputs[0].clone(),) if getattr(module, "inplace", False) else None
 
         def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[name] = met.pop(), output.detach().clone()  # which may be changed in place, too
+            # The output may be changed in place, too.
+            seen.append(_Call(name, module, met.pop(), output.detach().clone()))
 
         handles.append(module.register_forward_pre_hook(before))
         handles.append(module.register_forward_hook(after))
@@ -178,6 +188,8 @@ def _watched(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
         )
     try:
         yield seen
+        if not seen:
+            raise ValueError("the model calls none of its activations")
     finally:
         for handle in handles:
             handle.remove()

@@ -64,7 +64,8 @@ def fit(
         y: int64 labels ``[N]``.
         epochs, batch_size: passes over the data, and examples in a step (the last one of an epoch
             takes what is left).
-        lr: Adam's step size; or a schedule, ``lr(step, steps)``, for one step out of all.
+        lr: Adam's step size; or a schedule, ``lr(step, steps)``, for one step out of all, which may
+            be 0.
         attack: ``attack(model, x, y) -> x_adv``. Bind ``early_exit=False`` in
             :func:`~cappaper.pgd`: training wants the end of each run, not its first
             success.
@@ -129,7 +130,7 @@ def fit(
         about += [_digest(x, y)]
     done = _resume(path, about, model, optimizer, generators) if path and path.exists() else 0
     per_epoch = math.ceil(len(y) / batch_size)
-    step, steps = done * per_epoch, epochs * per_epoch
+    step, steps, fastest = done * per_epoch, epochs * per_epoch, 0.0
     if done and progress is not None:
         progress(done, epochs)
     for epoch in range(done, epochs):
@@ -146,6 +147,7 @@ def fit(
                     check_found(found, images)
                 images = found
             rate = _rate(lr, step, steps)
+            fastest = max(fastest, rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
@@ -165,7 +167,7 @@ def fit(
         if not all(p.isfinite().all() for p in model.parameters()):
             raise ValueError(
                 f"training diverged: weights are not finite after epoch {epoch + 1};"
-                f" try a learning rate below {rate:g}"
+                f" try a learning rate below {fastest:g}"
             )
         if path is not None:
             _save(path, about, epoch + 1, model, optimizer, generators)
@@ -175,8 +177,11 @@ def fit(
 
 
 def _rate(lr: float | Callable[[int, int], float], step: int, steps: int) -> float:
-    rate = lr(step, steps) if callable(lr) else lr
-    check_positive(rate, "the learning rate")
+    if not callable(lr):
+        return float(lr)
+    rate = lr(step, steps)
+    if rate != 0:  # where a schedule may begin or end
+        check_positive(rate, "the learning rate")
     return float(rate)
 
 

@@ -161,6 +161,39 @@ def test_plain_relu_modules_and_absent_biases_are_known_too():
         assert (certify(theirs, x, y, 0.02, method) == certify(ours, x, y, 0.02, method)).all()
 
 
+def test_a_layer_that_is_called_twice_counts_twice():
+    """Told apart by hand, the same network has the same certificates and the same truth."""
+    x, y = images(3), torch.tensor([0, 1, 2, 3, 0, 1])
+    first, shared, last = nn.Linear(12, 5), nn.Linear(5, 5), nn.Linear(5, 4)
+    relu = nn.ReLU()
+    net = nn.Sequential(nn.Flatten(), first, relu, shared, relu, shared, relu, last)
+    apart = nn.Sequential(*(copy.deepcopy(layer) for layer in net))
+    y = net(x).argmax(-1)
+    for eps in (0.0, 0.02, 0.1):
+        for method in ("ibp", "crown"):
+            assert certify(net, x, y, eps, method).equal(certify(apart, x, y, eps, method))
+        truth = exact_robustness(net, x, y, torch.tensor(eps)).robust
+        assert truth.equal(exact_robustness(apart, x.requires_grad_(), y, eps).robust)
+        x = x.detach()
+        assert not (truth & ~classified(net, pgd(net, x, y, eps), y)).any()
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-25])
+def test_what_overflows_or_underflows_is_not_certified(scale):
+    """Exactly, class 1 leads; in float32 both logits are infinite, or 0."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+        net[1].weight[0, 0] = scale
+        net[3].weight[1, 0] = 2 * scale
+        net[3].weight[0, 0] = scale if scale > 1 else 0
+    x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([1])
+    assert net(x).argmax() == 0
+    for method in ("ibp", "crown"):
+        assert not certify(net, x, y, 0.0, method).any()
+
+
 class Doubled(nn.Linear):
     def forward(self, z):
         return -2 * super().forward(z)

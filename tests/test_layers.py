@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cappaper import CappedReLU, layer_signals, mlp
+from cappaper import CappedReLU, layer_distances, layer_signals, mlp
 
 
 def test_signals_of_a_network_done_by_hand(digits):
@@ -31,6 +31,45 @@ def test_a_layer_that_is_all_cap_is_silent():
     nn.init.constant_(net[1].bias, 10.0)
     (signal,) = layer_signals(net, torch.rand(8, 1, 2, 2), torch.zeros(8, dtype=torch.long))
     assert (signal.silent, signal.at_cap, signal.at_zero, signal.gradient) == (1, 1, 0, 0)
+
+
+def test_an_activation_that_is_called_twice_is_listed_twice(digits):
+    x, y = (tensor[:20] for tensor in digits[1])
+    relu, layers = nn.ReLU(), [nn.Linear(64, 9), nn.Linear(9, 7), nn.Linear(7, 10)]
+    shared = nn.Sequential(nn.Flatten(), layers[0], relu, layers[1], relu, layers[2])
+    apart = nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+    both = [layer_signals(net, x, y) for net in (shared, apart)]
+    assert [signal.units for signal in both[0]] == [9, 7]
+    assert [signal[1:] for signal in both[0]] == [signal[1:] for signal in both[1]]
+    near = (x + 0.01).clamp(0, 1)
+    both = [layer_distances(net, x, near) for net in (shared, apart)]
+    assert [distance[1:] for distance in both[0]] == [distance[1:] for distance in both[1]]
+
+
+class Branch(nn.Module):
+    """What its second activation sees comes to nothing."""
+
+    def __init__(self, called=True):
+        super().__init__()
+        self.one, self.two, self.called = nn.ReLU(), nn.ReLU(), called
+        self.inside, self.last = nn.Linear(4, 3), nn.Linear(3, 10)
+
+    def forward(self, x):
+        z = self.inside(x.flatten(1))
+        if not self.called:
+            return self.last(z)
+        self.two(z)
+        return self.last(self.one(z))
+
+
+def test_a_branch_that_leads_nowhere_gets_no_gradient():
+    x, y = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 2])
+    signals = {signal.layer: signal for signal in layer_signals(Branch(), x, y)}
+    assert list(signals) == ["two", "one"]  # as they are called
+    assert signals["one"].gradient > 0
+    for look in (layer_signals, layer_distances):
+        with pytest.raises(ValueError, match="calls none of its activations"):
+            look(Branch(called=False), x, y if look is layer_signals else x)
 
 
 def test_bad_input_gets_a_sentence():

@@ -17,11 +17,13 @@ from tests.test_runner import TINY, tiny
 
 def test_a_table_survives_the_disk_with_its_provenance(fresh, tmp_path):
     table = tiny()
-    paper.publish(table, TINY, Machine(), str(tmp_path / "some" / "table"))
+    place = str(tmp_path / "some" / "table")
+    paper.publish(table, TINY, Machine(), place, cycle=0.4, sharpness=None)
     back = results.read(tmp_path / "some" / "table.csv")
     pd.testing.assert_frame_equal(back, table, rtol=1e-5, check_dtype=False)
     origin = back.attrs["provenance"]
     assert origin["profile"] == "quick" and origin["torch"] == torch.__version__
+    assert origin["cycle"] == "0.4" and "sharpness" not in origin  # a chapter's own
     for key in ("seeds", "device", "dataset_checksum", "git_commit", "seconds", "python"):
         assert origin[key], key
 

@@ -82,12 +82,15 @@ def test_a_model_comes_back_in_the_mode_it_was_in(digits):
 def mine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(
-        "import cappaper\n"
+        "import cappaper, torch\n"
         "net = cappaper.mlp(64, [16], beta=0.1)\n"
         "def make(): return net\n"
         "def few(): return cappaper.load('digits', 'test', limit=9)\n"
         "def one(): return few()[0]\n"
         "def fails(): return {}['oh']\n"
+        "class Torn(torch.nn.Linear):\n"
+        "    def forward(self, x): return super().forward(x.flatten(1).exp()).exp().mul_(2)\n"
+        "    def __init__(self): super().__init__(64, 10)\n"
     )
     (tmp_path / "broken.py").write_text("make = nothing\n")
     return tmp_path
@@ -113,6 +116,8 @@ def test_the_command_checks_a_network_of_ones_own(mine, capsys):
         ("nowhere_at_all:make", "digits", "cannot be imported"),
         ("mine.py:fails", "digits", "mine.py:fails fails: KeyError: 'oh' ("),
         ("broken.py:make", "digits", "broken.py fails: NameError: name 'nothing' is not defined ("),
+        ("broken:make", "digits", "broken fails: NameError: name 'nothing' is not defined ("),
+        ("mine.py:Torn", "digits", "the model's gradient fails: one of the variables needed"),
         ("mine.py:made", "digits", "has no 'made'"),
         ("mine.py:few", "digits", "must be or return a torch module, got Dataset"),
         ("mine.py:net", "moon", "unknown data 'moon': use one of digits"),
@@ -124,6 +129,11 @@ def test_what_the_command_cannot_use_gets_a_sentence(mine, capsys, model, data, 
     assert main(["check", model, "--data", data]) == 1
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
+
+
+def test_a_folder_that_is_not_there_is_noticed_before_the_work(mine, capsys):
+    assert main(["check", "mine.py:fails", "--data", "digits", "--json", "none/out.json"]) == 1
+    assert "there is no folder none for out.json" in capsys.readouterr().err
 
 
 def test_a_network_is_taken_as_it_is_and_a_function_is_called(mine):

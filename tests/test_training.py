@@ -128,6 +128,18 @@ def test_a_schedule_is_the_step_size_of_every_step():
     torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=1e-9)
 
 
+def test_a_schedule_may_begin_and_end_at_nothing():
+    net = mlp(4, [3])
+    before = net[1].weight.detach().clone()
+    fit(net, X, Y, epochs=2, batch_size=len(Y), lr=lambda *at: 0)
+    assert torch.equal(net[1].weight, before)
+
+
+def test_a_training_that_diverges_names_its_largest_step_size():
+    with pytest.raises(ValueError, match=r"diverged.*try a learning rate below 1e\+38"):
+        fit(mlp(4, [3]), X, Y, epochs=2, batch_size=8, lr=lambda step, _: 1e-9 if step else 1e38)
+
+
 def test_a_schedule_that_stays_is_a_number(digits):
     x, y = (tensor[:100] for tensor in digits[0])
     fixed, told = (fit(mlp(64, [8]), x, y, epochs=2, lr=lr) for lr in (3e-3, lambda *at: 3e-3))
@@ -140,6 +152,9 @@ def test_a_cycle_rises_to_its_peak_and_falls_to_nothing():
     assert max(sizes) == pytest.approx(0.3) and top == 39
     assert sizes[:top] == sorted(sizes[:top]) and sizes[top:] == sorted(sizes[top:], reverse=True)
     assert 0 < min(sizes) <= max(sizes[0], sizes[-1]) < 0.01
+    for rise in (0, 1, 40):
+        with pytest.raises(ValueError, match="a share between 0 and 1"):
+            one_cycle(0.3, rise, 0, 10)
 
 
 def test_networks_that_differ_in_the_cycle_alone_are_trained_apart():

@@ -1,10 +1,12 @@
 """The trained networks that the package brings along."""
 
+import json
+
 import pytest
 import torch
 
 from cappaper import PRETRAINED, CappedReLU, load, pretrained, zoo
-from cappaper.paper import published
+from cappaper.paper import live, published
 
 
 def test_they_are_the_networks_that_the_book_lists():
@@ -12,6 +14,12 @@ def test_they_are_the_networks_that_the_book_lists():
     assert set(PRETRAINED) == set(listed)
     for name in PRETRAINED:
         assert zoo.about(name) == published.about(listed[name])
+
+
+def test_no_two_have_one_title_on_the_live_page():
+    listed = json.loads(live.index_script().removeprefix("Live.available = ").rstrip(";\n"))
+    assert len({title for _, title in listed}) == len(listed) == len(PRETRAINED)
+    assert ["relu-adversarial", "ReLU, adversarially trained at ε = 0.3"] in listed
 
 
 @pytest.mark.parametrize("name", PRETRAINED)

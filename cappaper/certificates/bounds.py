@@ -109,7 +109,7 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
         lead = _affine(weight, bias, inside).lower
         if method == "crown":
             lead = lead.maximum(_lower(weight, bias, network, hidden, box))
-        error = _rounding(network, hidden, box, torch.finfo(x.dtype).eps / 2)
+        error = _rounding(network, hidden, box, torch.finfo(x.dtype))
         own = labels.unsqueeze(1)
         stands = lead > error + error.gather(1, own)
         found.append(stands.scatter(1, own, True).all(1))
@@ -149,8 +149,10 @@ def read_layers(model: nn.Module) -> Layers:
             more than these do: subclasses, hooks, a ``forward`` of its own.
         ValueError: weights or biases that are not finite.
     """
+    # Each as often as it is called: ``children`` names a shared layer once.
+    layers = list(model if isinstance(model, nn.Sequential) else model.children())
     # Exact types: what a subclass does, its weights do not tell.
-    parts = [m for m in model.children() if type(m) is not nn.Flatten]
+    parts = [m for m in layers if type(m) is not nn.Flatten]
     linear = [m for m in parts[::2] if type(m) is nn.Linear]
     between = [m for m in parts[1::2] if type(m) in (nn.ReLU, CappedReLU)]
     known = len(linear) + len(between) == len(parts) and len(linear) == len(between) + 1
@@ -158,7 +160,7 @@ def read_layers(model: nn.Module) -> Layers:
         raise TypeError(
             "certificates need an nn.Sequential of Linear layers with ReLU or CappedReLU between"
             f" them, themselves and no subclasses, got {type(model).__name__} of"
-            f" {', '.join(type(m).__name__ for m in model.children()) or 'nothing'}"
+            f" {', '.join(type(m).__name__ for m in layers) or 'nothing'}"
         )
     for name, part in model.named_modules():
         if part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part):
@@ -258,15 +260,19 @@ def _ratio(rise: Tensor, run: Tensor) -> Tensor:
     return torch.where(run > 0, rise / run.clamp(min=torch.finfo(run.dtype).tiny), 0.0)
 
 
-def _rounding(network: Layers, hidden: list[Interval], box: Interval, unit: float) -> Tensor:
-    """How far the logits of a forward pass with this unit roundoff can be from the exact ones."""
-    size, error = box.upper, torch.zeros_like(box.upper)
+def _rounding(
+    network: Layers, hidden: list[Interval], box: Interval, numbers: torch.finfo
+) -> Tensor:
+    """How far the logits of a forward pass in such numbers can be from the exact ones."""
+    size, error, unit = box.upper, torch.zeros_like(box.upper), numbers.eps / 2
     for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         terms = weight.shape[1] + 1
         rest = 1 - terms * unit
         gamma = terms * unit / rest if rest > 0 else math.inf  # rounding may do anything
-        own = gamma * (_apply(weight.abs(), size + error) + bias.abs())
+        most = _apply(weight.abs(), size + error) + bias.abs()
+        own = gamma * most + terms * numbers.tiny  # what underflows is lost, too
         error = _apply(weight.abs(), error) + own
+        error = torch.where(most + own < numbers.max, error, math.inf)  # else it may overflow
         if i < len(hidden):
             size = _capped(hidden[i], network.caps[i]).upper
     return 2 * error  # the bounds' own rounding, in float64, is far less than as much again

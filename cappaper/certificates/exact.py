@@ -65,6 +65,7 @@ def exact_robustness(
     """
     check_batch(x, y)
     check_eps(eps)
+    eps = float(eps)
     check_module(model)
     check_number(time_limit, "the time limit")
     if not time_limit > 0:
@@ -83,7 +84,7 @@ def exact_robustness(
             (z.lower[0].cpu().numpy(), z.upper[0].cpu().numpy())
             for z in bounds(model, image, eps, "ibp")
         )
-        pixels = image.flatten().double().cpu().numpy()
+        pixels = image.detach().flatten().double().cpu().numpy()
         box = ((pixels - eps).clip(0), (pixels + eps).clip(max=1))
         program = _program(network, hidden, box)
         # The classes that seem nearest first: one adversarial example is enough.

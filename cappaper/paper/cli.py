@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -158,6 +159,9 @@ def check(
     MODULE:FACTORY is a function without arguments that returns a torch classifier of images in
     [0, 1], or the classifier itself, in an importable module or a file: my_net.py:make.
     """
+    for out in (to_json, to_html):
+        if out is not None and not out.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {out.parent} for {out.name}")
     here = machine(device).device
     images, labels = (part[:limit].to(here) for part in outside.images(data))
     report = robustness_report(
@@ -170,10 +174,12 @@ def check(
         queries=queries,
         progress=outside.bars,
     )
-    print(report)
     for path, text in ((to_json, report.json), (to_html, report.html)):
         if path is not None:
             path.write_text(text(), encoding="utf-8")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal has a β
+        sys.stdout.reconfigure(errors="replace")
+    print(report)
 
 
 @commands.command()
@@ -208,6 +214,7 @@ def refresh() -> None:
 @click.option("--jobs", type=click.IntRange(min=1), default=1, help="Processes on a CPU.")
 def weights(jobs: int) -> None:
     """Train the networks that the package brings along; write them, and the live page's digits."""
+    chapters.manifest(Path.cwd())  # there is none outside the project's folder
     for path in published.write(FOLDER, machine(jobs=jobs)):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     digits = Path.cwd() / "book" / live.DIGITS

@@ -31,8 +31,10 @@ def index_script() -> str:
     listed = []
     for name in PRETRAINED:
         said = about(name)
-        beta, hardened = float(said["beta"][0]), said["training"].startswith("PGD")
-        title = name_of(beta) + (", adversarially trained" if hardened else "")
+        beta, training = float(said["beta"][0]), said["training"]
+        hardened = training.startswith("PGD")
+        radius = training.split(",")[0].partition(" at ")[2]
+        title = name_of(beta) + (f", adversarially trained at {radius}" if hardened else "")
         listed.append((hardened, -beta, [name, title]))
     entries = [entry for *_, entry in sorted(listed)]
     return f"Live.available = {json.dumps(entries, ensure_ascii=False)};\n"

@@ -79,6 +79,8 @@ def _own(name: str, function: Callable[[], Any]) -> Any:
     """Call what is the user's own; where it fails, say where."""
     try:
         return function()
+    except ImportError:
+        raise
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
@@ -89,7 +91,7 @@ def _imported(place: str) -> Any:
     path = Path(place)
     sys.path.insert(0, str(path.resolve().parent if path.suffix == ".py" else Path.cwd()))
     if path.suffix != ".py":
-        return importlib.import_module(place)
+        return _own(place, lambda: importlib.import_module(place))
     if not path.is_file():
         raise ImportError(f"there is no file {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -98,5 +100,9 @@ def _imported(place: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     loader = spec.loader
-    _own(place, lambda: loader.exec_module(module))
+    try:
+        _own(place, lambda: loader.exec_module(module))
+    except Exception:
+        del sys.modules[path.stem]  # half of a module is none
+        raise
     return module
