@@ -25,9 +25,10 @@ _RECIPES = (
 _NETWORKS = ("ReLU", "β = 1", "β = 0.2")
 _CAPTION = (
     "Trained and attacked at ε: robust accuracy under the strongest attack found, and under PGD in"
-    " brackets, on 500 test images, means over seeds. *Knowing*: the adversary in training knows"
-    " about the cap. *Another schedule*: its step size rises and falls. The verdict is on some cap"
-    " keeping more than ReLU under the strongest attack, the best of all that the chapter tries."
+    " brackets, on {images} test images, means over {seeds} seeds. *Knowing*: the adversary in"
+    " training knows about the cap. *Another schedule*: Adam's step size rises and falls. The"
+    " verdict: does some cap, the best of all that the chapter tries, keep more than ReLU under the"
+    " strongest attack?"
 )
 
 
@@ -36,7 +37,7 @@ def table(book: Path, ledger: pd.DataFrame) -> str:
 
     ``ledger``: the tests of the claims with their verdicts.
     """
-    rows = []
+    rows, seeds, images = [], set[int](), set[int]()
     for chapter, eps, kind in _RECIPES:
         found = {
             row["network"]: row
@@ -49,9 +50,16 @@ def table(book: Path, ledger: pd.DataFrame) -> str:
         for name in _NETWORKS:
             row = found.get(", ".join(filter(None, (name, kind))), found.get(name))
             cells[name] = f"{row[STRONGEST]:.3f} ({row['PGD']:.3f})" if row else ""
+        seeds |= {row["seeds"] for row in found.values()}
+        images |= {row["images"] for row in found.values()}
         epochs = next(iter(found.values()))["epochs"]
         recipe = f"{epochs} epochs" + (f", {kind}" if kind else "")
         link = f"{{doc}}`{recipe} <chapters/{chapter}>`"
         rows.append({"ε": f"{eps:g}", "recipe": link, **cells, "some cap has more": verdict})
     shown = tabular(pd.DataFrame(rows).set_index("ε"), "ε")
-    return f"```{{table}} {_CAPTION}\n{shown}\n```\n"
+    caption = _CAPTION.format(images=_span(images), seeds=_span(seeds))
+    return f"```{{table}} {caption}\n{shown}\n```\n"
+
+
+def _span(counts: set[int]) -> str:
+    return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
