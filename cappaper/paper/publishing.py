@@ -19,9 +19,15 @@ from cappaper.paper.profiles import Profile
 from cappaper.paper.results import save
 
 
-def publish(table: pd.DataFrame, profile: Profile, machine: Machine, save_to: str) -> pd.DataFrame:
-    """A table's provenance, to be shown. The table goes to ``save_to``.csv if that is not empty."""
-    origin = provenance(table, profile, machine)
+def publish(
+    table: pd.DataFrame, profile: Profile, machine: Machine, save_to: str, **settings: Any
+) -> pd.DataFrame:
+    """A table's provenance, to be shown. The table goes to ``save_to``.csv if that is not empty.
+
+    ``settings`` are a chapter's own: those that are not None belong to the provenance.
+    """
+    own = {name: str(value) for name, value in settings.items() if value is not None}
+    origin = provenance(table, profile, machine) | own
     if save_to:
         save(table, f"{save_to}.csv", origin)
     return pd.DataFrame({"provenance": origin})
