@@ -59,7 +59,8 @@ def test_the_recipes_have_the_numbers_of_their_chapters_and_the_verdicts_of_the_
         plain = ["ReLU", "β = 1, knowing", "β = 0.2, knowing"] if knowing else [math.inf, 1.0, 0.2]
         for name, cell in zip(plain, cells, strict=True):
             if name in mean:
-                assert cell == f"{mean[name, STRONGEST]:.3f} ({mean[name, 'PGD']:.3f})", chapter
+                left, pgd = mean[name, STRONGEST], mean[name, "PGD"]
+                assert cell == f"{100 * left:.0f} ({100 * pgd:.0f})", chapter
             else:
                 assert not cell
         mine = ledger[(ledger["chapter"] == chapter) & (ledger["claim"] == 4)]

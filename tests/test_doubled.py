@@ -34,7 +34,15 @@ def test_the_table_has_every_test_and_the_numbers_of_the_usual_tables():
 def test_no_answer_turns_around_as_the_pages_say():
     fates = results.read(TABLE).apply(doubled.fate, axis=1)
     assert set(fates) == {"stands", "open"} and (fates == "stands").sum() > 10
-    said = "Twice the training and twice the attack turn none of the answers around"
+    (lead,) = results.read(TABLE).query("chapter == 'train-longer'").to_dict("records")
+    once, twice = (
+        round(100 * float(lead[f"measured_{run}"].rpartition("difference ")[2]))
+        for run in ("once", "twice")
+    )
+    said = (
+        "On one seed, twice the training and twice the attack turn none of the answers around, but"
+        f" by the recipe that favours it the lead of β = 1 shrinks from {once} points to {twice}"
+    )
     for page in (ROOT / "README.md", BOOK / "index.md"):
         assert said in page.read_text()
 

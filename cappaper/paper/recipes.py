@@ -24,11 +24,11 @@ _RECIPES = (
 )
 _NETWORKS = ("ReLU", "β = 1", "β = 0.2")
 _CAPTION = (
-    "Trained and attacked at ε: robust accuracy under the strongest attack found, and under PGD in"
-    " brackets, on {images} test images, means over {seeds} seeds. *Knowing*: the adversary in"
-    " training knows about the cap. *Another schedule*: Adam's step size rises and falls. The"
-    " verdict: does some cap, the best of all that the chapter tries, keep more than ReLU under the"
-    " strongest attack?"
+    "Percent that are left of {images} test images under the strongest attack found (and under"
+    " PGD), after training at the same ε; means over {seeds} seeds. *Knowing*: the adversary in"
+    " training knows about the cap. *Another schedule*: Adam's step size rises and falls. The last"
+    " column: that some cap, the best of all that the chapter tries, keeps more than ReLU under the"
+    " strongest attack."
 )
 
 
@@ -49,16 +49,16 @@ def table(book: Path, ledger: pd.DataFrame) -> str:
         cells = {}
         for name in _NETWORKS:
             row = found.get(", ".join(filter(None, (name, kind))), found.get(name))
-            cells[name] = f"{row[STRONGEST]:.3f} ({row['PGD']:.3f})" if row else ""
+            cells[name] = f"{100 * row[STRONGEST]:.0f} ({100 * row['PGD']:.0f})" if row else ""
         seeds |= {row["seeds"] for row in found.values()}
         images |= {row["images"] for row in found.values()}
         epochs = next(iter(found.values()))["epochs"]
         recipe = f"{epochs} epochs" + (f", {kind}" if kind else "")
         link = f"{{doc}}`{recipe} <chapters/{chapter}>`"
-        rows.append({"ε": f"{eps:g}", "recipe": link, **cells, "some cap has more": verdict})
+        rows.append({"ε": f"{eps:g}", "recipe": link, **cells, "a cap keeps more": verdict})
     shown = tabular(pd.DataFrame(rows).set_index("ε"), "ε")
     caption = _CAPTION.format(images=_span(images), seeds=_span(seeds))
-    return f"```{{table}} {caption}\n{shown}\n```\n"
+    return f"{caption}\n\n{shown}\n"
 
 
 def _span(counts: set[int]) -> str:
