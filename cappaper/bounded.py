@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import get_testing_overrides
 
 from cappaper.checks import check_function
 
@@ -38,9 +39,10 @@ def register_bounded(activation: Callable[..., Any] | type[nn.Module], read: Rea
     """Tell :func:`~cappaper.surrogate_gradient` about a bounded activation of yours.
 
     Args:
-        activation: a function of torch, for example ``torch.nn.functional.softsign``; or a class of
-            modules (its subclasses are meant too), whatever their ``forward`` does: a custom
-            ``torch.autograd.Function`` can be reached in no other way.
+        activation: a function of torch, for example ``torch.nn.functional.softsign``, in the
+            spelling that the model uses (``torch.sign`` and ``Tensor.sign`` are two); or a class of
+            modules (its subclasses are meant too), whatever their ``forward`` does: a function of
+            your own, or a ``torch.autograd.Function``, can be reached in no other way.
         read: takes what the function takes, or the module and its input, and says where it is flat;
             None leaves this call alone.
 
@@ -51,6 +53,11 @@ def register_bounded(activation: Callable[..., Any] | type[nn.Module], read: Rea
     """
     check_function(activation, "the activation")
     check_function(read, "read")
+    if not isinstance(activation, type) and activation not in get_testing_overrides():
+        raise ValueError(
+            f"{getattr(activation, '__name__', activation)!r} is none of torch's functions, and"
+            " others are not seen: make it a module, and name the module's class"
+        )
     _READERS[activation] = read
 
 
@@ -136,12 +143,17 @@ def _maximum(input: Tensor, other: Any = None, *_: Any, **__: Any) -> Bounded | 
 
 
 def _with_bound(one: Any, other: Any) -> tuple[Tensor, Tensor] | None:
-    """Pre-activations and their bound, which has fewer entries; two of a size are no bound."""
+    """Pre-activations and their bound, which has fewer entries, or does not hang on the image."""
     if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
         return None
     if one.numel() == other.numel() and one.ndim == other.ndim:
-        return None
+        given = [_is_given(one), _is_given(other)]
+        return None if given[0] == given[1] else (other, one) if given[0] else (one, other)
     return (one, other) if (one.ndim, one.numel()) > (other.ndim, other.numel()) else (other, one)
+
+
+def _is_given(value: Tensor) -> bool:
+    return isinstance(value, nn.Parameter) or not value.requires_grad
 
 
 _READERS: dict[Any, Reader] = {

@@ -76,8 +76,9 @@ def check_module(model: nn.Module, what: str = "the model") -> None:
 
 def output_of(model: nn.Module, x: Tensor) -> Any:
     """What the model returns for images; a failure of its own in a sentence, with its cause."""
+    before = None if x.is_inference() else x._version
     try:
-        return model(x)
+        found = model(x)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -86,6 +87,9 @@ def output_of(model: nn.Module, x: Tensor) -> Any:
             f"the model fails on images of shape {list(x.shape)} and {x.dtype}:"
             f" {type(error).__name__}: {reason}"
         ) from error
+    if before not in (None, x._version):
+        raise ValueError("the model has changed its images in place: let it work on a copy")
+    return found
 
 
 def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

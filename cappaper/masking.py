@@ -22,6 +22,7 @@ from cappaper.checks import (
     check_count,
     check_eps,
     check_function,
+    check_module,
     check_sequence,
     check_whole,
     input_gradient,
@@ -77,6 +78,7 @@ def masking_report(
     >>> masking_report(net, *digits, eps=0.3, steps=[10], epsilons=[1.0]).signs()
     []
     """
+    check_module(model)
     check_batch(x, y)
     check_eps(eps)
     check_whole(seed, "the seed")
@@ -195,7 +197,8 @@ def _shares(calls: Sequence[Bounded], count: int) -> tuple[Tensor, Tensor]:
     units = sum(call.z.numel() for call in calls) // count
     low, high = torch.zeros(count).double(), torch.zeros(count).double()
     for z, lower, upper, _ in calls:
-        if not (isinstance(upper, float) and lower == upper):  # a sigmoid is never quite there
+        numbers = not isinstance(lower, Tensor) and not isinstance(upper, Tensor)
+        if not (numbers and lower == upper):  # a sigmoid is never quite there
             low += (z <= lower).reshape(count, -1).sum(1).cpu() / units
             high += (z >= upper).reshape(count, -1).sum(1).cpu() / units
     return low, high

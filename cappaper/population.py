@@ -130,3 +130,8 @@ def members(model: nn.Module) -> list[nn.Module]:
 def _flat(name: str) -> str:
     # Parameter names may not hold dots; "__" keeps apart what a dot kept apart.
     return name.replace(".", "__")
+
+
+def architecture(model: nn.Module) -> nn.Module:
+    """The model itself, or what the members of a population have in common: its layers."""
+    return model._skeleton[0] if isinstance(model, Population) else model

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cappaper.alike import carried
+from cappaper import checkpoints
+from cappaper.activations import CappedReLU
 from cappaper.attacks.ascent import Attack
 from cappaper.checks import (
     check_batch,
@@ -30,8 +26,7 @@ from cappaper.checks import (
     entries,
     output_of,
 )
-from cappaper.files import whole
-from cappaper.population import Population
+from cappaper.population import Population, architecture
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -119,16 +114,15 @@ def fit(
         check_whole(each, "the seed")
     generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    capped = any(isinstance(part, CappedReLU) for part in architecture(model).modules())
     model.train()
     path = None if checkpoint is None else Path(checkpoint)
-    about = [size, [int(s) for s in seeds], int(epochs), int(batch_size)]
+    about: list[Any] = [size, [int(s) for s in seeds], int(epochs), int(batch_size)]
     if path is not None:
-        about += [_named(lr) if callable(lr) else float(lr)]
-        about += [_named(function) for function in (attack, attack_at, penalty)]
-        about += [[n, list(getattr(v, "shape", ()))] for n, v in model.state_dict().items()]
-        about += [[n, cap.tolist()] for n, cap in model.named_buffers() if n.endswith("beta")]
-        about += [_digest(x, y)]
-    done = _resume(path, about, model, optimizer, generators) if path and path.exists() else 0
+        about += checkpoints.identity(model, x, y, lr, attack, attack_at, penalty)
+    done = 0
+    if path is not None and path.exists():
+        done = checkpoints.resume(path, about, model, optimizer, generators)
     per_epoch = math.ceil(len(y) / batch_size)
     step, steps, fastest = done * per_epoch, epochs * per_epoch, 0.0
     if done and progress is not None:
@@ -169,8 +163,14 @@ def fit(
                 f"training diverged: weights are not finite after epoch {epoch + 1};"
                 f" try a learning rate below {fastest:g}"
             )
+        for name, weight in model.named_parameters():
+            if name.endswith("beta") and capped and not (weight > 0).all():
+                raise ValueError(
+                    f"a learned max value β is not above 0 after epoch {epoch + 1}: weaken its"
+                    " penalty, or take a smaller learning rate"
+                )
         if path is not None:
-            _save(path, about, epoch + 1, model, optimizer, generators)
+            checkpoints.save(path, about, epoch + 1, model, optimizer, generators)
         if progress is not None:
             progress(epoch + 1, epochs)
     return model.eval()
@@ -190,82 +190,3 @@ def _number(penalty: Tensor) -> Tensor:
         got = list(penalty.shape) if isinstance(penalty, Tensor) else type(penalty).__name__
         raise ValueError(f"what penalty returns must be a tensor of one number, got {got}")
     return penalty.squeeze()
-
-
-def _named(value: Any, depth: int = 4) -> str:
-    """A function or a setting of one, in words that another process finds again.
-
-    Modules are named alone: their numbers move while they are trained.
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if depth == 0 or isinstance(value, nn.Module | type):
-        return (value if isinstance(value, type) else type(value)).__qualname__
-    inner = partial(_named, depth=depth - 1)
-    match value:
-        case partial():
-            return f"{inner(value.func)}({inner(value.args)}, {inner(value.keywords)})"
-        case MethodType():
-            return f"{inner(value.__self__)}.{value.__name__}"
-        case FunctionType():
-            return f"{value.__module__}.{value.__qualname__}{inner(carried(value))}"
-        case dict():
-            return str(sorted((str(key), inner(part)) for key, part in value.items()))
-        case tuple() | list():
-            return str([inner(part) for part in value])
-    said = repr(value)
-    if " at 0x" in said or dataclasses.is_dataclass(value):  # an address finds nothing again
-        said = f"{type(value).__qualname__} {inner(getattr(value, '__dict__', {}))}"
-    return said
-
-
-def _digest(*tensors: Tensor) -> str:
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-        numbers = tensor.detach().cpu().contiguous().reshape(-1)
-        sha.update(numbers.view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
-
-
-def _save(
-    path: Path,
-    about: list[Any],
-    epoch: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generators: Sequence[torch.Generator],
-) -> None:
-    """Write the state of a training; who reads it never sees half a file."""
-    state = {
-        "about": about,
-        "epoch": epoch,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "generators": [generator.get_state() for generator in generators],
-        "global": torch.get_rng_state(),  # of dropout and the like
-    }
-    with whole(path) as unfinished:
-        torch.save(state, unfinished)
-
-
-def _resume(
-    path: Path,
-    about: list[Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generators: Sequence[torch.Generator],
-) -> int:
-    """Put a training where it was; the epochs that it had done."""
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise ValueError(f"{path} is no checkpoint of a training: delete it") from error
-    if not isinstance(state, dict) or state.get("about") != about:
-        raise ValueError(f"{path} belongs to another training: delete it, or name another file")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    for generator, before in zip(generators, state["generators"], strict=True):
-        generator.set_state(before)
-    torch.set_rng_state(state["global"])
-    return int(state["epoch"])

@@ -92,6 +92,29 @@ def test_an_attack_is_known_by_what_it_carries(digits, tmp_path, made):
         fit(mlp(64, [8]), *digits, **given, **made(0.2))
 
 
+def test_what_a_function_says_counts_and_so_do_layers_without_weights(digits, tmp_path):
+    def weak(model, x, y):
+        return pgd(model, x, y, 0.1, steps=1, early_exit=False)
+
+    def strong(model, x, y):
+        return pgd(model, x, y, 0.3, steps=1, early_exit=False)
+
+    strong.__qualname__ = weak.__qualname__  # the same cell, edited
+    given = {"epochs": 1, "checkpoint": tmp_path / "training"}
+    fit(mlp(64, [8]), *digits, **given, attack=weak)
+    with pytest.raises(ValueError, match="belongs to another training"):
+        fit(mlp(64, [8]), *digits, **given, attack=strong)
+
+    def net(activation):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), activation, nn.Linear(8, 10))
+
+    given["checkpoint"] = tmp_path / "other"
+    fit(net(nn.ReLU()), *digits, **given)
+    for other in (nn.GELU(), nn.Hardtanh(0, 0.05)):
+        with pytest.raises(ValueError, match="belongs to another training"):
+            fit(net(other), *digits, **given)
+
+
 def test_a_penalty_may_hold_the_network_that_is_trained(digits, tmp_path):
     def penalty(net, model):
         return net[2].beta.square().sum()

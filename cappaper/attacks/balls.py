@@ -61,6 +61,7 @@ class L2(Ball):
 
     def direction(self, gradient: Tensor) -> Tensor:
         # By the largest entry first: in float32 the squares of a tiny gradient are all zero.
+        gradient = gradient.nan_to_num()  # some slopes are infinite, as a root's is at 0
         largest = column(gradient.flatten(self.batch_dims).abs().amax(-1), gradient)
         scaled = gradient / largest.where(largest > 0, 1)
         unit: Tensor = scaled / self._length(scaled).clamp(min=1)

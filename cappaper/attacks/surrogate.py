@@ -87,7 +87,7 @@ def bounded_calls(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[Bounded]
     def keep(call: Bounded, output: Tensor) -> Tensor:
         seen[id(call.z)] = call  # a ReLU that a cap follows becomes that capped ReLU
         # The graph goes past the activation, as that of the surrogate does.
-        return output.detach() + (call.z - call.z.detach())
+        return output.detach() + _nothing(call.z)
 
     with undisturbed(model), _watching(model, keep):
         logits = logits_of(model, x.detach().clone().requires_grad_(), y)
@@ -130,8 +130,9 @@ class _Watch(TorchFunctionMode):
     def __init__(self, seen: Callable[[Bounded, Tensor], Tensor]) -> None:
         super().__init__()
         self._seen = seen
-        # By id, beside the tensor itself, so that no other can come to have that id.
-        self._known: dict[int, tuple[Tensor, Bounded]] = {}
+        # By id, beside the tensor itself, so that no other can come to have that id; and its
+        # version, because what is changed in place is no longer that clamp's output.
+        self._known: dict[int, tuple[Tensor, int, Bounded]] = {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -143,14 +144,15 @@ class _Watch(TorchFunctionMode):
         in_place = func.__name__.endswith("_") or kwargs.get("inplace")
         in_place = in_place or any(argument is True for argument in args[1:])
         before = self._known.get(id(call.z))
-        call = _both(before[1], call) if before else call
+        if before and before[1] == call.z._version:
+            call = _both(before[2], call)
         if in_place:
             call = call._replace(z=call.z.clone())
         output = func(*args, **kwargs)
         seen = self._seen(call, output)
         result = output.copy_(seen) if in_place and seen is not output else seen
         if _is_clamp(call):
-            self._known[id(result)] = result, call
+            self._known[id(result)] = result, result._version, call
         return result
 
 
@@ -204,7 +206,12 @@ def _smooth(call: Bounded, output: Tensor, sharpness: float, relu: bool) -> Tens
         rise = rise * torch.sigmoid(k * (still - lower))
     if isinstance(upper, Tensor) and not relu:  # β = ∞ is ReLU, also as one of a population's caps
         rise = torch.where(upper.detach().isinf(), (still > lower).to(still), rise)
-    return output.detach() + (z - still) * rise.detach()
+    return output.detach() + _nothing(z) * rise.detach().nan_to_num(0.0)
+
+
+def _nothing(z: Tensor) -> Tensor:
+    """0, with the graph of ``z`` behind it; where ``z`` is infinite, too."""
+    return (z - z.detach()).nan_to_num(0.0)
 
 
 def _scale(z: Tensor) -> Tensor:

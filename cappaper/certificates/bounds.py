@@ -99,7 +99,7 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
     network, found = read_layers(model), []
     for images, labels in zip(torch.split(x, _TOGETHER), torch.split(y, _TOGETHER), strict=True):
         classified(model, images, labels)  # whose checks these bounds need too
-        box = _box(images, eps)
+        box = _box(network, images, eps)
         *hidden, logits = _bounds(network, box, method)
         inside = _capped(hidden[-1], network.caps[-1]) if hidden else box
         # The true class's logit minus every one: a last layer of each example's own.
@@ -138,7 +138,8 @@ def bounds(model: nn.Module, x: Tensor, eps: float, method: str = "crown") -> li
     """
     check_eps(eps)
     one_of(method, METHODS, "method")
-    return _bounds(read_layers(model), _box(x, eps), method)
+    network = read_layers(model)
+    return _bounds(network, _box(network, x, eps), method)
 
 
 def read_layers(model: nn.Module) -> Layers:
@@ -156,6 +157,8 @@ def read_layers(model: nn.Module) -> Layers:
     linear = [m for m in parts[::2] if type(m) is nn.Linear]
     between = [m for m in parts[1::2] if type(m) in (nn.ReLU, CappedReLU)]
     known = len(linear) + len(between) == len(parts) and len(linear) == len(between) + 1
+    flat = [i for i, m in enumerate(layers) if type(m) is nn.Flatten]
+    known = known and not any(type(m) is nn.Linear for i in flat for m in layers[:i])
     if not (type(model) is nn.Sequential and known):
         raise TypeError(
             "certificates need an nn.Sequential of Linear layers with ReLU or CappedReLU between"
@@ -177,8 +180,13 @@ def read_layers(model: nn.Module) -> Layers:
     return Layers(weights, [b.double() for b in biases], [c.double() for c in caps])
 
 
-def _box(x: Tensor, eps: float) -> Interval:
+def _box(network: Layers, x: Tensor, eps: float) -> Interval:
     pixels = x.detach().flatten(1).double()
+    if pixels.shape[1] != network.weights[0].shape[1]:
+        raise ValueError(
+            f"the first layer takes {network.weights[0].shape[1]} pixels, and images of shape"
+            f" {list(x.shape)} have {pixels.shape[1]}"
+        )
     radius = eps + SLACK
     return Interval((pixels - radius).clamp(min=0), (pixels + radius).clamp(max=1))
 

@@ -1,0 +1,193 @@
+"""Models as people write them: in place, with roots, with bounds of many shapes."""
+
+import pytest
+import torch
+from torch import nn
+
+import cappaper
+from cappaper import (
+    CappedReLU,
+    adaptive_pgd,
+    certify,
+    exact_robustness,
+    fit,
+    load,
+    masking_report,
+    mlp,
+    pgd,
+    register_bounded,
+    square,
+    surrogate_gradient,
+)
+from cappaper.bounded import Bounded
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", "test", limit=20)
+
+
+def gradient(model, x, sharpness=5.0):
+    point = x.clone().requires_grad_()
+    with surrogate_gradient(model, sharpness):
+        (found,) = torch.autograd.grad(model(point).square().sum(), point)
+    return found
+
+
+class Residual(nn.Module):
+    """Two capped layers with a way around the second."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.first, self.around = nn.Linear(64, 16), nn.Linear(64, 16)
+        self.cap, self.last, self.in_place = nn.Hardtanh(0, 0.2), nn.Linear(16, 10), in_place
+
+    def forward(self, x):
+        x = x.flatten(1)
+        h = self.cap(self.first(x))
+        if self.in_place:
+            h += self.around(x)
+        else:
+            h = h + self.around(x)
+        return self.last(self.cap(h))
+
+
+def test_a_sum_in_place_keeps_its_way_around(digits):
+    apart, in_place = (Residual(kind) for kind in (False, True))
+    in_place.load_state_dict(apart.state_dict())
+    x = digits.images
+    torch.testing.assert_close(gradient(in_place, x), gradient(apart, x))
+
+
+class Bound(nn.Module):
+    """A capped layer whose cap is written as a minimum."""
+
+    def __init__(self, cap):
+        super().__init__()
+        self.first, self.last, self.cap = nn.Linear(64, 16), nn.Linear(16, 10), cap
+
+    def forward(self, x):
+        z = self.first(x.flatten(1)).relu()
+        cap = torch.full_like(z, 0.1) if self.cap is None else self.cap
+        return self.last(torch.minimum(cap, z))
+
+
+@pytest.mark.parametrize("cap", [None, nn.Parameter(torch.full((1, 16), 0.1))])
+def test_a_bound_is_one_whatever_its_shape(digits, cap):
+    net, x = Bound(cap), digits.images
+    plain = Bound(torch.tensor(0.1))
+    plain.load_state_dict({k: v for k, v in net.state_dict().items() if k != "cap"})
+    together = gradient(net, x)
+    torch.testing.assert_close(together, gradient(plain, x))
+    torch.testing.assert_close(gradient(net, x[:1]), together[:1])
+
+
+class Contrast(nn.Module):
+    """Divides by the spread of an image, and catches what becomes infinite."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        gain = (0.1 / x.flatten(1).std(1)).clamp(max=10.0)
+        return self.net(x * gain[:, None, None, None])
+
+
+def test_an_infinity_that_a_clamp_catches_stays_caught(digits):
+    x, y = digits.images.clone(), digits.labels
+    x[0] = 0.5
+    net = Contrast(mlp(64, [8], beta=0.1))
+    plain = net(x)
+    with surrogate_gradient(net, 10.0):
+        assert net(x).equal(plain) and plain.isfinite().all()
+    assert gradient(net, x).isfinite().all()
+    assert adaptive_pgd(net, x, y, 0.1, steps=2).isfinite().all()
+
+
+class Gamma(nn.Module):
+    """Its slope is infinite at black pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = mlp(64, [16])
+
+    def forward(self, x):
+        return self.net(x ** (1 / 2.2))
+
+
+def test_an_infinite_slope_spoils_no_image(digits):
+    x, y = digits.images, digits.labels
+    for attack in (pgd, adaptive_pgd):
+        found = attack(Gamma(), x, y, 0.5, norm="l2", steps=3)
+        assert found.isfinite().all() and found.min() >= 0 and found.max() <= 1
+        assert (found - x).flatten(1).norm(dim=1).max() <= 0.5 + 1e-5
+
+
+class Shifted(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x.sub_(0.3))
+
+
+def test_a_model_that_changes_its_images_is_told_so(digits):
+    net = Shifted(nn.Flatten(), nn.Linear(64, 10))
+    for attack in (pgd, square):
+        with pytest.raises(ValueError, match="changed its images in place"):
+            attack(net, digits.images.clone(), digits.labels, 0.1)
+
+
+def test_what_is_never_seen_cannot_be_registered():
+    def quantised(z):
+        return (z.clamp(0, 1) * 4).round() / 4
+
+    with pytest.raises(ValueError, match="'quantised' is none of torch's functions"):
+        register_bounded(quantised, lambda z: Bounded(z, 0.0, 1.0))
+
+
+class Soft(nn.Module):
+    def forward(self, z):
+        return z / (1 + z.abs())
+
+
+@pytest.mark.parametrize("zero", [0, 0.0])
+def test_a_step_is_nowhere_at_its_bounds_however_zero_is_written(digits, zero):
+    register_bounded(Soft, lambda module, z: Bounded(z, zero, zero))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), Soft(), nn.Linear(8, 10))
+    report = masking_report(net, *digits, eps=0.1, steps=[1], epsilons=[0.1])
+    assert (report.at_zero, report.at_cap) == (0, 0)
+
+
+def test_a_function_gets_no_masking_report(digits):
+    net = mlp(64, [8])
+    with pytest.raises(TypeError, match="must be a torch module, got function"):
+        masking_report(lambda x: net(x), *digits, eps=0.1)
+
+
+def test_a_cap_that_falls_to_nothing_ends_its_training(digits):
+    cap = CappedReLU(0.02, learned=True)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), cap, nn.Linear(8, 10))
+    with pytest.raises(ValueError, match="max value β is not above 0 after epoch"):
+        fit(net, *digits, epochs=5, lr=1e-2, penalty=lambda model: 10 * model[2].beta)
+    pair = cappaper.Population([mlp(64, [8], beta=0.02, activation=_learned)] * 2)
+    with pytest.raises(ValueError, match="max value β is not above 0 after epoch"):
+        fit(pair, *digits, epochs=5, lr=1e-2, penalty=lambda model: 10 * _caps(model))
+
+
+def _learned(beta):
+    return CappedReLU(beta, learned=True)
+
+
+def _caps(model):
+    return sum(p.sum() for name, p in model.named_parameters() if name.endswith("beta"))
+
+
+def test_pixels_that_are_flattened_late_are_not_certified(digits):
+    late = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Flatten(), nn.Linear(32, 10))
+    never = nn.Sequential(nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 10))
+    for judge in (certify, exact_robustness):
+        with pytest.raises(TypeError, match="Sequential of Linear, ReLU, Flatten, Linear"):
+            judge(late, *digits, 0.1)
+    flat = digits.images.flatten(1)
+    assert certify(never, flat, digits.labels, 0.01).shape == (20,)
+    with pytest.raises(ValueError, match="the model fails on images"):
+        certify(never, *digits, 0.01)
