@@ -2,7 +2,10 @@
 
 import math
 
-from cappaper.paper import decisions, results
+import nbformat
+import pytest
+
+from cappaper.paper import chapters, claims, decisions, results
 from tests.answers import BOOK, table_of
 from tests.test_book import ROOT
 
@@ -128,3 +131,17 @@ def test_pictures_say_to_who_cannot_see_them_what_is_so():
     assert abs(small[1.0] - small[math.inf]) < 0.01
     families = means("fig-03", "activation", "beta", eps=0.1)["robust_accuracy"]
     assert families["sigmoid"].max() < families["capped"].max() - 0.2
+
+
+@pytest.mark.parametrize("name", [chapter.name for chapter in chapters.manifest(ROOT)])
+def test_a_chapter_ends_with_what_its_table_says_to_the_claims(name, monkeypatch):
+    said = []
+    monkeypatch.setattr(claims, "say", said.append)
+    claims.state(name, table_of(name))
+    (page,) = [
+        "".join(output["data"]["text/markdown"])
+        for cell in nbformat.read(BOOK / "chapters" / f"{name}.ipynb", 4).cells
+        if cell.cell_type == "code" and "paper.state(" in cell.source
+        for output in cell.outputs
+    ]
+    assert page == said[0]
