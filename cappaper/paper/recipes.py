@@ -24,11 +24,11 @@ _RECIPES = (
 )
 _NETWORKS = ("ReLU", "β = 1", "β = 0.2")
 _CAPTION = (
-    "Percent that are left of {images} test images under the strongest attack found (and under"
-    " PGD), after training at the same ε; means over {seeds} seeds. *Knowing*: the adversary in"
-    " training knows about the cap. *Another schedule*: Adam's step size rises and falls. The last"
-    " column: that some cap, the best of all that the chapter tries, keeps more than ReLU under the"
-    " strongest attack."
+    "Percent of {images} test images that withstand the strongest attack found (in brackets: PGD),"
+    " after training at the same ε; means over {seeds} seeds. *Knowing*: the adversary in training"
+    " knows about the cap. *Another schedule*: Adam's step size rises and falls. The last column is"
+    " the verdict on some cap, the best of all that the chapter tries, keeping more than ReLU under"
+    " the strongest attack."
 )
 
 
