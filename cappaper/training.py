@@ -114,7 +114,7 @@ def fit(
         check_whole(each, "the seed")
     generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    capped = any(isinstance(part, CappedReLU) for part in architecture(model).modules())
+    caps = _learned_caps(model)
     model.train()
     path = None if checkpoint is None else Path(checkpoint)
     about: list[Any] = [size, [int(s) for s in seeds], int(epochs), int(batch_size)]
@@ -163,12 +163,11 @@ def fit(
                 f"training diverged: weights are not finite after epoch {epoch + 1};"
                 f" try a learning rate below {fastest:g}"
             )
-        for name, weight in model.named_parameters():
-            if name.endswith("beta") and capped and not (weight > 0).all():
-                raise ValueError(
-                    f"a learned max value β is not above 0 after epoch {epoch + 1}: weaken its"
-                    " penalty, or take a smaller learning rate"
-                )
+        if not all((cap > 0).all() for cap in caps):
+            raise ValueError(
+                f"a learned max value β is not above 0 after epoch {epoch + 1}: weaken its"
+                " penalty, or take a smaller learning rate"
+            )
         if path is not None:
             checkpoints.save(path, about, epoch + 1, model, optimizer, generators)
         if progress is not None:
@@ -183,6 +182,17 @@ def _rate(lr: float | Callable[[int, int], float], step: int, steps: int) -> flo
     if rate != 0:  # where a schedule may begin or end
         check_positive(rate, "the learning rate")
     return float(rate)
+
+
+def _learned_caps(model: nn.Module) -> list[nn.Parameter]:
+    """The max values that training moves; of a population, those of all members."""
+    names = [
+        f"{name}.beta" if name else "beta"
+        for name, part in architecture(model).named_modules()
+        if isinstance(part, CappedReLU)
+    ]
+    weights = {name.replace("__", "."): weight for name, weight in model.named_parameters()}
+    return [weights[name] for name in names if name in weights]
 
 
 def _number(penalty: Tensor) -> Tensor:

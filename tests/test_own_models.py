@@ -173,6 +173,12 @@ def test_a_cap_that_falls_to_nothing_ends_its_training(digits):
         fit(pair, *digits, epochs=5, lr=1e-2, penalty=lambda model: 10 * _caps(model))
 
 
+def test_a_weight_of_the_same_name_is_no_cap(digits):
+    net = nn.Sequential(nn.Flatten(), CappedReLU(0.5), nn.Linear(64, 10))
+    net.register_parameter("beta", nn.Parameter(torch.tensor(-1.0)))
+    assert fit(net, *digits, epochs=1).beta < 0
+
+
 def _learned(beta):
     return CappedReLU(beta, learned=True)
 
