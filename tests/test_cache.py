@@ -28,6 +28,10 @@ ASCENDING = {"weights", "PGD", "Masking"}  # gradients through the surrogate
 READING = {"weights", "Certificate", "Exact", "Distances"}  # what a network is made of
 DECIDES = {
     "checks.py": EVERY,
+    "operators/__init__.py": EVERY,
+    "operators/convolutions.py": EVERY,
+    "operators/dense.py": EVERY,
+    "operators/eligible.py": EVERY,
     "data.py": EVERY,
     "attacks/ascent.py": EVERY,
     "attacks/balls.py": EVERY,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cappaper.attacks.balls import column
 
+_WIDTHS = 32  # libraries prepare for every shape anew
 _REPACK = 0.8  # move the survivors together once this share of the columns, or less, is alive
 
 
@@ -32,12 +33,15 @@ def packed(live: Tensor, *state: Tensor) -> tuple[Tensor, ...] | None:
 
 def take(examples: Tensor, index: Tensor) -> Tensor:
     """The columns ``index`` of each member's ``examples``."""
-    return examples.gather(index.ndim - 1, _whole(index, examples))
+    rows, places = _rows(examples, index)
+    taken: Tensor = rows.index_select(0, places).unflatten(0, index.shape)
+    return taken
 
 
 def put(end: Tensor, index: Tensor, here: Tensor) -> Tensor:
     """``end`` with the columns ``here`` where they belong."""
-    return end.scatter(index.ndim - 1, _whole(index, here), here)
+    rows, places = _rows(end, index)
+    return rows.index_copy(0, places, here.flatten(0, index.ndim - 1)).view(end.shape)
 
 
 def retry(
@@ -63,10 +67,13 @@ def retry(
 
 
 def _company(width: int, live: Tensor) -> int:
-    """Never one column alone where there are more: BatchNorm in train mode refuses it."""
-    return 2 if width == 1 < live.shape[-1] else width
+    """Columns for ``width`` of them: 32 at a time, so that products of few shapes come up."""
+    return min(-(-width // _WIDTHS) * _WIDTHS, live.shape[-1])
 
 
-def _whole(index: Tensor, examples: Tensor) -> Tensor:
-    """Indices of columns for ``gather`` and ``scatter`` of whole examples."""
-    return column(index, examples).expand(*index.shape, *examples.shape[index.ndim :])
+def _rows(examples: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """All members' examples one below the other, and where the columns ``index`` are there."""
+    count = examples.shape[index.ndim - 1]
+    if index.ndim > 1:
+        index = index + count * torch.arange(len(index), device=index.device).unsqueeze(-1)
+    return examples.flatten(0, index.ndim - 1), index.flatten()

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from cappaper.attacks.batches import undisturbed
 from cappaper.bounded import Bound, Bounded, read_call, reader_of
 from cappaper.checks import check_flag, check_module, check_positive, logits_of
+from cappaper.operators import is_fast
 from cappaper.population import Population
 
 
@@ -256,7 +257,7 @@ def _custom_nodes(logits: Tensor) -> Iterator[Any]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
+        if isinstance(node, torch.autograd.function.BackwardCFunction) and not is_fast(node):
             yield node
         todo += [following for following, _ in node.next_functions]
 

@@ -1,0 +1,119 @@
+"""Dense layers by whichever of torch's two libraries is fast on this processor.
+
+Torch leaves them to MKL, which takes AVX-512 on Intel's processors alone; oneDNN, which comes with
+torch as well, takes it wherever it is. On an AMD processor that has it, a product takes half the
+time.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from cappaper.operators.eligible import functorch_level, plain, wanted
+
+_ROWS = 32  # with fewer of them, or fewer multiplications, oneDNN is no faster
+_MULTIPLICATIONS = 2**22
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    """``F.linear`` by oneDNN, or None where that is no faster."""
+    if not (_onednn_leads() and plain(input, weight, bias)):
+        return None
+    if input.ndim < 2 or weight.ndim != 2 or input.shape[-1] != weight.shape[-1]:
+        return None  # torch knows what that means, or says what is wrong
+    rows = input.shape[:-1].numel()
+    if rows < _ROWS or rows * weight.numel() < _MULTIPLICATIONS:
+        return None
+    level = functorch_level(input, weight, bias)
+    if level is None:
+        return None
+    # Views also of the bias, because of what wanted() may be asked.
+    product: Any = (Products if level else Product).apply
+    found: Tensor = product(
+        input if input.ndim == 2 else input.flatten(0, -2),
+        weight.mT,
+        None if bias is None else bias.view_as(bias),
+    )
+    return found if input.ndim == 2 else found.unflatten(0, input.shape[:-1])
+
+
+class Product(Function):
+    """``x @ w + b``: [B, k], [k, n] and [n] to [B, n]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _backward(Product.apply, ctx, *gradients)
+
+
+class Products(Function):
+    """The same of many networks, inside vmap: [M, B, k], [M, k, n] and [M, n] to [M, B, n]."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        biases = [None] * len(x) if bias is None else bias
+        return torch.stack([_onednn(*each) for each in zip(x, weight, biases, strict=True)])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _backward(Products.apply, ctx, *gradients)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | None
+    ) -> tuple[Tensor, int]:
+        size, given = info.batch_size, zip(inputs, in_dims, strict=True)
+        all_of = [
+            t if t is None else t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in given
+        ]
+        return Products.apply(*all_of), 0  # type: ignore[no-untyped-call]
+
+
+def _backward(product: Any, ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    of_x, of_weight, of_bias = wanted(ctx)
+    return (
+        product(gradient, weight.mT, None) if of_x else None,
+        product(x.mT, gradient, None) if of_weight else None,
+        gradient.sum(-2) if of_bias else None,
+    )
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # Rows with gaps between them would take forty times as long.
+    x, weight = (
+        t if t.is_contiguous() or t.mT.is_contiguous() else t.contiguous() for t in (x, weight)
+    )
+    layer = torch.ops.mkldnn._linear_pointwise.default
+    found: Tensor = layer(x, weight.mT, bias, "none", [], "")
+    return found
+
+
+@cache
+def _onednn_leads() -> bool:
+    """AVX-512 on a processor that MKL, if torch has it, does not use it on."""
+    information = Path("/proc/cpuinfo")
+    maker = information.read_text() if information.exists() else platform.processor()
+    return (
+        "AuthenticAMD" in maker
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
