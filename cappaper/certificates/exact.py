@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array, diags_array, eye_array, lil_array, vstack
 from torch import Tensor, nn
 
 from cappaper.attacks.ascent import classified
@@ -103,7 +101,8 @@ def exact_robustness(
 
 
 class _Program(NamedTuple):
-    """``rows @ v`` between ``low`` and ``high``, for variables v within ``bounds``.
+    """``rows @ v`` between ``low`` and ``high``, for variables v between ``least`` and
+    ``most``.
 
     The variables: the pixels, then for each hidden layer its pre-activations, its outputs, which
     units are above 0, and which are at their cap.
@@ -112,12 +111,16 @@ class _Program(NamedTuple):
     rows: Any
     low: _Array
     high: _Array
-    bounds: Bounds
+    least: _Array
+    most: _Array
     integral: _Array
 
 
 def _program(network: Layers, hidden: Sequence[_Range], box: _Range) -> _Program:
     """What the network computes on the box, as linear constraints with binary variables."""
+    # Here, because it takes a while, and few who import the package ask for the truth.
+    from scipy.sparse import csr_array, diags_array, eye_array, lil_array, vstack
+
     least, most, integral = [box[0]], [box[1]], [np.zeros(len(box[0]))]
     parts: list[tuple[int, list[tuple[int, Any]], Any, Any]] = []
     before, end = 0, len(box[0])
@@ -157,7 +160,8 @@ def _program(network: Layers, hidden: Sequence[_Range], box: _Range) -> _Program
         vstack([csr_array((0, end)), *blocks], format="csr"),
         np.concatenate([np.empty(0), *(low for *_, low, _ in parts)]),
         np.concatenate([np.empty(0), *(high for *_, high in parts)]),
-        Bounds(np.concatenate(least), np.concatenate(most)),
+        np.concatenate(least),
+        np.concatenate(most),
         np.concatenate(integral),
     )
 
@@ -166,6 +170,8 @@ def _solve(
     network: Layers, program: _Program, label: int, other: int, time_limit: float
 ) -> tuple[bool, _Array]:
     """Whether the label leads everywhere, and if not, the pixels where it leads least."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     weight, bias = network.weights[-1].cpu().numpy(), network.biases[-1].cpu().numpy()
     width = weight.shape[1]
     lead, last = np.zeros(len(program.integral)), len(program.integral) - 3 * width
@@ -175,7 +181,7 @@ def _solve(
     done = milp(
         lead,
         integrality=program.integral,
-        bounds=program.bounds,
+        bounds=Bounds(program.least, program.most),
         # Where nothing comes this near, the solver can stop before it knows the minimum.
         constraints=[
             LinearConstraint(program.rows, program.low, program.high),
@@ -186,5 +192,5 @@ def _solve(
     if done.status == 2:  # infeasible: the lead is larger everywhere
         return True, np.empty(0)
     pixels = len(network.weights[0][0])
-    nothing = (program.bounds.lb + program.bounds.ub)[:pixels] / 2
+    nothing = (program.least + program.most)[:pixels] / 2
     return False, nothing if done.x is None else done.x[:pixels]

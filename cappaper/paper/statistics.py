@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from cappaper.paper.marks import STANDS
 
@@ -54,7 +54,7 @@ class Gain(NamedTuple):
             return mean, mean
         if count < 2:  # the spread over seeds is not known
             return -math.inf, math.inf
-        t, z = stats.t.ppf(1 - level / 2, count - 1), stats.norm.ppf(1 - level / 2)
+        t, z = special.stdtrit(count - 1, 1 - level / 2), special.ndtri(1 - level / 2)
         seeds = t * self.by_seed.std() / math.sqrt(count)
         half = math.hypot(seeds, z * math.sqrt(self.image_variance))
         return mean - half, mean + half

@@ -55,6 +55,10 @@ TARGETS = {
         ("cappaper/certificates/bounds.py", "cappaper/certificates/exact.py"),
         ("cappaper/certificates", "tests/test_certification.py", "tests/test_layers.py"),
     ),
+    "operators": Target(
+        tuple(f"cappaper/operators/{name}.py" for name in ("convolutions", "dense", "eligible")),
+        ("tests/test_operators.py",),
+    ),
     "surrogate": Target(
         ("cappaper/attacks/surrogate.py", "cappaper/bounded.py", "cappaper/signs.py"),
         (
