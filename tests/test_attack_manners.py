@@ -22,6 +22,7 @@ from cappaper import (
     mlp,
     pgd,
 )
+from cappaper.attacks.columns import packed
 
 ATTACKS = {
     "fgsm": fgsm,
@@ -130,3 +131,21 @@ def test_an_argument_of_the_wrong_kind_gets_a_sentence(call, says, digits):
     x, y = (tensor[:4] for tensor in digits[1])
     with pytest.raises(TypeError, match=says):
         call(mlp(64, [8], beta=0.3), x, y)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_few_finished_examples_come_along_and_few_shapes_come_up(members):
+    count, widths = 1000, set()
+    for alive in range(0, count + 1, 7):
+        each = torch.tensor([alive] + [alive // 2] * (members - 1)).unsqueeze(-1)
+        live = torch.arange(count).flip(0) < each
+        found = packed(live, torch.arange(count).expand_as(live))
+        if found is None:
+            assert alive > 0.75 * count
+            continue
+        kept, places = found
+        assert torch.equal(kept.sum(-1), live.sum(-1))
+        assert torch.equal(live.gather(-1, places), kept)
+        assert alive <= kept.shape[-1] <= min(max(2, 2 * alive), alive + 31)
+        widths.add(kept.shape[-1])
+    assert 0 in widths and len(widths) < 40

@@ -1,56 +1,28 @@
 """Fast layers: what torch computes, forwards and backwards, and nothing that only torch can do."""
 
+import platform
 import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
 
 import cappaper
 from cappaper.attacks.surrogate import UnreachedWarning
-from cappaper.operators import FastOperators, convolutions, dense
+from cappaper.operators import FastOperators, dense
+from tests.layers import agree, network, with_onednn
 
-pytestmark = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"),
-    reason="this torch comes without oneDNN",
-)
+pytestmark = [with_onednn, pytest.mark.usefixtures("fast_everywhere")]
 
 SHAPES = [
     *[((5, 7), (3, 7)), ((1, 4), (6, 4)), ((2, 3, 7), (3, 7)), ((2, 1, 3, 4), (1, 4))],
     *[((40, 1), (2, 1)), ((33, 65), (129, 65))],
 ]
-
-
-@pytest.fixture(autouse=True)
-def everywhere(monkeypatch):
-    """On every processor, and for layers of any size."""
-    monkeypatch.setattr(dense, "_onednn_leads", lambda: True)
-    for module in (dense, convolutions):
-        monkeypatch.setattr(module, "_MULTIPLICATIONS", 0)
-    monkeypatch.setattr(dense, "_ROWS", 0)
-
-
-@pytest.fixture
-def taken(monkeypatch):
-    """What was computed the fast way: the shapes of products, and of images."""
-    seen = []
-
-    def spy(module, name):
-        original = getattr(module, name)
-
-        def seeing(x, *others):
-            seen.append((name, tuple(x.shape)))
-            return original(x, *others)
-
-        monkeypatch.setattr(module, name, seeing)
-
-    spy(dense, "_onednn")
-    spy(convolutions, "_of_input")
-    spy(convolutions, "conv2d_weight")
-    return seen
 
 
 def random(*shapes):
@@ -69,12 +41,6 @@ def both(layer, *tensors):
         sources = [t for t in given if t is not None]
         found.append([output, *torch.autograd.grad((weights * output).sum(), sources)])
     return found
-
-
-def agree(fast, torchs):
-    for one, other in zip(fast, torchs, strict=True):
-        assert one.shape == other.shape
-        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
@@ -125,11 +91,6 @@ def test_what_has_no_fast_way_is_torchs(taken):
     assert not taken
 
 
-def network():
-    layers = [nn.Conv2d(1, 3, 4, 2, 1), nn.Tanh(), nn.Flatten(), nn.Linear(48, 5), nn.Tanh()]
-    return nn.Sequential(*layers, nn.Linear(5, 4))
-
-
 def test_gradients_of_gradients_are_torchs(taken):
     net = network()
     x = torch.rand(3, 1, 8, 8).requires_grad_()
@@ -146,32 +107,63 @@ def test_gradients_of_gradients_are_torchs(taken):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_what_only_torch_can_do_is_left_to_torch():
+def test_what_only_torch_can_do_is_left_to_torch(taken):
     net, x = network(), torch.rand(3, 1, 8, 8)
     weights = dict(net.named_parameters())
 
     def loss(weights, x):
         return functional_call(net, weights, (x.unsqueeze(0),)).square().sum()
 
+    def along(x):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x, torch.ones_like(x))
+            return forward_ad.unpack_dual(net(dual)).tangent
+
     def everything():
         return [
             *vmap(grad(loss), in_dims=(None, 0))(weights, x).values(),
             *jvp(net, (x,), (torch.ones_like(x),)),
+            along(x),
             net.double()(x.double()).float(),
-            net.float()(x),
+            net.float()(x.as_subclass(Subclass)).as_subclass(torch.Tensor),
             vmap(vmap(net[-1]))(torch.ones(2, 3, 5)),
-            torch.jit.trace(net, x)(x),
         ]
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing is out of date
-        expected = everything()
-        with FastOperators():
-            found = everything()
+    expected = everything()
+    with FastOperators():
+        found = everything()
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     with FastOperators(), torch.autocast("cpu", torch.bfloat16):
         assert net(x).dtype is torch.bfloat16
+    assert not taken
+
+
+def test_a_model_may_be_traced_and_compiled():
+    net, x = network(), torch.rand(3, 1, 8, 8)
+    with warnings.catch_warnings(), FastOperators():
+        warnings.simplefilter("ignore")  # tracing is out of date
+        traced = torch.jit.trace(net, x)
+        compiled = torch.compile(net, backend="eager", fullgraph=True)
+        torch.testing.assert_close(traced(x), net(x))
+        torch.testing.assert_close(compiled(x), net(x))
+
+
+class Subclass(torch.Tensor):
+    """Whose functions are its own."""
+
+
+def test_the_gradient_of_images_lies_as_torchs_does(taken):
+    layer, x = nn.Conv2d(1, 2, 3, stride=2), torch.rand(2, 1, 7, 8).requires_grad_()
+    with FastOperators():
+        layer(x).sum().backward()
+    assert taken and x.grad.is_contiguous()
+
+
+@pytest.mark.parametrize("stride", [np.int64(2), [2], [2, 2], torch.tensor(2), (2,)])
+def test_a_stride_may_be_whatever_torch_takes(stride):
+    x, weight = random((2, 1, 8, 8), (3, 1, 3, 3))
+    agree(*both(partial(F.conv2d, stride=stride), x, weight))
 
 
 def test_oneDNN_can_be_switched_off(taken):
@@ -188,13 +180,25 @@ def test_oneDNN_can_be_switched_off(taken):
         (F.linear, [(2, 3), (4, 3), (5,)]),
         (F.conv2d, [(2, 3, 4, 4), (1, 2, 3, 3)]),
         (F.conv2d, [(2, 1, 2, 2), (1, 1, 3, 3)]),
+        (partial(F.conv2d, stride=(2, 2, 2)), [(2, 1, 4, 4), (1, 1, 3, 3)]),
+        (partial(F.conv2d, stride=0), [(2, 1, 4, 4), (1, 1, 3, 3)]),
     ],
 )
 def test_a_mistake_is_an_error_of_torchs(layer, shapes):
-    with pytest.raises(RuntimeError):
-        layer(*random(*shapes))
-    with pytest.raises(RuntimeError), FastOperators():
-        layer(*random(*shapes))
+    said = []
+    for context in (torch.enable_grad(), FastOperators()):
+        with pytest.raises(RuntimeError) as raised, context:
+            layer(*random(*shapes))
+        said.append(str(raised.value))
+    assert said[0] == said[1]
+
+
+def test_a_processor_that_says_nothing_is_no_obstacle(monkeypatch):
+    def unreadable(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(dense.Path, "read_text", unreadable)
+    assert dense._processor() == platform.processor()
 
 
 def test_an_attack_pays_for_the_gradient_of_images_alone(taken):
@@ -219,10 +223,11 @@ def test_an_attack_that_knows_does_not_take_a_fast_layer_for_a_models_own_functi
     assert {"_of_input", "_onednn"} <= dict(taken).keys()
 
 
-def test_training_is_torchs():
+def test_training_is_torchs(taken):
     x, y = cappaper.load("digits", "train", limit=256)
     nets = [cappaper.convnet(8, [4, 8, 16], seed=seed) for seed in range(2)]
     fast = [cappaper.fit(net, x, y, epochs=1) for net in nets]
+    assert {"_onednn", "conv2d_weight", "_of_input"} == dict(taken).keys()
     with torch.backends.mkldnn.flags(enabled=False):
         nets = [cappaper.convnet(8, [4, 8, 16], seed=seed) for seed in range(2)]
         torchs = [cappaper.fit(net, x, y, epochs=1) for net in nets]

@@ -50,7 +50,8 @@ def retry(
     """``adversarial`` with another attack's finds in place of the examples that stand.
 
     Args:
-        attack: takes ``inputs`` and ``stands``, of those columns alone that stand in some member.
+        attack: takes ``inputs`` and ``stands``, of the columns that stand in some member, and of
+            few others.
         adversarial: examples ``[B, ...]`` or ``[M, B, ...]``.
         stands: which of them have not fooled the model, ``[B]`` or ``[M, B]``.
         inputs: images, labels and whatever else there is of each example.
@@ -67,8 +68,15 @@ def retry(
 
 
 def _company(width: int, live: Tensor) -> int:
-    """Columns for ``width`` of them: 32 at a time, so that products of few shapes come up."""
-    return min(-(-width // _WIDTHS) * _WIDTHS, live.shape[-1])
+    """Columns for ``width`` of them: a few more, so that layers of few shapes come up.
+
+    Never one column alone where there are more: BatchNorm in train mode refuses it.
+    """
+    if width > _WIDTHS:
+        width = -(-width // _WIDTHS) * _WIDTHS
+    elif width:
+        width = 2 ** max(1, (width - 1).bit_length())
+    return min(width, live.shape[-1])
 
 
 def _rows(examples: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

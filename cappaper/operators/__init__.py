@@ -1,7 +1,7 @@
 """Layers the fast way: what torch computes, in an order that suits the processor.
 
-Torch leaves time on a CPU: in the products of dense layers, in the gradients of convolutions with
-a stride, and in layers that many networks share by vmap. The results are the same but for rounding.
+Torch leaves time on a CPU: in the products of dense layers, and in the gradients of convolutions
+with a stride. The results are the same but for rounding.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from torch.overrides import TorchFunctionMode
 
 from cappaper.operators.convolutions import Convolution, conv2d
 from cappaper.operators.dense import Product, Products, linear
+from cappaper.operators.eligible import SUPPORTED
 
-_FAST: dict[Any, Callable[..., Tensor | None]] = {F.linear: linear, torch.conv2d: conv2d}
+_FAST: dict[Any, Callable[..., Tensor | None]] = (
+    {F.linear: linear, torch.conv2d: conv2d} if SUPPORTED else {}
+)
 """What takes the place of a function of torch; None where it would be no faster."""
 
 
@@ -31,7 +34,7 @@ class FastOperators(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        fast = _FAST.get(func)
+        fast = None if torch.compiler.is_compiling() else _FAST.get(func)
         if fast is not None and (found := fast(*args, **kwargs)) is not None:
             return found
         return func(*args, **kwargs)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.grad import conv2d_weight
 
-from cappaper.operators.eligible import functorch_level, plain, wanted
+from cappaper.operators.eligible import networks, plain, settled, wanted
 
 _MULTIPLICATIONS = 2**20  # fewer are not worth the detour
 
@@ -32,18 +32,18 @@ def conv2d(
     groups: int = 1,
 ) -> Tensor | None:
     """``F.conv2d`` with a faster gradient, or None where there is none."""
-    if isinstance(padding, str) or not plain(input, weight, bias):
+    strides, pads = _pair(stride, 1), _pair(padding, 0)
+    if strides is None or pads is None or dilation not in (1, (1, 1)) or groups != 1:
         return None
-    if functorch_level(input, weight, bias) != 0:
-        return None
-    strides, pads = _pair(stride), _pair(padding)
-    if input.ndim != 4 or weight.ndim != 4 or _pair(dilation) != (1, 1) or groups != 1:
+    if input.ndim != 4 or weight.ndim != 4 or not input.shape[1] or not plain(input, weight, bias):
         return None
     if input.shape[1] > 1 and max(strides) == 1:
         return None
     if input[:, :, :: strides[0], :: strides[1]].numel() * weight[:, 0].numel() < _MULTIPLICATIONS:
         return None
-    # Views because of what wanted() may be asked.
+    if networks(input, weight, bias) is not False:
+        return None
+    # Views because of what wanted() asks.
     views = weight.view_as(weight), None if bias is None else bias.view_as(bias)
     convolve: Any = Convolution.apply
     found: Tensor = convolve(input, *views, strides, pads)
@@ -63,11 +63,15 @@ class Convolution(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,), (x, weight) = gradients, ctx.saved_tensors
-        of_x, of_weight, of_bias = wanted(ctx)
+        (gradient,), (x, weight), settings = gradients, ctx.saved_tensors, ctx.settings
+        mask = of_x, of_weight, of_bias = wanted(ctx)
+        if not settled(gradient):
+            strides, pads = settings
+            more = [len(weight)], strides, pads, (1, 1), False, (0, 0), 1, mask
+            return *torch.ops.aten.convolution_backward(gradient, x, weight, *more), None, None
         return (
-            _of_input(gradient, weight, x.shape, *ctx.settings) if of_x else None,
-            conv2d_weight(x, weight.shape, gradient, *ctx.settings) if of_weight else None,
+            _of_input(gradient, weight, x.shape, *settings) if of_x else None,
+            conv2d_weight(x, weight.shape, gradient, *settings) if of_weight else None,
             gradient.sum((0, 2, 3)) if of_bias else None,
             None,
             None,
@@ -99,7 +103,7 @@ def _of_input(
     mixed = F.conv2d(gradient, kernels, None, 1, around).unflatten(1, (-1, *strides))
     shuffled = mixed.permute(0, 1, 4, 2, 5, 3).flatten(-2).flatten(-3, -2)
     within: Tensor = shuffled[..., : shape[-2], : shape[-1]]
-    return within
+    return within.contiguous()
 
 
 def _phases(kernel: int, stride: int, pad: int) -> tuple[Tensor, int]:
@@ -113,5 +117,8 @@ def _phases(kernel: int, stride: int, pad: int) -> tuple[Tensor, int]:
     return entry.where((entry >= 0) & (entry < kernel), kernel), -first
 
 
-def _pair(value: int | _Pair) -> _Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+def _pair(value: Any, least: int) -> _Pair | None:
+    """Two whole numbers of at least ``least``; None for what torch may understand, or refuse."""
+    both = value if isinstance(value, tuple) else (value, value)
+    fine = len(both) == 2 and all(type(each) is int and each >= least for each in both)
+    return both if fine else None

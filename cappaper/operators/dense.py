@@ -8,6 +8,7 @@ time.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from cappaper.operators.eligible import functorch_level, plain, wanted
+from cappaper.operators.eligible import networks, plain, settled, wanted
 
 _ROWS = 32  # with fewer of them, or fewer multiplications, oneDNN is no faster
 _MULTIPLICATIONS = 2**22
+
+_Layer = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
@@ -28,14 +31,16 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor 
         return None
     if input.ndim < 2 or weight.ndim != 2 or input.shape[-1] != weight.shape[-1]:
         return None  # torch knows what that means, or says what is wrong
+    if bias is not None and bias.shape != weight.shape[:1]:
+        return None
     rows = input.shape[:-1].numel()
     if rows < _ROWS or rows * weight.numel() < _MULTIPLICATIONS:
         return None
-    level = functorch_level(input, weight, bias)
-    if level is None:
+    many = networks(input, weight, bias)
+    if many is None:
         return None
-    # Views also of the bias, because of what wanted() may be asked.
-    product: Any = (Products if level else Product).apply
+    # Views because of what wanted() asks.
+    product: Any = (Products if many else Product).apply
     found: Tensor = product(
         input if input.ndim == 2 else input.flatten(0, -2),
         weight.mT,
@@ -49,12 +54,12 @@ class Product(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        _keep(ctx, x, weight)
         return _onednn(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _backward(Product.apply, ctx, *gradients)
+        return _backward(_onednn, ctx, *gradients)
 
 
 class Products(Function):
@@ -62,16 +67,15 @@ class Products(Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        biases = [None] * len(x) if bias is None else bias
-        return torch.stack([_onednn(*each) for each in zip(x, weight, biases, strict=True)])
+        return _each(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
+        _keep(ctx, *inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _backward(Products.apply, ctx, *gradients)
+        return _backward(_each, ctx, *gradients)
 
     @staticmethod
     def vmap(
@@ -82,38 +86,63 @@ class Products(Function):
             t if t is None else t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
             for t, dim in given
         ]
-        return Products.apply(*all_of), 0  # type: ignore[no-untyped-call]
+        product: Any = Products.apply
+        return product(*all_of), 0
 
 
-def _backward(product: Any, ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+def _keep(ctx: Any, x: Tensor, weight: Tensor) -> None:
+    """As torch, what a gradient will need and no more: the rest may change in place."""
+    of_x, of_weight, _ = ctx.needs_input_grad
+    ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
+
+
+def _backward(product: _Layer, ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     of_x, of_weight, of_bias = wanted(ctx)
+    if not settled(gradient):
+        product = _torchs
     return (
         product(gradient, weight.mT, None) if of_x else None,
-        product(x.mT, gradient, None) if of_weight else None,
+        # In this order the weights themselves, of which ``weight`` is a view, get rows in a row.
+        product(gradient.mT, x, None).mT if of_weight else None,
         gradient.sum(-2) if of_bias else None,
     )
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    # Rows with gaps between them would take forty times as long.
+    # Rows with gaps between them would take forty times as long, and a bias with gaps be misread.
     x, weight = (
         t if t.is_contiguous() or t.mT.is_contiguous() else t.contiguous() for t in (x, weight)
     )
+    bias = None if bias is None else bias.contiguous()
     layer = torch.ops.mkldnn._linear_pointwise.default
     found: Tensor = layer(x, weight.mT, bias, "none", [], "")
     return found
 
 
+def _each(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    biases = [None] * len(x) if bias is None else bias
+    return torch.stack([_onednn(*own) for own in zip(x, weight, biases, strict=True)])
+
+
+def _torchs(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x @ weight
+
+
 @cache
 def _onednn_leads() -> bool:
     """AVX-512 on a processor that MKL, if torch has it, does not use it on."""
-    information = Path("/proc/cpuinfo")
-    maker = information.read_text() if information.exists() else platform.processor()
     return (
-        "AuthenticAMD" in maker
+        "AuthenticAMD" in _processor()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
+
+
+def _processor() -> str:
+    try:  # Linux
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor()

@@ -57,7 +57,7 @@ TARGETS = {
     ),
     "operators": Target(
         tuple(f"cappaper/operators/{name}.py" for name in ("convolutions", "dense", "eligible")),
-        ("tests/test_operators.py",),
+        ("tests/test_operators.py", "tests/test_free_layers.py"),
     ),
     "surrogate": Target(
         ("cappaper/attacks/surrogate.py", "cappaper/bounded.py", "cappaper/signs.py"),
