@@ -114,7 +114,7 @@ def fit(
         check_whole(each, "the seed")
     generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    caps = _learned_caps(model)
+    caps = learned_caps(model)
     model.train()
     path = None if checkpoint is None else Path(checkpoint)
     about: list[Any] = [size, [int(s) for s in seeds], int(epochs), int(batch_size)]
@@ -184,7 +184,7 @@ def _rate(lr: float | Callable[[int, int], float], step: int, steps: int) -> flo
     return float(rate)
 
 
-def _learned_caps(model: nn.Module) -> list[nn.Parameter]:
+def learned_caps(model: nn.Module) -> list[nn.Parameter]:
     """The max values that training moves; of a population, those of all members."""
     names = [
         f"{name}.beta" if name else "beta"

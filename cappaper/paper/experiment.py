@@ -22,7 +22,7 @@ from cappaper.data import IMAGE_SIDE, load
 from cappaper.models import convnet, mlp, rescale
 from cappaper.paper.profiles import Profile
 from cappaper.population import Population
-from cappaper.training import fit
+from cappaper.training import fit, learned_caps
 
 _ACTIVATIONS: dict[str, Activation] = {
     "capped": CappedReLU,
@@ -195,7 +195,7 @@ def one_cycle(peak: float, rise: float, step: int, steps: int) -> float:
 
 
 def _on_caps(weight: float, model: nn.Module) -> Tensor:
-    caps = [cap for name, cap in model.named_parameters() if name.endswith("beta")]
+    caps = learned_caps(model)
     if not caps:
         raise ValueError("cap_penalty is for learned caps: this network has none")
     return weight * torch.stack([cap.square().sum() for cap in caps]).sum()
