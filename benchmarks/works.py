@@ -83,12 +83,12 @@ def _attacks(
 ) -> dict[str, Hand]:
     net, (x, y) = bench.nets[name], (t[:images] for t in bench.test)
 
-    def by(attack: Peer, size: int) -> float:
-        found = [attack(net, *both, EPS) for both in zip(x.split(size), y.split(size), strict=True)]
-        return _left(net, torch.cat(found), y)
+    def by(attack: Peer, size: int, seed: int) -> float:
+        batches = zip(x.split(size), y.split(size), strict=True)
+        return _left(net, torch.cat([attack(net, *both, EPS, seed) for both in batches]), y)
 
-    def own(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
-        return ours(model, x, y, eps=eps)
+    def own(model: nn.Module, x: Tensor, y: Tensor, eps: float, seed: int) -> Tensor:
+        return ours(model, x, y, eps=eps, seed=seed)
 
     hands = {"cappaper": own, **peers}
     return {name: Hand(partial(by, attack), sizes) for name, attack in hands.items()}
@@ -98,14 +98,15 @@ def _curve(bench: Bench, images: int) -> dict[str, Hand]:
     """A curve over ε: ours attacks what is left, a peer runs once for each radius."""
     net, (x, y) = bench.nets["ReLU"], (t[:images] for t in bench.test)
 
-    def ours(size: int) -> float:
-        curve = cappaper.robustness_curve(net, x, y, cappaper.pgd, RADII, batch_size=size)
+    def ours(size: int, seed: int) -> float:
+        attack = partial(cappaper.pgd, seed=seed)
+        curve = cappaper.robustness_curve(net, x, y, attack, RADII, batch_size=size)
         return float(curve[-1].robust_accuracy)  # type: ignore[arg-type]
 
-    def peer(attack: Peer, size: int) -> float:
+    def peer(attack: Peer, size: int, seed: int) -> float:
         for eps in RADII:
             batches = zip(x.split(size), y.split(size), strict=True)
-            found = torch.cat([attack(net, *both, eps) for both in batches])
+            found = torch.cat([attack(net, *both, eps, seed) for both in batches])
         return _left(net, found, y)
 
     return {
@@ -122,10 +123,10 @@ def _training(bench: Bench) -> dict[str, Hand]:
         made = [cappaper.mlp(28 * 28, HIDDEN, seed=seed) for seed in range(MEMBERS)]
         return [net.to(x.device) for net in made]
 
-    def population(_: int) -> None:
+    def population(*_: int) -> None:
         cappaper.fit(cappaper.Population(nets()), x, y, epochs=1, batch_size=128)
 
-    def loop(_: int) -> None:
+    def loop(*_: int) -> None:
         for seed, net in enumerate(nets()):
             optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
             order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
@@ -143,10 +144,10 @@ def _step(bench: Bench) -> dict[str, Hand]:
     x, y = (t[:1024] for t in bench.test)
     weights = [m.weight.detach() for m in net.modules() if isinstance(m, nn.Linear)]
 
-    def step(_: int) -> None:
+    def step(*_: int) -> None:
         cappaper.pgd(net, x, y, EPS, steps=STEPS, early_exit=False, random_start=False)
 
-    def products(_: int) -> None:
+    def products(*given: int) -> None:
         for _ in range(STEPS):
             z = x.flatten(1)
             for weight in weights:
@@ -154,9 +155,9 @@ def _step(bench: Bench) -> dict[str, Hand]:
             for weight in reversed(weights):
                 z = F.linear(z, weight.t())
 
-    def fast(_: int) -> None:
+    def fast(*_: int) -> None:
         with FastOperators():
-            products(_)
+            products()
 
     return {
         "cappaper": Hand(step),
