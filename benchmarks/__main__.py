@@ -56,16 +56,16 @@ def _shown(table: pd.DataFrame, origin: dict[str, str]) -> str:
         "by": table["who"],
         "seconds": table["seconds"].map("{:.3g}".format),
         "times ours": table["ratio"].map("{:.2f}".format),
-        "robust accuracy left": [
-            "" if pd.isna(left) else f"{left:.3f} (± {error:.3f})"
-            for left, error in zip(table["left"], table["error"], strict=True)
-        ],
+        "robust accuracy left": table["left"].map(lambda v: "" if pd.isna(v) else f"{v:.3f}"),
         "batch": table["batch_size"].map(lambda size: str(size or "")),
     }
     shown = tabular(pd.DataFrame(columns).set_index(table["work"]), "work")
     told = ", ".join(f"{key} {value}" for key, value in origin.items())
     rounds = f"Medians of {table['repeats'].iloc[0]} rounds, each with a seed of its own"
-    return f"{shown}\n\n{rounds}; ± is the standard error of what is left, a mean; {told}.\n"
+    error = (
+        f"what is left is their mean, with a standard error of at most {table['error'].max():.3f}"
+    )
+    return f"{shown}\n\n{rounds}; {error}; {told}.\n"
 
 
 def _growth(ground: Bench, repeats: int) -> pd.DataFrame:
