@@ -60,6 +60,17 @@ def test_dense_layers_of_a_population_are_its_members(own, taken):
     agree(*both(lambda x, weight: vmap(F.linear, in_dims=(None, 1))(x, weight), x[0], weight))
 
 
+@pytest.mark.parametrize("name", ["_ROWS", "_MULTIPLICATIONS"])
+def test_small_layers_are_left_to_torch(name, taken, monkeypatch):
+    monkeypatch.setattr(dense, name, {"_ROWS": 32, "_MULTIPLICATIONS": 32 * 21}[name])
+    few, enough, weight = torch.ones(2, 15, 7), torch.ones(2, 16, 7), torch.ones(3, 7)
+    with FastOperators():
+        F.linear(few, weight)
+        assert not taken
+        F.linear(enough, weight)
+    assert taken
+
+
 def test_rows_may_have_gaps_between_them():
     x, weight = random((6, 2, 8), (4, 16))
     agree(*both(lambda x, weight: F.linear(x[:, 1], weight[:, ::2]), x, weight))
