@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cappaper.activations import CappedReLU
+from cappaper.adam import Adam
 from cappaper.alike import carried
 from cappaper.files import whole
 from cappaper.population import architecture
@@ -89,7 +90,7 @@ def save(
     about: list[Any],
     epoch: int,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     generators: Sequence[torch.Generator],
 ) -> None:
     """Write the state of a training; who reads it never sees half a file."""
@@ -109,7 +110,7 @@ def resume(
     path: Path,
     about: list[Any],
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     generators: Sequence[torch.Generator],
 ) -> int:
     """Put a training where it was; the epochs that it had done."""

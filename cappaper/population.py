@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -125,6 +126,26 @@ class Population(nn.Module):
 def members(model: nn.Module) -> list[nn.Module]:
     """The members of a population; a single model is its own only member."""
     return list(model) if isinstance(model, Population) else [model]
+
+
+def parts(population: Population, size: int) -> list[Population]:
+    """The members in their order, in populations of at most ``size``, as equal as can be.
+
+    They share their numbers with ``population``: who trains them trains it.
+    """
+    count = -(-len(population) // size)
+    bounds = [i * len(population) // count for i in range(count + 1)]
+    found = []
+    for members in itertools.starmap(slice, itertools.pairwise(bounds)):
+        part = copy.copy(population)
+        part._size = members.stop - members.start
+        part._parameters = {
+            name: nn.Parameter(weight.detach()[members], weight.requires_grad)
+            for name, weight in population.named_parameters()
+        }
+        part._buffers = {name: t[members] for name, t in population.named_buffers()}
+        found.append(part)
+    return found
 
 
 def _flat(name: str) -> str:

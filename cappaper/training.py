@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cappaper import checkpoints
 from cappaper.activations import CappedReLU
+from cappaper.adam import Adam
 from cappaper.attacks.ascent import Attack
 from cappaper.checks import (
     check_batch,
@@ -26,9 +27,11 @@ from cappaper.checks import (
     entries,
     output_of,
 )
-from cappaper.population import Population, architecture
+from cappaper.population import Population, architecture, parts
 
 M = TypeVar("M", bound=nn.Module)
+
+_MAPPED = 2**25 - 4096  # bytes; memory for larger tensors is mapped, and cleared, at every step
 
 
 def fit(
@@ -106,58 +109,61 @@ def fit(
         raise ValueError("got both attack and attack_at: give one of them")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no weights to train: none requires a gradient")
-    size = len(model) if isinstance(model, Population) else 1
+    size = _size(model)
     seeds = list(entries(seed) or [seed] * size)
     if len(seeds) != size:
         raise ValueError(f"got {len(seeds)} seeds for {size} networks: give one, or {size}")
     for each in seeds:
         check_whole(each, "the seed")
     generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
     caps = learned_caps(model)
     model.train()
+    attacked = attack is not None or attack_at is not None
+    alike = not attacked and len(set(seeds)) == 1
+    # An attack and a penalty may know how many members there are: they see all of them.
+    groups: list[nn.Module] = [model] if attacked or penalty is not None else _groups(model)
+    optimizer = Adam(weight for group in groups for weight in group.parameters())
     path = None if checkpoint is None else Path(checkpoint)
     about: list[Any] = [size, [int(s) for s in seeds], int(epochs), int(batch_size)]
     if path is not None:
+        about += [len(groups)] if len(groups) > 1 else []
         about += checkpoints.identity(model, x, y, lr, attack, attack_at, penalty)
     done = 0
     if path is not None and path.exists():
         done = checkpoints.resume(path, about, model, optimizer, generators)
     per_epoch = math.ceil(len(y) / batch_size)
-    step, steps, fastest = done * per_epoch, epochs * per_epoch, 0.0
+    steps, fastest = epochs * per_epoch, 0.0
     if done and progress is not None:
         progress(done, epochs)
     for epoch in range(done, epochs):
-        order = torch.stack([torch.randperm(len(y), generator=g) for g in generators]).to(y.device)
-        if not isinstance(model, Population):
-            order = order[0]
-        for batch in torch.split(order, batch_size, dim=-1):
-            images, labels = x[batch], y[batch]
-            current = attack if attack_at is None else attack_at(step, steps)
-            if current is not None:
-                check_function(current, "what attack_at returns")
-                found = current(model, images, labels)
+        orders = torch.stack([torch.randperm(len(y), generator=g) for g in generators]).to(y.device)
+        for group, order in zip(groups, orders.split([*map(_size, groups)]), strict=True):
+            for step, batch in enumerate(order.split(batch_size, -1), epoch * per_epoch):
+                images, labels = _examples(group, x, y, batch, alike)
+                current = attack if attack_at is None else attack_at(step, steps)
+                if current is not None:
+                    check_function(current, "what attack_at returns")
+                    found = current(group, images, labels)
+                    if epoch == done:
+                        check_found(found, images)
+                    images = found
+                rate = _rate(lr, step, steps)
+                fastest = max(fastest, rate)
+                optimizer.forget()
+                logits = output_of(group, images)
                 if epoch == done:
-                    check_found(found, images)
-                images = found
-            rate = _rate(lr, step, steps)
-            fastest = max(fastest, rate)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            logits = output_of(model, images)
-            if epoch == done:
-                check_logits(logits, labels)
-                if not logits.requires_grad:
-                    raise ValueError("no gradient leads from the logits to weights to be trained")
-            # The sum over members of their mean losses: no member's gradient sees another's.
-            loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
-            loss = loss / batch.shape[-1]
-            if penalty is not None:
-                loss = loss + _number(penalty(model))
-            torch.autograd.backward(loss)
-            optimizer.step()
-            step += 1
+                    check_logits(logits, labels)
+                    if not logits.requires_grad:
+                        raise ValueError(
+                            "no gradient leads from the logits to weights to be trained"
+                        )
+                # The sum over members of their mean losses: no member's gradient sees another's.
+                loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
+                loss = loss / batch.shape[-1]
+                if penalty is not None:
+                    loss = loss + _number(penalty(group))
+                torch.autograd.backward(loss)
+                optimizer.step(rate)
         if not all(p.isfinite().all() for p in model.parameters()):
             raise ValueError(
                 f"training diverged: weights are not finite after epoch {epoch + 1};"
@@ -173,6 +179,30 @@ def fit(
         if progress is not None:
             progress(epoch + 1, epochs)
     return model.eval()
+
+
+def _size(model: nn.Module) -> int:
+    return len(model) if isinstance(model, Population) else 1
+
+
+def _groups(model: nn.Module) -> list[nn.Module]:
+    """What trains at once: all of a model, but for large populations on a CPU."""
+    largest = max(model.parameters(), key=lambda weight: weight.nbytes)
+    if not isinstance(model, Population) or not largest.is_cpu:
+        return [model]
+    return [*parts(model, max(1, _MAPPED // (largest.nbytes // len(model) + 1)))]
+
+
+def _examples(
+    model: nn.Module, x: Tensor, y: Tensor, batch: Tensor, alike: bool
+) -> Sequence[Tensor]:
+    """Images and labels of the batches ``[M, B]``; where these are alike, those of one for all."""
+    if not isinstance(model, Population):
+        return x[batch[0]], y[batch[0]]
+    if not alike:
+        return x[batch], y[batch]
+    # Not copied: a layer that sees one input for all makes use of that.
+    return [t[batch[:1]].expand(len(batch), *[-1] * t.ndim) for t in (x, y)]
 
 
 def _rate(lr: float | Callable[[int, int], float], step: int, steps: int) -> float:

@@ -46,6 +46,7 @@ DECIDES = {
     "evaluation.py": {"PGD", "AutoAttack", "Distances"},
     "paper/marks.py": EVERY - {"weights", "CW", "Masking"},
     "models.py": {"weights"},
+    "adam.py": {"weights", "CW"},
     "training.py": {"weights"},
     "files.py": {"weights"},
     "paper/experiment.py": {"weights"},

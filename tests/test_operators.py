@@ -60,9 +60,20 @@ def test_dense_layers_of_a_population_are_its_members(own, taken):
     agree(*both(lambda x, weight: vmap(F.linear, in_dims=(None, 1))(x, weight), x[0], weight))
 
 
+def test_dense_layers_that_see_the_same_are_one(taken):
+    x, weight, bias = random((5, 7), (4, 3, 7), (4, 3))
+
+    def layers(weight, bias):
+        return vmap(F.linear)(x.detach().to(weight).expand(4, 5, 7), weight, bias)
+
+    agree(*both(layers, weight, bias))
+    assert [shape for _, shape in taken] == [(5, 7), (12, 5)]  # the output, and one gradient
+
+
 @pytest.mark.parametrize("name", ["_ROWS", "_MULTIPLICATIONS"])
 def test_small_layers_are_left_to_torch(name, taken, monkeypatch):
-    monkeypatch.setattr(dense, name, {"_ROWS": 32, "_MULTIPLICATIONS": 32 * 21}[name])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(dense, name, {"_ROWS": 32, "_MULTIPLICATIONS": 16 * 21}[name])
     few, enough, weight = torch.ones(2, 15, 7), torch.ones(2, 16, 7), torch.ones(3, 7)
     with FastOperators():
         F.linear(few, weight)

@@ -20,7 +20,7 @@ from torch.autograd import Function
 from cappaper.operators.eligible import networks, plain, settled, wanted
 
 _ROWS = 32  # with fewer of them, or fewer multiplications, oneDNN is no faster
-_MULTIPLICATIONS = 2**22
+_MULTIPLICATIONS = 2**21  # a thread
 
 _Layer = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -34,7 +34,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor 
     if bias is not None and bias.shape != weight.shape[:1]:
         return None
     rows = input.shape[:-1].numel()
-    if rows < _ROWS or rows * weight.numel() < _MULTIPLICATIONS:
+    if rows < _ROWS or rows * weight.numel() < _MULTIPLICATIONS * torch.get_num_threads():
         return None
     many = networks(input, weight, bias)
     if many is None:
@@ -86,8 +86,20 @@ class Products(Function):
             t if t is None else t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
             for t, dim in given
         ]
+        x, weight, bias = all_of
+        if x is not None and x.stride(0) == 0 and not x.requires_grad:
+            return _of_one_input(x[0], weight, bias).unflatten(-1, (size, -1)), 1
         product: Any = Products.apply
-        return product(*all_of), 0
+        return product(x, weight, bias), 0
+
+
+def _of_one_input(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
+    """What networks that see the same make of it, [B, M·n]: they are parts of a wider one."""
+    wide = weight.mT.flatten(0, 1)
+    # Views because of what wanted() asks.
+    product: Any = Product.apply
+    found: Tensor = product(x, wide.mT, None if bias is None else bias.flatten())
+    return found
 
 
 def _keep(ctx: Any, x: Tensor, weight: Tensor) -> None:
@@ -122,7 +134,10 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _each(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     biases = [None] * len(x) if bias is None else bias
-    return torch.stack([_onednn(*own) for own in zip(x, weight, biases, strict=True)])
+    found = x.new_empty(*x.shape[:-1], weight.shape[-1])
+    for into, *own in zip(found, x, weight, biases, strict=True):
+        into.copy_(_onednn(*own))  # at once, while it is in the cache
+    return found
 
 
 def _torchs(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
