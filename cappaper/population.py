@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import stack_module_state, vmap
 
 from cappaper.alike import difference
 from cappaper.checks import check_count, check_module, check_sequence
+from cappaper.operators import FastOperators
 
 
 class Population(nn.Module):
@@ -38,6 +40,9 @@ class Population(nn.Module):
     torch.Size([3, 5, 10])
     """
 
+    is_fast = True
+    """Its members are computed inside of :class:`FastOperators`; vmap around them is not."""
+
     def __init__(self, models: Sequence[nn.Module], *, sample_dims: int = 3) -> None:
         super().__init__()
         check_count(sample_dims, "sample_dims")
@@ -61,6 +66,7 @@ class Population(nn.Module):
         # In a tuple, so that the skeleton's own tensors are not taken for the population's. The
         # first is called with the members' tensors in it, the second is what a member is made of.
         self._skeleton = (copy.deepcopy(models[0]), copy.deepcopy(models[0]))
+        self._places: list[list[_Place]] | None = None
         self._size = len(models)
         self._sample_dims = sample_dims
         self.training = models[0].training
@@ -93,7 +99,7 @@ class Population(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Without what calls have left in the skeleton: tensors of vmap, which cannot be copied."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return state | {"_skeleton": (self._fresh(), self._skeleton[1])}
+        return state | {"_skeleton": (self._fresh(), self._skeleton[1]), "_places": None}
 
     def train(self, mode: bool = True) -> Population:
         self._skeleton[0].train(mode)
@@ -109,11 +115,18 @@ class Population(nn.Module):
         if own and len(x) != len(self):
             raise ValueError(f"got inputs for {len(x)} members, the population has {len(self)}")
 
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Any:
-            return functional_call(self._skeleton[0], (parameters, buffers), (x,))
+        if self._places is None:
+            names = [*self._parameter_names, *self._buffer_names]
+            self._places = _places(self._skeleton[0], names)
+        places = self._places
+        parameters, buffers = self._state()
 
-        mapped = vmap(one, in_dims=(0, 0, 0 if own else None), randomness="different")
-        logits: Tensor = mapped(*self._state(), x)
+        def one(tensors: tuple[Tensor, ...], x: Tensor) -> Any:
+            with FastOperators(), _held(places, tensors):
+                return self._skeleton[0](x)
+
+        mapped = vmap(one, in_dims=(0, 0 if own else None), randomness="different")
+        logits: Tensor = mapped((*parameters.values(), *buffers.values()), x)
         return logits
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -121,6 +134,39 @@ class Population(nn.Module):
             {name: getattr(self, _flat(name)) for name in self._parameter_names},
             {name: getattr(self, _flat(name)) for name in self._buffer_names},
         )
+
+
+_Place = tuple[dict[str, Any], str]
+
+
+def _places(module: nn.Module, names: Sequence[str]) -> list[list[_Place]]:
+    """Where a module keeps its named tensors: in several places, if layers share one."""
+    kept: dict[int, list[_Place]] = {}
+    for part in module.modules():
+        for tensors in (part._parameters, part._buffers):
+            for key, tensor in tensors.items():
+                kept.setdefault(id(tensor), []).append((tensors, key))
+    own = dict(module.named_parameters()) | dict(module.named_buffers())
+    return [kept[id(own[name])] for name in names]
+
+
+@contextmanager
+def _held(places: Sequence[Sequence[_Place]], tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Inside the block other tensors are in these places.
+
+    As :func:`torch.func.functional_call`, which looks for the places at every call: of small
+    networks that was a third of the work.
+    """
+    before = [[(kept, key, kept[key]) for kept, key in same] for same in places]
+    try:
+        for same, tensor in zip(places, tensors, strict=True):
+            for kept, key in same:
+                kept[key] = tensor
+        yield
+    finally:
+        for same in before:
+            for kept, key, tensor in same:
+                kept[key] = tensor
 
 
 def members(model: nn.Module) -> list[nn.Module]:

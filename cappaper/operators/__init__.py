@@ -34,9 +34,11 @@ class FastOperators(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        fast = None if torch.compiler.is_compiling() else _FAST.get(func)
-        if fast is not None and (found := fast(*args, **kwargs)) is not None:
-            return found
+        fast = _FAST.get(func)
+        if fast is not None and not torch.compiler.is_compiling():
+            found = fast(*args, **kwargs)
+            if found is not None:
+                return found
         return func(*args, **kwargs)
 
 
