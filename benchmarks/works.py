@@ -69,7 +69,8 @@ def works(bench: Bench) -> Iterator[tuple[str, dict[str, Hand]]]:
         ):
             peers = {"pyautoattack": pyautoattack_part(part)}
             yield f"{part}, {name}", _attacks(bench, name, ours, peers, 500, sizes=(500,))
-    yield f"training of {MEMBERS} networks", _training(bench)
+    yield f"training of {MEMBERS} networks, the same batches", _training(bench, [0] * MEMBERS)
+    yield f"training of {MEMBERS} networks, each its own", _training(bench, [*range(MEMBERS)])
     yield "a step of PGD", _step(bench)
 
 
@@ -115,8 +116,11 @@ def _curve(bench: Bench, images: int) -> dict[str, Hand]:
     }
 
 
-def _training(bench: Bench) -> dict[str, Hand]:
-    """One epoch of 30 batches: as one population, and network by network with torch's own Adam."""
+def _training(bench: Bench, seeds: list[int]) -> dict[str, Hand]:
+    """One epoch of 30 batches: as one population, and network by network with torch's own Adam.
+
+    ``seeds`` are of the order in which each network sees its batches.
+    """
     x, y = (t[: 30 * 128] for t in bench.train)
 
     def nets() -> list[nn.Module]:
@@ -124,10 +128,10 @@ def _training(bench: Bench) -> dict[str, Hand]:
         return [net.to(x.device) for net in made]
 
     def population(*_: int) -> None:
-        cappaper.fit(cappaper.Population(nets()), x, y, epochs=1, batch_size=128)
+        cappaper.fit(cappaper.Population(nets()), x, y, epochs=1, batch_size=128, seed=seeds)
 
     def loop(*_: int) -> None:
-        for seed, net in enumerate(nets()):
+        for seed, net in zip(seeds, nets(), strict=True):
             optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
             order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
             for batch in order.to(x.device).split(128):

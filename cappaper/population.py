@@ -40,7 +40,7 @@ class Population(nn.Module):
     torch.Size([3, 5, 10])
     """
 
-    is_fast = True
+    brings_operators = True
     """Its members are computed inside of :class:`FastOperators`; vmap around them is not."""
 
     def __init__(self, models: Sequence[nn.Module], *, sample_dims: int = 3) -> None:
@@ -157,16 +157,18 @@ def _held(places: Sequence[Sequence[_Place]], tensors: Sequence[Tensor]) -> Iter
     As :func:`torch.func.functional_call`, which looks for the places at every call: of small
     networks that was a third of the work.
     """
-    before = [[(kept, key, kept[key]) for kept, key in same] for same in places]
+    before = [kept[key] for (kept, key), *_ in places]
     try:
-        for same, tensor in zip(places, tensors, strict=True):
-            for kept, key in same:
-                kept[key] = tensor
+        _put(places, tensors)
         yield
     finally:
-        for same in before:
-            for kept, key, tensor in same:
-                kept[key] = tensor
+        _put(places, before)
+
+
+def _put(places: Sequence[Sequence[_Place]], tensors: Sequence[Any]) -> None:
+    for same, tensor in zip(places, tensors, strict=True):
+        for kept, key in same:
+            kept[key] = tensor
 
 
 def members(model: nn.Module) -> list[nn.Module]:

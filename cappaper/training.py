@@ -57,7 +57,8 @@ def fit(
     Args:
         model: one network, or a :class:`~cappaper.Population`. A member's result does not
             depend on the others: each sees its own batches, in the order of its own seed. Only
-            rounding may differ with their number, and long training amplifies it.
+            rounding may differ with their number, and long training amplifies it. Without attack
+            and penalty, a large one trains part by part on a CPU.
         x: images ``[N, ...]`` in [0, 1], on the model's device.
         y: int64 labels ``[N]``.
         epochs, batch_size: passes over the data, and examples in a step (the last one of an epoch
