@@ -221,3 +221,36 @@ def test_an_attack_leaves_the_statistics_of_a_population_alone(digits):
     before = {name: value.clone() for name, value in both.state_dict().items()}
     pgd(both, x.expand(2, *x.shape), y.expand(2, -1), 0.1, steps=3, early_exit=False)
     assert all(torch.equal(value, before[name]) for name, value in both.state_dict().items())
+
+
+def test_what_two_layers_share_is_one_members_in_both(digits):
+    def tied(seed):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
+        net[3].weight = net[1].weight
+        return net
+
+    nets = [tied(0), tied(1)]
+    both = Population(nets)
+    outputs = both(digits.images)
+    for net, output in zip(nets, outputs, strict=True):
+        torch.testing.assert_close(output, net(digits.images))
+    ours = torch.autograd.grad(outputs.sum(), both.get_parameter("1__weight"))[0]
+    for net, own in zip(nets, ours, strict=True):
+        theirs = torch.autograd.grad(net(digits.images).sum(), net[1].weight)[0]
+        torch.testing.assert_close(own, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_a_call_that_fails_leaves_a_population_as_it_was(digits):
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise KeyError("no")
+
+    both = Population([nn.Sequential(mlp(64, [8], seed=seed), Fails()) for seed in range(2)])
+    before = copy.deepcopy(both)
+    with pytest.raises(KeyError):
+        both(digits.images)
+    for ours, theirs in zip(both[1].parameters(), before[1].parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    kept = both._skeleton[0][0][1].weight
+    assert type(kept) is nn.Parameter and kept.shape == (8, 64)

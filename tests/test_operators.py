@@ -70,6 +70,12 @@ def test_dense_layers_that_see_the_same_are_one(taken):
     assert [shape for _, shape in taken] == [(5, 7), (12, 5)]  # the output, and one gradient
 
 
+def test_a_population_brings_them_along(taken):
+    x = torch.rand(5, 1, 8, 8)
+    cappaper.Population([cappaper.mlp(64, [4]), cappaper.mlp(64, [4])])(x)
+    assert [shape for _, shape in taken] == [(5, 64), (5, 4), (5, 4)]
+
+
 @pytest.mark.parametrize("name", ["_ROWS", "_MULTIPLICATIONS"])
 def test_small_layers_are_left_to_torch(name, taken, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
