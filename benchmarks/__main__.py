@@ -57,7 +57,7 @@ def _shown(table: pd.DataFrame, origin: dict[str, str]) -> str:
         "seconds": table["seconds"].map("{:.3g}".format),
         "times ours": table["ratio"].map("{:.2f}".format),
         "robust accuracy left": table["left"].map(lambda v: "" if pd.isna(v) else f"{v:.3f}"),
-        "batch": table["batch_size"].map(lambda size: str(size or "")),
+        "at once": table["batch_size"].map(lambda size: str(size or "")),
     }
     shown = tabular(pd.DataFrame(columns).set_index(table["work"]), "work")
     told = ", ".join(f"{key} {value}" for key, value in origin.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class Adam:
         with torch.no_grad():
             adam(
                 [self._weights[i] for i in moving],
-                [self._weights[i].grad for i in moving],  # type: ignore[misc]
+                [_laid_out_as(self._weights[i]) for i in moving],
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
                 [],
@@ -71,10 +71,22 @@ class Adam:
         }
 
 
+def _laid_out_as(weight: Tensor) -> Tensor:
+    """Its gradient, in its own order of memory: the kernel walks through both at once."""
+    gradient = cast(Tensor, weight.grad)
+    same = gradient.stride() == weight.stride()
+    return gradient if same else torch.empty_like(weight).copy_(gradient)
+
+
 def _fresh(weight: Tensor) -> dict[str, Tensor]:
-    like = torch.preserve_format
+    gradient = cast(Tensor, weight.grad)
+    if gradient.layout != torch.strided or gradient.is_complex():
+        raise ValueError(
+            "Adam takes dense gradients of real numbers, got one of"
+            f" {gradient.dtype} in layout {gradient.layout}"
+        )
     return {
-        "step": torch.zeros((), device=weight.device),
-        "exp_avg": torch.zeros_like(weight, memory_format=like),
-        "exp_avg_sq": torch.zeros_like(weight, memory_format=like),
+        "step": torch.zeros((), dtype=torch.float32, device=weight.device),
+        "exp_avg": torch.zeros_like(weight),
+        "exp_avg_sq": torch.zeros_like(weight),
     }

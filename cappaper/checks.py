@@ -81,7 +81,7 @@ def output_of(model: nn.Module, x: Tensor) -> Any:
     """What the model returns for images; a failure of its own in a sentence, with its cause."""
     before = None if x.is_inference() else x._version
     try:
-        with nullcontext() if getattr(model, "brings_operators", False) else FastOperators():
+        with nullcontext() if getattr(model, "_has_fast_operators", False) else FastOperators():
             found = model(x)
     except torch.OutOfMemoryError:
         raise

@@ -27,11 +27,9 @@ from cappaper.checks import (
     entries,
     output_of,
 )
-from cappaper.population import Population, architecture, parts
+from cappaper.population import Population, architecture
 
 M = TypeVar("M", bound=nn.Module)
-
-_MAPPED = 2**25 - 4096  # bytes; memory for larger tensors is mapped, and cleared, at every step
 
 
 def fit(
@@ -57,8 +55,7 @@ def fit(
     Args:
         model: one network, or a :class:`~cappaper.Population`. A member's result does not
             depend on the others: each sees its own batches, in the order of its own seed. Only
-            rounding may differ with their number, and long training amplifies it. Without attack
-            and penalty, a large one trains part by part on a CPU.
+            rounding may differ with their number, and long training amplifies it.
         x: images ``[N, ...]`` in [0, 1], on the model's device.
         y: int64 labels ``[N]``.
         epochs, batch_size: passes over the data, and examples in a step (the last one of an epoch
@@ -110,7 +107,7 @@ def fit(
         raise ValueError("got both attack and attack_at: give one of them")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no weights to train: none requires a gradient")
-    size = _size(model)
+    size = len(model) if isinstance(model, Population) else 1
     seeds = list(entries(seed) or [seed] * size)
     if len(seeds) != size:
         raise ValueError(f"got {len(seeds)} seeds for {size} networks: give one, or {size}")
@@ -119,52 +116,46 @@ def fit(
     generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
     caps = learned_caps(model)
     model.train()
-    attacked = attack is not None or attack_at is not None
-    alike = not attacked and len(set(seeds)) == 1
-    # An attack and a penalty may know how many members there are: they see all of them.
-    groups: list[nn.Module] = [model] if attacked or penalty is not None else _groups(model)
-    optimizer = Adam(weight for group in groups for weight in group.parameters())
+    optimizer = Adam(model.parameters())
+    alike = len(set(seeds)) == 1 and attack is None and attack_at is None
     path = None if checkpoint is None else Path(checkpoint)
     about: list[Any] = [size, [int(s) for s in seeds], int(epochs), int(batch_size)]
     if path is not None:
-        about += [len(groups)] if len(groups) > 1 else []
         about += checkpoints.identity(model, x, y, lr, attack, attack_at, penalty)
     done = 0
     if path is not None and path.exists():
         done = checkpoints.resume(path, about, model, optimizer, generators)
     per_epoch = math.ceil(len(y) / batch_size)
-    steps, fastest = epochs * per_epoch, 0.0
+    step, steps, fastest = done * per_epoch, epochs * per_epoch, 0.0
     if done and progress is not None:
         progress(done, epochs)
     for epoch in range(done, epochs):
-        orders = torch.stack([torch.randperm(len(y), generator=g) for g in generators]).to(y.device)
-        for group, order in zip(groups, orders.split([*map(_size, groups)]), strict=True):
-            for step, batch in enumerate(order.split(batch_size, -1), epoch * per_epoch):
-                images, labels = _examples(group, x, y, batch, alike)
-                current = attack if attack_at is None else attack_at(step, steps)
-                if current is not None:
-                    check_function(current, "what attack_at returns")
-                    found = current(group, images, labels)
-                    if epoch == done:
-                        check_found(found, images)
-                    images = found
-                rate = _rate(lr, step, steps)
-                fastest = max(fastest, rate)
-                optimizer.forget()
-                logits = output_of(group, images)
+        order = torch.stack([torch.randperm(len(y), generator=g) for g in generators]).to(y.device)
+        for batch in torch.split(order, batch_size, dim=-1):
+            images, labels = _examples(model, x, y, batch, alike)
+            current = attack if attack_at is None else attack_at(step, steps)
+            if current is not None:
+                check_function(current, "what attack_at returns")
+                found = current(model, images, labels)
                 if epoch == done:
-                    check_logits(logits, labels)
-                    if not logits.requires_grad:
-                        raise ValueError(
-                            "no gradient leads from the logits to weights to be trained"
-                        )
-                # The sum over members of their mean losses: no member's gradient sees another's.
-                loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
-                loss = loss / batch.shape[-1]
-                if penalty is not None:
-                    loss = loss + _number(penalty(group))
-                torch.autograd.backward(loss)
-                optimizer.step(rate)
+                    check_found(found, images)
+                images = found
+            rate = _rate(lr, step, steps)
+            fastest = max(fastest, rate)
+            optimizer.forget()
+            logits = output_of(model, images)
+            if epoch == done:
+                check_logits(logits, labels)
+                if not logits.requires_grad:
+                    raise ValueError("no gradient leads from the logits to weights to be trained")
+            # The sum over members of their mean losses: no member's gradient sees another's.
+            loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
+            loss = loss / batch.shape[-1]
+            if penalty is not None:
+                loss = loss + _number(penalty(model))
+            torch.autograd.backward(loss)
+            optimizer.step(rate)
+            step += 1
         if not all(p.isfinite().all() for p in model.parameters()):
             raise ValueError(
                 f"training diverged: weights are not finite after epoch {epoch + 1};"
@@ -180,18 +171,6 @@ def fit(
         if progress is not None:
             progress(epoch + 1, epochs)
     return model.eval()
-
-
-def _size(model: nn.Module) -> int:
-    return len(model) if isinstance(model, Population) else 1
-
-
-def _groups(model: nn.Module) -> list[nn.Module]:
-    """What trains at once: all of a model, but for large populations on a CPU."""
-    largest = max(model.parameters(), key=lambda weight: weight.nbytes)
-    if not isinstance(model, Population) or not largest.is_cpu:
-        return [model]
-    return [*parts(model, max(1, _MAPPED // (largest.nbytes // len(model) + 1)))]
 
 
 def _examples(

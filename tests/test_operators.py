@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import cappaper
 from cappaper.attacks.surrogate import UnreachedWarning
@@ -68,6 +69,25 @@ def test_dense_layers_that_see_the_same_are_one(taken):
 
     agree(*both(layers, weight, bias))
     assert [shape for _, shape in taken] == [(5, 7), (12, 5)]  # the output, and one gradient
+
+
+def test_networks_that_see_the_same_may_go_on_with_a_view(taken):
+    class Tokens(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.first, self.then = nn.Linear(8, 6), nn.Linear(48, 10)
+
+        def forward(self, x):
+            return self.then(self.first(x.view(len(x), 8, 8)).relu().view(len(x), 48))
+
+    nets, x = [Tokens(0), Tokens(1)], torch.rand(5, 1, 8, 8)
+    both = cappaper.Population(nets)
+    traced = make_fx(both)(x)
+    torch.export.export(both, (x,))
+    for outputs in (both(x), traced(x)):
+        for net, output in zip(nets, outputs, strict=True):
+            torch.testing.assert_close(output, net(x), rtol=1e-4, atol=1e-4)
 
 
 def test_a_population_brings_them_along(taken):

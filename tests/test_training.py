@@ -216,3 +216,13 @@ def test_a_penalty_that_is_no_number_gets_a_sentence(returned):
 def test_a_foreign_model_trains_too():
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 10))
     assert cappaper.fit(net, X, Y, epochs=1) is net
+
+
+@pytest.mark.parametrize("seed", [0, range(3)], ids=["the same batches", "each its own"])
+def test_members_train_as_they_would_alone_on_whatever_batches(digits, fast_everywhere, seed):
+    x, y = (t[:256] for t in digits[0])
+    together = fit(Population([mlp(64, [12], seed=i) for i in range(3)]), x, y, epochs=2, seed=seed)
+    for i, member in enumerate(together):
+        alone = fit(mlp(64, [12], seed=i), x, y, epochs=2, seed=seed[i] if seed else 0)
+        for ours, theirs in zip(member.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)

@@ -88,18 +88,18 @@ class Products(Function):
         ]
         x, weight, bias = all_of
         if x is not None and x.stride(0) == 0 and not x.requires_grad:
-            return _of_one_input(x[0], weight, bias).unflatten(-1, (size, -1)), 1
+            return _of_one_input(x[0], weight, bias), 0
         product: Any = Products.apply
         return product(x, weight, bias), 0
 
 
 def _of_one_input(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
-    """What networks that see the same make of it, [B, M·n]: they are parts of a wider one."""
-    wide = weight.mT.flatten(0, 1)
-    # Views because of what wanted() asks.
+    """What networks that see the same make of it, [M, B, n]: they are parts of a wider one."""
     product: Any = Product.apply
-    found: Tensor = product(x, wide.mT, None if bias is None else bias.flatten())
-    return found
+    # Views because of what wanted() asks.
+    found: Tensor = product(x, weight.mT.flatten(0, 1).mT, None if bias is None else bias.flatten())
+    members = found.unflatten(-1, (len(weight), -1)).movedim(1, 0)
+    return members.contiguous()  # as torch's, for a model that goes on with a view
 
 
 def _keep(ctx: Any, x: Tensor, weight: Tensor) -> None:
@@ -135,8 +135,8 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _each(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     biases = [None] * len(x) if bias is None else bias
     found = x.new_empty(*x.shape[:-1], weight.shape[-1])
-    for into, *own in zip(found, x, weight, biases, strict=True):
-        into.copy_(_onednn(*own))  # at once, while it is in the cache
+    for i, own in enumerate(zip(x, weight, biases, strict=True)):
+        found[i].copy_(_onednn(*own))  # at once, while it is in the cache
     return found
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from cappaper.files import together, whole
+from cappaper.paper.results import read
 
 MANIFEST = Path("notebooks/chapters.yml")
 _MEASURED = (
@@ -74,6 +75,19 @@ def select(chapters: Sequence[Chapter], names: Sequence[str]) -> list[Chapter]:
         if name not in known:
             raise ValueError(f"unknown chapter {name!r}: use one of {', '.join(known)}")
     return [chapter for chapter in chapters if not names or chapter.name in names]
+
+
+def longest_first(chapters: Sequence[Chapter], root: Path) -> list[Chapter]:
+    """Chapters as to begin them side by side, so that no long one is alone at the end.
+
+    How long they take is what their committed tables say: on MNIST, but long is long.
+    """
+
+    def seconds(chapter: Chapter) -> float:
+        table = root / "book" / "results" / f"{chapter.name}.csv"
+        return sum(read(table).get("seconds", ())) if table.exists() else 0.0
+
+    return sorted(chapters, key=seconds, reverse=True)
 
 
 def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]) -> Path:

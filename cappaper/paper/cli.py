@@ -110,6 +110,8 @@ def reproduce(
         # A cluster's workers share networks, too: they need not see this folder.
         together = profile != "paper" and isinstance(here.jobs, int)
         at_once, within = (here.jobs, 1) if together else (1, here.jobs)
+        if together:
+            chosen = chapters.longest_first(chosen, root)
         print(f"{len(chosen)} chapters, profile {profile}, on {here}", flush=True)
         parameters = {"profile": profile, "device": here.device, "jobs": within}
         calls = [
