@@ -3,13 +3,14 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
 from cappaper import paper
-from cappaper.paper import cli, experiment, machines, observers, runner
+from cappaper.paper import chapters, cli, experiment, machines, observers, runner
 from cappaper.paper.machines import Machine
 from tests.test_runner import TINY
 
@@ -100,3 +101,18 @@ def test_a_notebooks_import_leaves_the_books_builders_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_side_by_side_the_longest_chapters_begin(tmp_path):
+    root = Path(__file__).parents[1]
+    listed = chapters.manifest(root)
+    in_turn = chapters.longest_first(listed, root)
+    assert sorted(map(str, in_turn)) == sorted(map(str, listed)) and in_turn != listed
+    tables = tmp_path / "book" / "results"
+    tables.mkdir(parents=True)
+    few = [chapters.Chapter(name, "source", "Title") for name in ("none", "short", "long", "bare")]
+    (tables / "short.csv").write_text("# a: b\nseconds\n1\n2\n")
+    (tables / "long.csv").write_text("# a: b\nseconds\n2\n2\n")
+    (tables / "bare.csv").write_text("# a: b\nbeta\n9\n")
+    found = [chapter.name for chapter in chapters.longest_first(few, tmp_path)]
+    assert found == ["long", "short", "none", "bare"]
