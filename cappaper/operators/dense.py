@@ -98,7 +98,7 @@ def _of_one_input(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
     product: Any = Product.apply
     # Views because of what wanted() asks.
     found: Tensor = product(x, weight.mT.flatten(0, 1).mT, None if bias is None else bias.flatten())
-    members = found.unflatten(-1, (len(weight), -1)).movedim(1, 0)
+    members: Tensor = found.unflatten(-1, (len(weight), -1)).movedim(1, 0)
     return members.contiguous()  # as torch's, for a model that goes on with a view
 
 
