@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -133,6 +134,8 @@ class Population(nn.Module):
 
 _Place = tuple[dict[str, Any], str]
 
+_turn = threading.RLock()  # two threads may call one population: its skeleton serves one at a time
+
 
 def _places(module: nn.Module, names: Sequence[str]) -> list[list[_Place]]:
     """Where a module keeps its named tensors: in several places, if layers share one."""
@@ -152,12 +155,13 @@ def _held(places: Sequence[Sequence[_Place]], tensors: Sequence[Tensor]) -> Iter
     As :func:`torch.func.functional_call`, in a fraction of the time: of small networks that was a
     fifth of the work.
     """
-    before = [kept[key] for (kept, key), *_ in places]
-    try:
-        _put(places, tensors)
-        yield
-    finally:
-        _put(places, before)
+    with _turn:
+        before = [kept[key] for (kept, key), *_ in places]
+        try:
+            _put(places, tensors)
+            yield
+        finally:
+            _put(places, before)
 
 
 def _put(places: Sequence[Sequence[_Place]], tensors: Sequence[Any]) -> None:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -254,3 +255,16 @@ def test_a_call_that_fails_leaves_a_population_as_it_was(digits):
         assert torch.equal(ours, theirs)
     kept = both._skeleton[0][0][1].weight
     assert type(kept) is nn.Parameter and kept.shape == (8, 64)
+
+
+def test_threads_may_share_a_population(digits):
+    both = Population([mlp(64, [32], seed=seed) for seed in range(4)])
+    inputs = [digits.images[i : i + 20] for i in range(8)]
+    alone = [both(x) for x in inputs]
+
+    def call(i):
+        return all(torch.allclose(both(inputs[i]), alone[i], atol=1e-5) for _ in range(30))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(call, range(8)))
+    assert type(both._skeleton[0][1].weight) is nn.Parameter
