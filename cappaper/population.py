@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.func import stack_module_state, vmap
 
 from cappaper.alike import difference
 from cappaper.checks import check_count, check_module, check_sequence
 from cappaper.operators import FastOperators
+
+_turn = threading.RLock()  # threads may share a population, whose skeleton serves one at a time
 
 
 class Population(nn.Module):
@@ -114,15 +117,16 @@ class Population(nn.Module):
         if own and len(x) != len(self):
             raise ValueError(f"got inputs for {len(x)} members, the population has {len(self)}")
 
-        parameters, buffers = self._state()
-        places = _places(self._skeleton[0], [*parameters, *buffers])
+        with nullcontext() if torch.compiler.is_compiling() else _turn:
+            parameters, buffers = self._state()
+            places = _places(self._skeleton[0], [*parameters, *buffers])
 
-        def one(tensors: tuple[Tensor, ...], x: Tensor) -> Any:
-            with FastOperators(), _held(places, tensors):
-                return self._skeleton[0](x)
+            def one(tensors: tuple[Tensor, ...], x: Tensor) -> Any:
+                with FastOperators(), _held(places, tensors):
+                    return self._skeleton[0](x)
 
-        mapped = vmap(one, in_dims=(0, 0 if own else None), randomness="different")
-        logits: Tensor = mapped((*parameters.values(), *buffers.values()), x)
+            mapped = vmap(one, in_dims=(0, 0 if own else None), randomness="different")
+            logits: Tensor = mapped((*parameters.values(), *buffers.values()), x)
         return logits
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -133,8 +137,6 @@ class Population(nn.Module):
 
 
 _Place = tuple[dict[str, Any], str]
-
-_turn = threading.RLock()  # two threads may call one population: its skeleton serves one at a time
 
 
 def _places(module: nn.Module, names: Sequence[str]) -> list[list[_Place]]:
@@ -155,13 +157,12 @@ def _held(places: Sequence[Sequence[_Place]], tensors: Sequence[Tensor]) -> Iter
     As :func:`torch.func.functional_call`, in a fraction of the time: of small networks that was a
     fifth of the work.
     """
-    with _turn:
-        before = [kept[key] for (kept, key), *_ in places]
-        try:
-            _put(places, tensors)
-            yield
-        finally:
-            _put(places, before)
+    before = [kept[key] for (kept, key), *_ in places]
+    try:
+        _put(places, tensors)
+        yield
+    finally:
+        _put(places, before)
 
 
 def _put(places: Sequence[Sequence[_Place]], tensors: Sequence[Any]) -> None:

@@ -195,6 +195,9 @@ def test_a_model_may_be_traced_and_compiled():
         compiled = torch.compile(net, backend="eager", fullgraph=True)
         torch.testing.assert_close(traced(x), net(x))
         torch.testing.assert_close(compiled(x), net(x))
+        both = cappaper.Population([network(), network()])
+        compiled = torch.compile(both, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), both(x))
 
 
 class Subclass(torch.Tensor):
