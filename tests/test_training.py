@@ -226,3 +226,12 @@ def test_members_train_as_they_would_alone_on_whatever_batches(digits, fast_ever
         alone = fit(mlp(64, [12], seed=i), x, y, epochs=2, seed=seed[i] if seed else 0)
         for ours, theirs in zip(member.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_an_adversary_that_knows_about_the_cap_moves_where_pgd_stands_still():
+    x, y = cappaper.load("digits", "test", limit=20)
+    plain, knowing = paper.Adversary(0.1).at(5, 10), paper.Adversary(0.1, sharpness=10.0).at(5, 10)
+    relu, capped = mlp(64, [16], seed=0), mlp(64, [16], beta=1e-4, seed=0)
+    assert torch.equal(plain(relu, x, y), knowing(relu, x, y))
+    assert not torch.equal(plain(capped, x, y), knowing(capped, x, y))
+    assert (knowing(capped, x, y) - x).abs().max() <= 0.1 + 1e-6
