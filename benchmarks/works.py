@@ -14,7 +14,6 @@ import cappaper
 from benchmarks.clock import Hand
 from benchmarks.peers import PGD, STEPS, Peer, pyautoattack_part
 from cappaper.data import Dataset
-from cappaper.operators import FastOperators
 
 EPS = 0.1
 HIDDEN = (300, 100)
@@ -163,15 +162,7 @@ def _step(bench: Bench) -> dict[str, Hand]:
             for weight in reversed(weights):
                 z = F.linear(z, weight.t())
 
-    def fast(*_: int) -> None:
-        with FastOperators():
-            products()
-
-    return {
-        "cappaper": Hand(step),
-        "its matrix products alone": Hand(products),
-        "these as cappaper has them": Hand(fast),
-    }
+    return {"cappaper": Hand(step), "its matrix products alone": Hand(products)}
 
 
 def _left(net: nn.Module, found: Tensor, y: Tensor) -> float:

@@ -24,16 +24,16 @@ from cappaper.attacks import (
     strongest_attack,
     surrogate_gradient,
 )
-from cappaper.bounded import Bounded, exact_gradient, register_bounded
 from cappaper.certificates import certified_accuracy, certify, exact_robustness
 from cappaper.data import Dataset, load
-from cappaper.evaluation import Rates, evaluate, robustness_curve, standing
+from cappaper.deprecated import renamed
+from cappaper.evaluation import Rates, evaluate, is_robust, robustness_curve
 from cappaper.inspection import layer_distances, layer_signals
-from cappaper.masking import masking_report
+from cappaper.masking import Indicator, MaskingReport, masking_report
 from cappaper.models import convnet, mlp, rescale
 from cappaper.population import Population
 from cappaper.report import RobustnessReport, robustness_report
-from cappaper.signs import Indicator, MaskingReport
+from cappaper.surrogate import Bounded, exact_gradient, register_bounded
 from cappaper.training import fit
 from cappaper.zoo import PRETRAINED, pretrained
 
@@ -62,6 +62,7 @@ __all__ = [
     "exact_robustness",
     "fgsm",
     "fit",
+    "is_robust",
     "layer_distances",
     "layer_signals",
     "load",
@@ -75,7 +76,8 @@ __all__ = [
     "robustness_curve",
     "robustness_report",
     "square",
-    "standing",
     "strongest_attack",
     "surrogate_gradient",
 ]
+
+__getattr__ = renamed(__name__, {"standing": "is_robust"})

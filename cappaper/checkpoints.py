@@ -15,10 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from cappaper.activations import CappedReLU
-from cappaper.adam import Adam
-from cappaper.alike import carried
 from cappaper.files import whole
-from cappaper.population import architecture
+from cappaper.population import template_of
 
 
 def identity(model: nn.Module, x: Tensor, y: Tensor, lr: Any, *functions: Any) -> list[Any]:
@@ -38,7 +36,7 @@ def _layers(model: nn.Module) -> list[list[str]]:
     # A learned cap is a weight, and moves.
     return [
         [name, type(part).__qualname__, "" if _learned(part) else part.extra_repr()]
-        for name, part in architecture(model).named_modules()
+        for name, part in template_of(model).named_modules()
     ]
 
 
@@ -85,12 +83,23 @@ def _digest(*tensors: Tensor) -> str:
     return sha.hexdigest()
 
 
+def carried(function: FunctionType) -> list[Any]:
+    """What a function brings along beside its code."""
+    cells = []
+    for cell in function.__closure__ or ():
+        try:
+            cells.append(cell.cell_contents)
+        except ValueError:  # nothing is in it yet
+            cells.append(None)
+    return [function.__defaults__, function.__kwdefaults__, cells]
+
+
 def save(
     path: Path,
     about: list[Any],
     epoch: int,
     model: nn.Module,
-    optimizer: Adam,
+    optimizer: torch.optim.Optimizer,
     generators: Sequence[torch.Generator],
 ) -> None:
     """Write the state of a training; who reads it never sees half a file."""
@@ -110,7 +119,7 @@ def resume(
     path: Path,
     about: list[Any],
     model: nn.Module,
-    optimizer: Adam,
+    optimizer: torch.optim.Optimizer,
     generators: Sequence[torch.Generator],
 ) -> int:
     """Put a training where it was; the epochs that it had done."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-from cappaper.operators import FastOperators
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
@@ -77,12 +74,23 @@ def check_module(model: nn.Module, what: str = "the model") -> None:
         raise ValueError(f"{what} has weights on the meta device, which hold no numbers")
 
 
+def check_no_hooks(model: nn.Module, what: str) -> None:
+    """Refuse hooks, and a ``forward`` of an instance: they do what its layers do not tell.
+
+    torch has no public list of a module's hooks.
+    """
+    for name, part in model.named_modules():
+        own = vars(part)
+        if own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own:
+            where = name or type(part).__name__
+            raise ValueError(f"{what} may have no hooks and no forward of its own: {where} has one")
+
+
 def output_of(model: nn.Module, x: Tensor) -> Any:
     """What the model returns for images; a failure of its own in a sentence, with its cause."""
     before = None if x.is_inference() else x._version
     try:
-        with nullcontext() if getattr(model, "_has_fast_operators", False) else FastOperators():
-            found = model(x)
+        found = model(x)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast, overload
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import Attack, classified
+from cappaper.attacks.common import Attack, is_correct
 from cappaper.checks import (
     check_ascending,
     check_batch,
@@ -142,7 +142,7 @@ def robustness_curve(
     return _merge(model, curves)
 
 
-def standing(
+def is_robust(
     model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack], *, batch_size: int = 2048
 ) -> Tensor:
     """Which examples one classifier gets right, before any attack and after each.
@@ -161,7 +161,7 @@ def standing(
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
-    >>> standing(mlp(64, [32]), *load("digits", "test"), [partial(pgd, eps=1.0)]).sum(1)[1].item()
+    >>> is_robust(mlp(64, [32]), *load("digits", "test"), [partial(pgd, eps=1.0)]).sum(1)[1].item()
     0
     """
     check_count(batch_size, "batch_size")
@@ -196,7 +196,7 @@ def _standing(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack])
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
     with in_eval_mode(model):
-        stands = classified(model, x, y)
+        stands = is_correct(model, x, y)
         rows = [stands]
         for attack in attacks:
             left = stands.nonzero().squeeze(1)
@@ -205,7 +205,7 @@ def _standing(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack])
                 found = attack(model, images, labels)
                 check_found(found, images)
                 _check_inside(found, images, _radius(attack))
-                stands = stands.index_copy(0, left, classified(model, found, labels))
+                stands = stands.index_copy(0, left, is_correct(model, found, labels))
             rows.append(stands)
     return torch.stack(rows)
 

@@ -1,22 +1,21 @@
-"""Populations: many networks of one architecture that train and fall as one."""
+"""Populations: many networks of one architecture that train and are attacked as one module."""
 
 from __future__ import annotations
 
 import copy
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import stack_module_state, vmap
+from torch.func import functional_call, stack_module_state, vmap
 
-from cappaper.alike import difference
-from cappaper.checks import check_count, check_module, check_sequence
-from cappaper.operators import FastOperators
+from cappaper.checks import check_count, check_module, check_no_hooks, check_sequence
 
-_turn = threading.RLock()  # threads may share a population, whose skeleton serves one at a time
+# All members are computed by one template, into which functional_call puts their weights in turn.
+_template_lock = threading.RLock()
 
 
 class Population(nn.Module):
@@ -31,8 +30,8 @@ class Population(nn.Module):
             members share from inputs of their own.
 
     Raises:
-        ValueError: there is no model, their architectures or settings differ (a function, a number
-            or a tensor that is neither parameter nor buffer is a setting), or one has hooks.
+        ValueError: there is no model; their layers, modes or simple settings (numbers, texts,
+            tuples of these) differ; or one has hooks.
 
     >>> import torch
     >>> from cappaper import mlp
@@ -43,35 +42,32 @@ class Population(nn.Module):
     torch.Size([3, 5, 10])
     """
 
-    # For output_of: members are called inside of FastOperators, which vmap need not pass through.
-    _has_fast_operators = True
-
     def __init__(self, models: Sequence[nn.Module], *, sample_dims: int = 3) -> None:
         super().__init__()
         check_count(sample_dims, "sample_dims")
         models = cast(tuple[nn.Module, ...], check_sequence(models, "models", "modules"))
         for model in models:
             check_module(model, "a member of a population")
+            check_no_hooks(model, "a member of a population")
         for model in models[1:]:
-            if (what := difference(models[0], model)) is not None:
-                raise ValueError(
-                    f"the members of a population must share one architecture, and differ in {what}"
-                )
-        if any(p._forward_hooks or p._forward_pre_hooks for m in models for p in m.modules()):
-            raise ValueError("the members of a population may have no hooks: remove them first")
+            _check_same_layout(models[0], model)
         parameters, buffers = stack_module_state([copy.deepcopy(m) for m in models])
-        self._parameter_names, self._buffer_names = list(parameters), list(buffers)
         for name, tensor in parameters.items():
             trained = tensor.requires_grad
             self.register_parameter(_flat(name), nn.Parameter(tensor.detach(), trained))
         for name, tensor in buffers.items():
             self.register_buffer(_flat(name), tensor)
-        # In a tuple, so that the skeleton's own tensors are not taken for the population's. The
-        # first is called with the members' tensors in it, the second is what a member is made of.
-        self._skeleton = (copy.deepcopy(models[0]), copy.deepcopy(models[0]))
+        self._names = {_flat(name): name for name in (*parameters, *buffers)}
+        # In a tuple, so that the template's own tensors are not taken for the population's.
+        self._template = (copy.deepcopy(models[0]),)
         self._size = len(models)
         self._sample_dims = sample_dims
         self.training = models[0].training
+
+    @property
+    def template(self) -> nn.Module:
+        """The layers that all members share; the numbers in it are the first member's at first."""
+        return self._template[0]
 
     def __len__(self) -> int:
         return self._size
@@ -80,9 +76,8 @@ class Population(nn.Module):
         """Member ``index`` as a module of its own, with copies of its tensors."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"member {index} of a population of {len(self)}")
-        member = self._fresh()
-        parameters, buffers = self._state()
-        stacked = parameters | buffers
+        member = copy.deepcopy(self.template)
+        stacked = self._tensors()
         for name, tensor in [*member.named_parameters(), *member.named_buffers()]:
             tensor.data = stacked[name][index].detach().clone()
         return member
@@ -90,85 +85,31 @@ class Population(nn.Module):
     def __iter__(self) -> Iterator[nn.Module]:
         return (self[i] for i in range(len(self)))
 
-    def _fresh(self) -> nn.Module:
-        """A member before it has its numbers, in the modes that the members are in."""
-        fresh = copy.deepcopy(self._skeleton[1])
-        modes = {name: part.training for name, part in self._skeleton[0].named_modules()}
-        for name, part in fresh.named_modules():
-            part.training = modes[name]
-        return fresh
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what calls have left in the skeleton: tensors of vmap, which cannot be copied."""
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return state | {"_skeleton": (self._fresh(), self._skeleton[1])}
-
     def train(self, mode: bool = True) -> Population:
-        self._skeleton[0].train(mode)
+        self.template.train(mode)
         return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        own = x.ndim == self._sample_dims + 2
-        if not own and x.ndim != self._sample_dims + 1:
+        own_inputs = x.ndim == self._sample_dims + 2
+        if not own_inputs and x.ndim != self._sample_dims + 1:
             raise ValueError(
                 f"a population takes inputs [B, ...] or [M, B, ...] of {self._sample_dims + 1} or"
                 f" {self._sample_dims + 2} dimensions, got shape {list(x.shape)}"
             )
-        if own and len(x) != len(self):
+        if own_inputs and len(x) != len(self):
             raise ValueError(f"got inputs for {len(x)} members, the population has {len(self)}")
 
-        with nullcontext() if torch.compiler.is_compiling() else _turn:
-            parameters, buffers = self._state()
-            places = _places(self._skeleton[0], [*parameters, *buffers])
+        def one(tensors: dict[str, Tensor], x: Tensor) -> Any:
+            return functional_call(self.template, tensors, (x,))
 
-            def one(tensors: tuple[Tensor, ...], x: Tensor) -> Any:
-                with FastOperators(), _held(places, tensors):
-                    return self._skeleton[0](x)
-
-            mapped = vmap(one, in_dims=(0, 0 if own else None), randomness="different")
-            logits: Tensor = mapped((*parameters.values(), *buffers.values()), x)
+        mapped = vmap(one, in_dims=(0, 0 if own_inputs else None), randomness="different")
+        with nullcontext() if torch.compiler.is_compiling() else _template_lock:
+            logits: Tensor = mapped(self._tensors(), x)
         return logits
 
-    def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return (
-            {name: getattr(self, _flat(name)) for name in self._parameter_names},
-            {name: getattr(self, _flat(name)) for name in self._buffer_names},
-        )
-
-
-_Place = tuple[dict[str, Any], str]
-
-
-def _places(module: nn.Module, names: Sequence[str]) -> list[list[_Place]]:
-    """Where a module keeps its named tensors: in several places, if layers share one."""
-    kept: dict[int, list[_Place]] = {}
-    for part in module.modules():
-        for tensors in (part._parameters, part._buffers):
-            for key, tensor in tensors.items():
-                kept.setdefault(id(tensor), []).append((tensors, key))
-    own = dict(module.named_parameters()) | dict(module.named_buffers())
-    return [kept[id(own[name])] for name in names]
-
-
-@contextmanager
-def _held(places: Sequence[Sequence[_Place]], tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Inside the block other tensors are in these places.
-
-    As :func:`torch.func.functional_call`, in a fraction of the time: of small networks that was a
-    fifth of the work.
-    """
-    before = [kept[key] for (kept, key), *_ in places]
-    try:
-        _put(places, tensors)
-        yield
-    finally:
-        _put(places, before)
-
-
-def _put(places: Sequence[Sequence[_Place]], tensors: Sequence[Any]) -> None:
-    for same, tensor in zip(places, tensors, strict=True):
-        for kept, key in same:
-            kept[key] = tensor
+    def _tensors(self) -> dict[str, Tensor]:
+        """Every stacked parameter and buffer under the name that it has in a member."""
+        return {name: getattr(self, flat) for flat, name in self._names.items()}
 
 
 def members(model: nn.Module) -> list[nn.Module]:
@@ -176,11 +117,36 @@ def members(model: nn.Module) -> list[nn.Module]:
     return list(model) if isinstance(model, Population) else [model]
 
 
+def template_of(model: nn.Module) -> nn.Module:
+    """The template of a population; a single model is its own."""
+    return model.template if isinstance(model, Population) else model
+
+
+def _check_same_layout(one: nn.Module, other: nn.Module) -> None:
+    """Refuse members that differ in more than the numbers in their parameters and buffers."""
+    parts, others = list(one.named_modules()), list(other.named_modules())
+    for (name, part), (its_name, its) in zip(parts, others, strict=False):
+        if _layout(name, part) != _layout(its_name, its):
+            where = f"{type(part).__name__}{f' at {name!r}' if name else ''}"
+            raise ValueError(
+                f"the members of a population must share one architecture: the type, mode, shapes"
+                f" or settings of {where} differ"
+            )
+    if len(parts) != len(others):
+        raise ValueError(
+            "the members of a population must share one architecture: one has more layers"
+        )
+
+
+def _layout(name: str, part: nn.Module) -> tuple[Any, ...]:
+    named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+    tensors = [(key, t.shape, t.dtype, t.device, t.requires_grad) for key, t in named]
+    simple = {
+        key: v for key, v in vars(part).items() if isinstance(v, bool | int | float | str | tuple)
+    }
+    return name, type(part), tensors, simple
+
+
 def _flat(name: str) -> str:
     # Parameter names may not hold dots; "__" keeps apart what a dot kept apart.
     return name.replace(".", "__")
-
-
-def architecture(model: nn.Module) -> nn.Module:
-    """The model itself, or what the members of a population have in common: its layers."""
-    return model._skeleton[0] if isinstance(model, Population) else model

@@ -12,14 +12,13 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from cappaper.attacks.batches import Progress
-from cappaper.attacks.gradient import pgd
+from cappaper.attacks.common import Progress
+from cappaper.attacks.pgd import pgd
 from cappaper.attacks.strongest import strongest_attack
-from cappaper.attacks.surrogate import OutOfReachWarning
 from cappaper.checks import check_batch, check_eps, check_module, shown
-from cappaper.evaluation import in_eval_mode, standing
-from cappaper.masking import masking_report
-from cappaper.signs import MaskingReport
+from cappaper.evaluation import in_eval_mode, is_robust
+from cappaper.masking import MaskingReport, masking_report
+from cappaper.surrogate import OutOfReachWarning
 
 _STEPS = 40
 
@@ -184,7 +183,7 @@ def robustness_report(
         masking = masking_report(
             model, x, y, eps, steps=(10, 40, 100), seed=seed, progress=say("masking")
         )
-        stands = standing(model, x, y, attacks, batch_size=len(y))
+        stands = is_robust(model, x, y, attacks, batch_size=len(y))
     missed = [str(w.message) for w in caught if issubclass(w.category, OutOfReachWarning)]
     for other in caught:
         if not issubclass(other.category, OutOfReachWarning):

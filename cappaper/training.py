@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from cappaper import checkpoints
 from cappaper.activations import CappedReLU
-from cappaper.adam import Adam
-from cappaper.attacks.ascent import Attack
+from cappaper.attacks.common import Attack
 from cappaper.checks import (
     check_batch,
     check_count,
@@ -27,7 +26,7 @@ from cappaper.checks import (
     entries,
     output_of,
 )
-from cappaper.population import Population, architecture
+from cappaper.population import Population, template_of
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -116,8 +115,7 @@ def fit(
     generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
     caps = learned_caps(model)
     model.train()
-    optimizer = Adam(model.parameters())
-    alike = len(set(seeds)) == 1 and attack is None and attack_at is None
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
     path = None if checkpoint is None else Path(checkpoint)
     about: list[Any] = [size, [int(s) for s in seeds], int(epochs), int(batch_size)]
     if path is not None:
@@ -132,7 +130,7 @@ def fit(
     for epoch in range(done, epochs):
         order = torch.stack([torch.randperm(len(y), generator=g) for g in generators]).to(y.device)
         for batch in torch.split(order, batch_size, dim=-1):
-            images, labels = _examples(model, x, y, batch, alike)
+            images, labels = _examples(model, x, y, batch)
             current = attack if attack_at is None else attack_at(step, steps)
             if current is not None:
                 check_function(current, "what attack_at returns")
@@ -142,7 +140,7 @@ def fit(
                 images = found
             rate = _rate(lr, step, steps)
             fastest = max(fastest, rate)
-            optimizer.forget()
+            optimizer.zero_grad()
             logits = output_of(model, images)
             if epoch == done:
                 check_logits(logits, labels)
@@ -154,7 +152,9 @@ def fit(
             if penalty is not None:
                 loss = loss + _number(penalty(model))
             torch.autograd.backward(loss)
-            optimizer.step(rate)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
             step += 1
         if not all(p.isfinite().all() for p in model.parameters()):
             raise ValueError(
@@ -173,16 +173,10 @@ def fit(
     return model.eval()
 
 
-def _examples(
-    model: nn.Module, x: Tensor, y: Tensor, batch: Tensor, alike: bool
-) -> Sequence[Tensor]:
-    """Images and labels of the batches ``[M, B]``; where these are alike, those of one for all."""
-    if not isinstance(model, Population):
-        return x[batch[0]], y[batch[0]]
-    if not alike:
-        return x[batch], y[batch]
-    # Not copied: a layer that sees one input for all makes use of that.
-    return [t[batch[:1]].expand(len(batch), *[-1] * t.ndim) for t in (x, y)]
+def _examples(model: nn.Module, x: Tensor, y: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and labels of the batches ``[M, B]``; of the one batch of a single network."""
+    chosen = batch if isinstance(model, Population) else batch[0]
+    return x[chosen], y[chosen]
 
 
 def _rate(lr: float | Callable[[int, int], float], step: int, steps: int) -> float:
@@ -198,7 +192,7 @@ def learned_caps(model: nn.Module) -> list[nn.Parameter]:
     """The max values that training moves; of a population, those of all members."""
     names = [
         f"{name}.beta" if name else "beta"
-        for name, part in architecture(model).named_modules()
+        for name, part in template_of(model).named_modules()
         if isinstance(part, CappedReLU)
     ]
     weights = {name.replace("__", "."): weight for name, weight in model.named_parameters()}

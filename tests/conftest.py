@@ -8,7 +8,6 @@ import pytest
 
 import cappaper
 from cappaper.data import MNIST_MD5, data_root
-from cappaper.operators import convolutions, dense
 from tests.trust.project import make
 
 ROOT = Path(__file__).parents[1]
@@ -79,32 +78,3 @@ def html(tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return out / "_build" / "html"
-
-
-@pytest.fixture
-def fast_everywhere(monkeypatch):
-    """Fast layers on every processor, and of any size."""
-    monkeypatch.setattr(dense, "_onednn_leads", lambda: True)
-    for module in (dense, convolutions):
-        monkeypatch.setattr(module, "_MULTIPLICATIONS", 0)
-    monkeypatch.setattr(dense, "_ROWS", 0)
-
-
-@pytest.fixture
-def taken(monkeypatch):
-    """What was computed the fast way: the shapes of products, and of images."""
-    seen = []
-
-    def spy(module, name):
-        original = getattr(module, name)
-
-        def seeing(x, *others):
-            seen.append((name, tuple(x.shape)))
-            return original(x, *others)
-
-        monkeypatch.setattr(module, name, seeing)
-
-    spy(dense, "_onednn")
-    spy(convolutions, "_of_input")
-    spy(convolutions, "conv2d_weight")
-    return seen

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cappaper import PRETRAINED, Dataset, load, masking_report, pretrained, strongest_attack
-from cappaper.attacks.ascent import classified
+from cappaper.attacks.common import is_correct
 from cappaper.paper.prose import tabular
 from cappaper.paper.publishing import git_commit
 from cappaper.paper.results import save
@@ -46,13 +46,13 @@ def compared(name: str, test: Dataset) -> dict[str, str | float]:
     _, marked, training = name.partition("-adversarial")
     relu = f"relu{marked}{training}"
     twins = [pretrained(relu)] if name != relu else []
-    ours = classified(net, strongest_attack(net, *test, eps, twins=twins), test.labels)
-    theirs = classified(net, standard_version(net, *test, eps), test.labels)
+    ours = is_correct(net, strongest_attack(net, *test, eps, twins=twins), test.labels)
+    theirs = is_correct(net, standard_version(net, *test, eps), test.labels)
     signs = masking_report(net, *test, eps).signs()
     return {
         "network": name,
         "ε": f"{eps:g}",
-        "no attack": share(classified(net, *test)),
+        "no attack": share(is_correct(net, *test)),
         "strongest attack": share(ours),
         "AutoAttack": share(theirs),
         "both": share(ours & theirs),

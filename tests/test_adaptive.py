@@ -23,8 +23,8 @@ from cappaper import (
     register_bounded,
     rescale,
 )
-from cappaper.attacks.ascent import classified
-from cappaper.attacks.surrogate import UnreachedWarning
+from cappaper.attacks.common import is_correct
+from cappaper.surrogate import UnreachedWarning
 from tests.spellings import SPELLINGS, respelled
 
 
@@ -36,7 +36,7 @@ def trained(digits):
 
 
 def robust(model, x, y):
-    return classified(model, x, y).float().mean().item()
+    return is_correct(model, x, y).float().mean().item()
 
 
 def test_pgd_is_lost_in_a_low_cap_and_the_adaptive_attack_is_not(trained, digits):
@@ -60,9 +60,9 @@ def test_it_is_at_least_as_strong_as_pgd_on_every_example(beta, eps, norm, seed)
     x = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
     y = net(x).argmax(-1)
     settings = {"steps": 5, "norm": norm, "seed": seed}
-    plain = classified(net, pgd(net, x, y, eps, **settings), y)
+    plain = is_correct(net, pgd(net, x, y, eps, **settings), y)
     adversarial = adaptive_pgd(net, x, y, eps, sharpnesses=(10.0,), **settings)
-    assert not (classified(net, adversarial, y) & ~plain).any()
+    assert not (is_correct(net, adversarial, y) & ~plain).any()
     assert adversarial.min() >= 0 and adversarial.max() <= 1
     delta = (adversarial - x).flatten(1)
     length = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)

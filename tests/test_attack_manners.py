@@ -22,7 +22,7 @@ from cappaper import (
     mlp,
     pgd,
 )
-from cappaper.attacks.columns import packed
+from cappaper.attacks.common import packed
 
 ATTACKS = {
     "fgsm": fgsm,

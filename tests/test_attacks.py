@@ -20,7 +20,7 @@ from cappaper import (
     mlp,
     pgd,
 )
-from cappaper.attacks.balls import BALLS, integers, uniform
+from cappaper.attacks.common import BALLS, integers, uniform
 from cappaper.data import import_torchvision
 
 

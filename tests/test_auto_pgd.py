@@ -21,9 +21,8 @@ from cappaper import (
     surrogate_gradient,
 )
 from cappaper.attacks import ascent, auto_pgd, square_attack
-from cappaper.attacks.ascent import classified
 from cappaper.attacks.auto_pgd import _checkpoints
-from cappaper.attacks.balls import BALLS
+from cappaper.attacks.common import BALLS, is_correct
 
 EPS = 0.1
 
@@ -58,7 +57,7 @@ def test_what_comes_back_is_an_image_in_the_ball(nets, name, eps, net):
     size = distance.norm(dim=1) if "L2" in name else distance.abs().amax(1)
     assert size.max() <= eps + 1e-5
     assert found.min() >= 0 and found.max() <= 1
-    wrong = ~classified(nets[net], x, y)
+    wrong = ~is_correct(nets[net], x, y)
     assert torch.equal(found[wrong], x[wrong])
 
 
@@ -73,7 +72,7 @@ def test_it_finds_what_the_authors_implementation_finds(nets, part, net):
     with torch.random.fork_rng():
         theirs = referee.run_standard_evaluation(x, y, batch_size=200)[0]
     left = [
-        classified(nets[net], z, y).double().mean().item()
+        is_correct(nets[net], z, y).double().mean().item()
         for z in (ours[part](nets[net], x, y, EPS), theirs)
     ]
     assert left[0] <= left[1] + 0.03  # the starts differ
@@ -83,7 +82,7 @@ def test_it_is_stronger_than_pgd_and_stronger_still_along_the_surrogate(nets):
     x, y = load("digits", "test")
 
     def left(net, attack):
-        return classified(nets[net], attack(nets[net], x, y, EPS), y).double().mean().item()
+        return is_correct(nets[net], attack(nets[net], x, y, EPS), y).double().mean().item()
 
     assert left("robust", ATTACKS["APGD-T"]) <= left("robust", pgd)
 
@@ -107,7 +106,7 @@ def test_a_member_falls_as_it_does_alone(nets, name):
     for net, found in zip(pair, together, strict=True):
         for size in (None, 7):
             alone = ATTACKS[name](net, x, y, EPS, batch_size=size)
-            assert torch.equal(classified(net, found, y), classified(net, alone, y))
+            assert torch.equal(is_correct(net, found, y), is_correct(net, alone, y))
     for net in pair:
         net.float()
 
@@ -118,7 +117,7 @@ def test_square_hears_of_a_change_as_the_whole_model_would(nets, monkeypatch):
     by_difference = square(net, x.double(), y, EPS, queries=250)
     monkeypatch.setattr(square_attack, "_split", lambda model: (square_attack._Images(), model))
     whole = square(net, x.double(), y, EPS, queries=250)
-    same = classified(net, by_difference, y) == classified(net, whole, y)
+    same = is_correct(net, by_difference, y) == is_correct(net, whole, y)
     net.float()
     assert same.all()
 
@@ -129,7 +128,7 @@ def test_square_takes_any_model_and_a_population():
     assert square(net, x, y, 0.3, queries=30).shape == x.shape
     both = Population([mlp(64, [16]), mlp(64, [16], seed=1)])
     found = square(both, torch.stack([x, x]), torch.stack([y, y]), 1.0, queries=100)
-    assert found.shape == (2, *x.shape) and not classified(both, found, torch.stack([y, y])).any()
+    assert found.shape == (2, *x.shape) and not is_correct(both, found, torch.stack([y, y])).any()
 
 
 class Hills(torch.nn.Module):
@@ -190,7 +189,7 @@ class LastResort(torch.nn.Module):
 def test_it_climbs_towards_as_many_classes_as_were_asked_for(classes, targets):
     x, y = torch.zeros(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
     net = LastResort(classes)
-    fooled = ~classified(net, apgd(net, x, y, 0.5, targets=targets), y)
+    fooled = ~is_correct(net, apgd(net, x, y, 0.5, targets=targets), y)
     assert fooled.tolist() == 3 * [targets == classes - 1]
 
 
@@ -199,7 +198,7 @@ def test_autoattack_climbs_towards_nine_classes_at_most(classes):
     """As its authors have it."""
     x, y = torch.zeros(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
     net = LastResort(classes)
-    fooled = ~classified(net, auto_attack(net, x, y, 0.5, parts=["apgd-t"]), y)
+    fooled = ~is_correct(net, auto_attack(net, x, y, 0.5, parts=["apgd-t"]), y)
     assert fooled.tolist() == 3 * [classes <= 10]
 
 
@@ -212,7 +211,7 @@ def test_looking_seldom_for_finished_examples_changes_no_verdict(nets, monkeypat
     for module in (ascent, auto_pgd, square_attack):
         monkeypatch.setattr(module, "looks_every", lambda x: 8)
     seldom = attack(net, x.double(), y, EPS)
-    same = classified(net, each, y) == classified(net, seldom, y)
+    same = is_correct(net, each, y) == is_correct(net, seldom, y)
     net.float()
     assert same.all()
 
@@ -242,7 +241,7 @@ def test_what_has_fallen_is_asked_about_no_more(nets, name):
     x, y = load("digits", "test", limit=60)
     net, few = Counted(nets["ReLU"]), {"queries": 200} if name == "Square" else {"steps": 200}
     found = ATTACKS[name](net, x, y, 0.5, **few)
-    assert not classified(nets["ReLU"], found, y).any()
+    assert not is_correct(nets["ReLU"], found, y).any()
     assert net.asked < 60 * 200 / 2
 
 

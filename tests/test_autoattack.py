@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cappaper import Population, auto_attack, fit, load, mlp
-from cappaper.attacks.ascent import classified
 from cappaper.attacks.autoattack import PARTS, ReliabilityWarning
+from cappaper.attacks.common import is_correct
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def test_parts_stay_in_the_ball_and_leave_the_random_state_alone(trained, part):
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(found, again)
     assert (found - x).abs().max() <= 0.1 + 1e-6 and found.min() >= 0 and found.max() <= 1
-    stands = classified(trained[1], x, y)
-    assert classified(trained[1], found, y).sum() < stands.sum()
+    stands = is_correct(trained[1], x, y)
+    assert is_correct(trained[1], found, y).sum() < stands.sum()
 
 
 def test_the_warning_about_zero_gradients_is_passed_on(trained):

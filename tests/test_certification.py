@@ -20,7 +20,7 @@ from cappaper import (
     mlp,
     pgd,
 )
-from cappaper.attacks.ascent import classified
+from cappaper.attacks.common import is_correct
 from cappaper.certificates.bounds import bounds
 
 BETAS = (0.05, 0.3, 1.0, math.inf)
@@ -53,9 +53,9 @@ def test_bounds_and_truth_and_attacks_never_contradict_each_other(model, seed, e
     x = images(seed)
     y = model(x).argmax(-1)
     y[0] = (y[0] + 1) % 4  # one image is misclassified to begin with
-    standard = classified(model, x, y)
-    under_pgd = classified(model, pgd(model, x, y, eps, steps=10), y)
-    aware = classified(model, adaptive_pgd(model, x, y, eps, steps=10), y)
+    standard = is_correct(model, x, y)
+    under_pgd = is_correct(model, pgd(model, x, y, eps, steps=10), y)
+    aware = is_correct(model, adaptive_pgd(model, x, y, eps, steps=10), y)
     exact = exact_robustness(model, x, y, eps)
     crown, ibp = (certify(model, x, y, eps, method) for method in ("crown", "ibp"))
     possible = exact.robust | exact.undecided
@@ -132,7 +132,7 @@ def test_exact_examples_lie_in_the_ball_and_fool_the_network(beta):
     broken = ~found.robust & ~found.undecided
     assert broken.any()
     assert (found.adversarial - x).abs().max() <= 0.1 + 1e-6
-    assert not classified(model, found.adversarial, y)[broken].any()
+    assert not is_correct(model, found.adversarial, y)[broken].any()
 
 
 def test_time_outs_are_told_and_are_neither_robust_nor_broken():
@@ -175,7 +175,7 @@ def test_a_layer_that_is_called_twice_counts_twice():
         truth = exact_robustness(net, x, y, torch.tensor(eps)).robust
         assert truth.equal(exact_robustness(apart, x.requires_grad_(), y, eps).robust)
         x = x.detach()
-        assert not (truth & ~classified(net, pgd(net, x, y, eps), y)).any()
+        assert not (truth & ~is_correct(net, pgd(net, x, y, eps), y)).any()
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e-25])

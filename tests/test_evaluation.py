@@ -15,11 +15,11 @@ from cappaper import (
     evaluate,
     fgsm,
     fit,
+    is_robust,
     layer_distances,
     mlp,
     pgd,
     robustness_curve,
-    standing,
 )
 
 
@@ -75,9 +75,9 @@ def test_a_curve_is_at_least_as_strong_as_each_radius_alone(nets, digits):
     epsilons = [0.05, 0.1, 0.2]
     for net in nets:
         net = net.double()
-        curve = standing(net, x, y, [partial(pgd, eps=eps, steps=20) for eps in epsilons])
+        curve = is_robust(net, x, y, [partial(pgd, eps=eps, steps=20) for eps in epsilons])
         for row, eps in zip(curve[1:], epsilons, strict=True):
-            (_, alone) = standing(net, x, y, [partial(pgd, eps=eps, steps=20)])
+            (_, alone) = is_robust(net, x, y, [partial(pgd, eps=eps, steps=20)])
             assert not (row & ~alone).any()
         assert (curve[1:] <= curve[:-1]).all()
 
@@ -88,7 +88,7 @@ def test_the_batch_size_changes_no_verdict(nets, digits, batch_size):
     attacks = [partial(adaptive_pgd, eps=0.05, steps=3)]
     net = nets[0].double()
     assert torch.equal(
-        standing(net, x, y, attacks, batch_size=batch_size), standing(net, x, y, attacks)
+        is_robust(net, x, y, attacks, batch_size=batch_size), is_robust(net, x, y, attacks)
     )
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from cappaper import fit, load, masking_report, mlp, paper, pgd
-from cappaper.attacks.ascent import classified
 from cappaper.attacks.autoattack import ReliabilityWarning
+from cappaper.attacks.common import is_correct
 from cappaper.paper import judges
 from cappaper.paper.results import strongest
 
@@ -59,7 +59,7 @@ def test_another_run_attacks_what_the_first_one_left(data):
     net = trained(math.inf)
     once, twice = (paper.AutoAttack("square", runs).bind(0) for runs in (1, 2))
     first, second = once(net, *data, eps=0.1), twice(net, *data, eps=0.1)
-    fell = ~classified(net, first, data.labels)
+    fell = ~is_correct(net, first, data.labels)
     assert fell.any() and not fell.all()
     assert torch.equal(second[fell], first[fell])
     assert not torch.equal(second[~fell], first[~fell])
@@ -108,7 +108,7 @@ def test_transfer_takes_the_examples_of_another_network(tmp_path, monkeypatch):
     capped, relu = paper.networks(specs)
     found = pgd(relu, x, y, 0.1, steps=10, seed=0)
     for outcomes, model in zip(moved["outcomes"], (capped, relu), strict=True):
-        stands = classified(model, x, y) & classified(model, found, y)
+        stands = is_correct(model, x, y) & is_correct(model, found, y)
         assert [mark == "." for mark in outcomes] == stands.tolist()
 
 

@@ -106,8 +106,8 @@ def test_a_notebooks_import_leaves_the_books_builders_alone():
 def test_side_by_side_the_longest_chapters_begin(tmp_path):
     root = Path(__file__).parents[1]
     listed = chapters.manifest(root)
-    in_turn = chapters.longest_first(listed, root)
-    assert sorted(map(str, in_turn)) == sorted(map(str, listed)) and in_turn != listed
+    run_in_turn = chapters.longest_first(listed, root)
+    assert sorted(map(str, run_in_turn)) == sorted(map(str, listed)) and run_in_turn != listed
     tables = tmp_path / "book" / "results"
     tables.mkdir(parents=True)
     few = [chapters.Chapter(name, "source", "Title") for name in ("none", "short", "long", "bare")]

@@ -20,7 +20,7 @@ from cappaper import (
     mlp,
     pgd,
 )
-from cappaper.attacks.ascent import classified
+from cappaper.attacks.common import is_correct
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_a_member_comes_back_as_it_went_in(digits):
             assert torch.allclose(outputs[i], net(x), atol=1e-6)
         rates = evaluate(both, x, y, partial(pgd, eps=0.1))
         assert rates.standard_accuracy == [
-            pytest.approx(classified(net, x, y).double().mean()) for net in (one, other)
+            pytest.approx(is_correct(net, x, y).double().mean()) for net in (one, other)
         ]
     assert both[1].mean == pytest.approx(0.2)
     member = Population([shared(), shared()])[1]

@@ -19,7 +19,7 @@ from cappaper import (
     square,
     surrogate_gradient,
 )
-from cappaper.bounded import Bounded
+from cappaper.surrogate import Bounded
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def test_the_book_has_every_page_and_no_unresolved_number(html):
         text = (html / f"{page}.html").read_text()
         assert "glue:" not in text and "np.float" not in text, page
         assert "Quick profile" not in text
-    assert "cappaper.attacks.gradient.pgd" in (html / "api.html").read_text()
+    assert "cappaper.attacks.pgd.pgd" in (html / "api.html").read_text()
 
 
 def test_a_page_says_when_and_from_what_it_was_built_and_what_its_words_mean(html):

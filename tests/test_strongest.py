@@ -8,8 +8,8 @@ import torch
 
 from cappaper import Population, adaptive_pgd, apgd, fit, load, mlp, pgd, square, strongest_attack
 from cappaper.attacks import strongest
-from cappaper.attacks.ascent import classified
-from cappaper.attacks.surrogate import UnreachedWarning
+from cappaper.attacks.common import is_correct
+from cappaper.surrogate import UnreachedWarning
 
 EPS = 0.08
 FEW = {"steps": 15, "queries": 100}
@@ -32,15 +32,15 @@ SINGLE = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::cappaper.attacks.surrogate.UnreachedWarning")
+@pytest.mark.filterwarnings("ignore::cappaper.surrogate.UnreachedWarning")
 def test_no_single_attack_leaves_less(nets):
     x, y = load("digits", "test", limit=150)
     for net in nets:
         found = strongest_attack(net, x, y, EPS, twins=[nets[0]], **FEW)
         assert (found - x).abs().max() <= EPS + 1e-6 and found.min() >= 0 and found.max() <= 1
-        stands = classified(net, found, y).sum()
+        stands = is_correct(net, found, y).sum()
         single = {
-            name: classified(net, attack(net, x, y, EPS), y).sum()
+            name: is_correct(net, attack(net, x, y, EPS), y).sum()
             for name, attack in SINGLE.items()
         }
         assert all(stands <= left for left in single.values()), single
@@ -58,7 +58,7 @@ def test_each_part_gets_what_the_others_left(nets, monkeypatch):
                 if other != name:
                     patch.setattr(module, other, blind)
             found = strongest_attack(net, x, y, 0.15, twins=[nets[0]], **FEW)
-        assert classified(net, found, y).sum() < classified(net, x, y).sum(), name
+        assert is_correct(net, found, y).sum() < is_correct(net, x, y).sum(), name
 
 
 def test_twins_and_the_surrogate_are_used(nets, monkeypatch):

@@ -219,7 +219,7 @@ def test_a_foreign_model_trains_too():
 
 
 @pytest.mark.parametrize("seed", [0, range(3)], ids=["the same batches", "each its own"])
-def test_members_train_as_they_would_alone_on_whatever_batches(digits, fast_everywhere, seed):
+def test_members_train_as_they_would_alone_on_whatever_batches(digits, seed):
     x, y = (t[:256] for t in digits[0])
     together = fit(Population([mlp(64, [12], seed=i) for i in range(3)]), x, y, epochs=2, seed=seed)
     for i, member in enumerate(together):

@@ -3,10 +3,10 @@
 from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.autoattack import auto_attack
 from cappaper.attacks.carlini_wagner import cw_l2
-from cappaper.attacks.gradient import adaptive_pgd, fgsm, pgd
-from cappaper.attacks.square_attack import square
+from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
+from cappaper.attacks.square import square
 from cappaper.attacks.strongest import strongest_attack
-from cappaper.attacks.surrogate import surrogate_gradient
+from cappaper.surrogate import surrogate_gradient
 
 __all__ = [
     "adaptive_pgd",

@@ -9,10 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import classified
-from cappaper.attacks.balls import BALLS, Ball, column
-from cappaper.attacks.batches import Progress, in_batches
-from cappaper.attacks.columns import looks_every, packed, put, retry, take
+from cappaper.attacks.common import (
+    BALLS,
+    Ball,
+    Progress,
+    column,
+    in_batches,
+    is_correct,
+    looks_every,
+    packed,
+    put,
+    retry,
+    take,
+)
 from cappaper.checks import (
     check_batch,
     check_count,
@@ -99,7 +108,7 @@ def apgd(
         for goals in (goals for goals in waves * restarts if goals.shape[-1]):
             climb = partial(_side_by_side, model, ball, steps, seed, run)
             adversarial = retry(climb, adversarial, stands, x, y, goals)
-            stands, run = stands & classified(model, adversarial, y), run + goals.shape[-1]
+            stands, run = stands & is_correct(model, adversarial, y), run + goals.shape[-1]
         return adversarial
 
     return in_batches(attack, model, x, y, batch_size, progress)
@@ -122,7 +131,7 @@ def _side_by_side(
     x, y, live = (torch.cat([t] * tries, batch) for t in (x, y, live))
     goal = goals.transpose(-1, -2).flatten(-2)  # first goals of all examples, then their second
     end = _climb(model, ball, x, start, y, goal, live, steps, count)
-    fooled = ~classified(model, end, y)
+    fooled = ~is_correct(model, end, y)
     first = fooled.reshape(*fooled.shape[:-1], tries, count).int().argmax(-2)
     return take(end, first * count + torch.arange(count, device=y.device))
 

@@ -11,10 +11,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import in_turn, margin
 from cappaper.attacks.auto_pgd import apgd
-from cappaper.attacks.batches import Progress, in_batches
-from cappaper.attacks.square_attack import square
+from cappaper.attacks.common import Progress, in_batches, margin, run_in_turn
+from cappaper.attacks.square import square
 from cappaper.checks import (
     check_batch,
     check_count,
@@ -108,7 +107,7 @@ def auto_attack(
             runs = _runs(parts, norm, logits_of(model, x, y).shape[-1])
         if {"apgd-ce", "apgd-t"}.intersection(parts):
             silent += _silent(model, x, y)
-        return in_turn(model, [partial(run, model, eps=eps, seed=seed) for run in runs], x, y)
+        return run_in_turn(model, [partial(run, model, eps=eps, seed=seed) for run in runs], x, y)
 
     found = in_batches(attack, model, x, y, batch_size, progress)
     if silent:

@@ -7,10 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cappaper.adam import Adam
-from cappaper.attacks.ascent import margin
-from cappaper.attacks.balls import column
-from cappaper.attacks.batches import Progress, in_batches
+from cappaper.attacks.common import Progress, column, in_batches, margin
 from cappaper.checks import (
     check_batch,
     check_count,
@@ -111,7 +108,7 @@ def _minimise(
 ) -> tuple[Tensor, Tensor]:
     """For one c each: the nearest misclassified examples, and their squared distances (or ∞)."""
     w = torch.atanh((2 * x - 1) * (1 - 1e-6)).requires_grad_()
-    optimizer = Adam([w])
+    optimizer = torch.optim.Adam([w], lr=lr)
     best, nearest = x.clone(), torch.full_like(const, math.inf)
     live, before = torch.ones_like(y, dtype=torch.bool), torch.full_like(const, math.inf)
     for step in range(steps):
@@ -130,5 +127,5 @@ def _minimise(
                 before = loss
                 if not live.any():
                     break
-        optimizer.step(lr)
+        optimizer.step()
     return best, nearest

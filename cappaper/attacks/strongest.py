@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import in_turn
 from cappaper.attacks.auto_pgd import apgd
-from cappaper.attacks.batches import Progress, in_batches
-from cappaper.attacks.gradient import adaptive_pgd, pgd
-from cappaper.attacks.square_attack import square
-from cappaper.attacks.surrogate import UnreachedWarning, surrogate_gradient, warn_unreached
+from cappaper.attacks.common import Progress, in_batches, run_in_turn
+from cappaper.attacks.pgd import adaptive_pgd, pgd
+from cappaper.attacks.square import square
 from cappaper.checks import (
     check_batch,
     check_count,
@@ -25,6 +23,7 @@ from cappaper.checks import (
     check_sequence,
     logits_of,
 )
+from cappaper.surrogate import UnreachedWarning, surrogate_gradient, warn_unreached
 
 _Part = Callable[[Tensor, Tensor], Tensor]
 _TARGETS = 9  # as AutoAttack: the likeliest classes
@@ -114,7 +113,7 @@ def strongest_attack(
             for along in (None, sharpness)
         ]
         parts += [partial(square, model, eps=eps, queries=queries, seed=seed)]
-        return in_turn(model, parts, x, y)
+        return run_in_turn(model, parts, x, y)
 
     return in_batches(attack, model, x, y, batch_size, progress)
 

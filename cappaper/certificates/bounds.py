@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cappaper.activations import CappedReLU
-from cappaper.attacks.ascent import classified
+from cappaper.attacks.common import is_correct
 from cappaper.checks import check_batch, check_eps, check_module, one_of
 from cappaper.population import Population, members
 
@@ -98,7 +98,7 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
     one_of(method, METHODS, "method")
     network, found = read_layers(model), []
     for images, labels in zip(torch.split(x, _TOGETHER), torch.split(y, _TOGETHER), strict=True):
-        classified(model, images, labels)  # whose checks these bounds need too
+        is_correct(model, images, labels)  # whose checks these bounds need too
         box = _box(network, images, eps)
         *hidden, logits = _bounds(network, box, method)
         inside = _capped(hidden[-1], network.caps[-1]) if hidden else box

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import classified
+from cappaper.attacks.common import is_correct
 from cappaper.certificates.bounds import Layers, bounds, read_layers
 from cappaper.checks import check_batch, check_eps, check_module, check_number
 
@@ -68,7 +68,7 @@ def exact_robustness(
     check_number(time_limit, "the time limit")
     if not time_limit > 0:
         raise ValueError(f"the time limit must be above 0 seconds, got {time_limit}")
-    network, correct = read_layers(model), classified(model, x, y)
+    network, correct = read_layers(model), is_correct(model, x, y)
     for largest in (weight.abs().max().item() for weight in network.weights):
         if 0 < largest < _SMALL:
             raise ValueError(
@@ -93,7 +93,7 @@ def exact_robustness(
                 continue
             candidate = torch.as_tensor(point.clip(*box)).to(image).reshape(image.shape)
             found.robust[i] = False
-            found.undecided[i] = classified(model, candidate, label)[0]
+            found.undecided[i] = is_correct(model, candidate, label)[0]
             if not found.undecided[i]:
                 found.adversarial[i] = candidate[0]
                 break

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from cappaper.data import Dataset
-from cappaper.evaluation import EpsAttack, standing
+from cappaper.evaluation import EpsAttack, is_robust
 from cappaper.paper.judge import Judge, Radii, Row
 from cappaper.paper.marks import judgement, marks
 
@@ -30,7 +30,7 @@ def attacked(
     """A row per radius: the rates of :class:`~cappaper.Rates`, and every image's outcome."""
     if not epsilons:
         return []
-    stands = standing(model, *test, [partial(attack, eps=eps) for eps in epsilons])
+    stands = is_robust(model, *test, [partial(attack, eps=eps) for eps in epsilons])
     return rates(name, epsilons, stands)
 
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from cappaper.activations import Activation, CappedReLU, ScaledSigmoid, per_layer
-from cappaper.attacks.ascent import Attack
-from cappaper.attacks.gradient import pgd
-from cappaper.attacks.surrogate import surrogate_gradient
+from cappaper.attacks.common import Attack
+from cappaper.attacks.pgd import pgd
 from cappaper.checks import one_of
 from cappaper.data import IMAGE_SIDE, load
 from cappaper.models import convnet, mlp, rescale
 from cappaper.paper.profiles import Profile
 from cappaper.population import Population
+from cappaper.surrogate import surrogate_gradient
 from cappaper.training import fit, learned_caps
 
 _ACTIVATIONS: dict[str, Activation] = {

@@ -13,7 +13,7 @@ from IPython.display import display
 from torch import Tensor, nn
 
 from cappaper.activations import CappedReLU
-from cappaper.attacks.gradient import adaptive_pgd, pgd
+from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.data import Dataset
 from cappaper.paper.figures.portrait import portrait
 from cappaper.paper.figures.style import Picture

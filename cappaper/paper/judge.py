@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from cappaper.attacks.ascent import classified
+from cappaper.attacks.common import is_correct
 from cappaper.data import Dataset
 
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ class Judge(ABC):
 
 
 def accuracy(model: nn.Module, test: Dataset) -> float:
-    return classified(model, *test).double().mean().item()
+    return is_correct(model, *test).double().mean().item()
 
 
 def settings_of(judge: Any) -> dict[str, Any]:

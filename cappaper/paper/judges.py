@@ -11,9 +11,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import in_turn
 from cappaper.attacks.autoattack import ReliabilityWarning, auto_attack
-from cappaper.attacks.gradient import adaptive_pgd, fgsm, pgd
+from cappaper.attacks.common import run_in_turn
+from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.strongest import strongest_attack
 from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
@@ -124,7 +124,7 @@ class AutoAttack(Attack):
 
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
             part = partial(auto_attack, model, eps=eps, parts=(self.part,))
-            return in_turn(model, [partial(part, seed=each) for each in seeds], x, y)
+            return run_in_turn(model, [partial(part, seed=each) for each in seeds], x, y)
 
         return attack
 

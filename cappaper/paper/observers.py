@@ -12,10 +12,9 @@ from torch import nn
 
 from cappaper.data import Dataset
 from cappaper.inspection import layer_distances, layer_signals
-from cappaper.masking import masking_report
+from cappaper.masking import MaskingReport, masking_report
 from cappaper.paper.attack import Attack
 from cappaper.paper.judge import Judge, Radii, Row, accuracy
-from cappaper.signs import MaskingReport
 
 
 @dataclass(frozen=True)

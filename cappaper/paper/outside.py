@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cappaper.attacks.batches import Progress
+from cappaper.attacks.common import Progress
 from cappaper.data import DATASETS, load
 
 

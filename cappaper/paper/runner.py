@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cappaper.attacks.ascent import classified
+from cappaper.attacks.common import is_correct
 from cappaper.data import Dataset, load
 from cappaper.paper import cache, closure
 from cappaper.paper.attack import Attack, rates
@@ -114,11 +114,11 @@ def transfers(
     pairs = zip(specs, networks(specs, machine), sources, networks(sources, machine), strict=True)
     for spec, model, source, other in pairs:
         test = _images(spec.dataset, "test", machine.device, limit)
-        stands = [classified(model, *test)]
+        stands = [is_correct(model, *test)]
         for eps in epsilons:
             if (source, eps) not in made:
                 made[source, eps] = attack.bind(source.seed)(other, *test, eps=eps)
-            stands.append(stands[-1] & classified(model, made[source, eps], test.labels))
+            stands.append(stands[-1] & is_correct(model, made[source, eps], test.labels))
         rows = rates("transfer", epsilons, torch.stack(stands))
         entries.append({"rows": rows, "seconds": 0.0})
     return _table(specs, entries)

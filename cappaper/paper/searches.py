@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import classified
 from cappaper.attacks.carlini_wagner import cw_l2
-from cappaper.attacks.gradient import adaptive_pgd
-from cappaper.attacks.surrogate import surrogate_gradient
+from cappaper.attacks.common import is_correct
+from cappaper.attacks.pgd import adaptive_pgd
 from cappaper.data import Dataset
 from cappaper.paper.judge import Judge, Radii, Row, settings_of
+from cappaper.surrogate import surrogate_gradient
 
 
 class Search(Judge):
@@ -28,12 +28,12 @@ class Search(Judge):
 
         ``median_l2``: over all images classified correctly; where none was found it counts as ∞.
         """
-        correct = classified(model, *test)
+        correct = is_correct(model, *test)
         images, labels = test.images[correct], test.labels[correct]
         standard, success, median = correct.double().mean().item(), math.nan, math.nan
         if len(labels):
             adversarial = self.search(model, images, labels, seed)
-            fooled = ~classified(model, adversarial, labels)
+            fooled = ~is_correct(model, adversarial, labels)
             length = (adversarial - images).flatten(1).norm(dim=1)
             length[~fooled] = math.inf
             success, median = fooled.double().mean().item(), length.median().item()
@@ -75,7 +75,7 @@ class GrowingBalls(Search):
     def search(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
         found = x.clone()
         for radius in self.radii:
-            stands = classified(model, found, y)
+            stands = is_correct(model, found, y)
             if not stands.any():
                 break
             found[stands] = adaptive_pgd(

@@ -13,16 +13,139 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import Loss, Run
-from cappaper.attacks.batches import Progress, in_batches
-from cappaper.attacks.columns import retry
-from cappaper.attacks.surrogate import surrogate_gradient, warn_unreached
-from cappaper.checks import check_count, check_eps, check_flag, check_sequence
+from cappaper.attacks.common import (
+    BALLS,
+    LOSSES,
+    Ball,
+    Loss,
+    Progress,
+    column,
+    in_batches,
+    is_correct,
+    looks_every,
+    packed,
+    put,
+    retry,
+)
+from cappaper.checks import (
+    check_batch,
+    check_count,
+    check_eps,
+    check_flag,
+    check_function,
+    check_positive,
+    check_sequence,
+    check_whole,
+    input_gradient,
+    logits_of,
+    one_of,
+    output_of,
+)
+from cappaper.surrogate import surrogate_gradient, warn_unreached
+
+
+@dataclass(frozen=True)
+class Run:
+    """What runs of PGD have in common, for batches of any size."""
+
+    ball: Ball
+    steps: int
+    step_size: float
+    restarts: int
+    loss: Loss
+    targeted: bool
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        x: Tensor,
+        y: Tensor,
+        eps: float,
+        steps: int,
+        step_size: float | None,
+        norm: str,
+        restarts: int,
+        loss: str | Loss,
+        targeted: bool,
+        seed: int,
+    ) -> Run:
+        """The settings as :func:`~cappaper.pgd` takes them, checked."""
+        check_batch(x, y)
+        check_eps(eps)
+        check_count(steps, "steps")
+        check_count(restarts, "restarts")
+        check_whole(seed, "the seed")
+        check_flag(targeted, "targeted")
+        one_of(norm, tuple(BALLS), "norm")
+        if isinstance(loss, str):
+            one_of(loss, tuple(LOSSES), "loss")
+            loss = LOSSES[loss]
+        check_function(loss, "the loss")
+        if step_size is None:
+            step_size = 2.5 * eps / steps
+        else:
+            check_positive(step_size, "the step size")
+        return cls(BALLS[norm](eps, y.ndim), steps, step_size, restarts, loss, targeted, seed)
+
+    def stands(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Which examples the attack has not fooled."""
+        return is_correct(model, x, y) ^ self.targeted
+
+    def all_starts(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        todo: Tensor,
+        random_start: bool = True,
+        early_exit: bool = True,
+    ) -> Tensor:
+        """The end of the last run of each example; those not in ``todo`` stay as they are."""
+        adversarial = x
+        for start in range(self.restarts):
+            if start > 0:
+                todo = todo & self.stands(model, adversarial, y)
+            here = self.ball.random(x, self.seed, start) if random_start else x
+            end = self.ascend(model, x, here, y, todo, early_exit)
+            adversarial = torch.where(column(todo, x), end, adversarial)
+        return adversarial
+
+    def ascend(
+        self, model: nn.Module, x: Tensor, start: Tensor, y: Tensor, live: Tensor, early_exit: bool
+    ) -> Tensor:
+        """The end of one run from ``start``; examples not in ``live`` stay there."""
+        end, index = start, torch.arange(y.shape[-1], device=y.device).expand_as(y)
+        here, centre, labels = start, x, y  # the columns still at work; index: where they belong
+        project = self.ball.around(centre)
+        rate = -self.step_size if self.targeted else self.step_size
+        looks = looks_every(x)
+        for step in range(self.steps):
+            # Without early exit nothing is ever finished, and all of it moves.
+            look = early_exit and step % looks == 0
+            if look and (fewer := packed(live, index, labels, here, centre)):
+                end = put(end, index, here)
+                live, index, labels, here, centre = fewer
+                if not live.numel():
+                    return end
+                project = self.ball.around(centre)
+            point = here.detach().requires_grad_()
+            # Labels and logits are checked once: later ones are some of the same.
+            logits = logits_of(model, point, labels) if step == 0 else output_of(model, point)
+            total = self.loss(logits.flatten(0, -2), labels.flatten())
+            gradient = input_gradient(total, point)
+            if early_exit:
+                fooled = (logits.argmax(-1) != labels) ^ self.targeted
+                live = live & ~fooled & gradient.flatten(y.ndim).ne(0).any(-1)
+            moved = project(torch.add(here, self.ball.direction(gradient), alpha=rate))
+            here = torch.where(column(live, here), moved, here) if early_exit else moved
+        return here if labels is y else put(end, index, here)  # y itself: nothing was dropped
 
 
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:

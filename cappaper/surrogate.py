@@ -7,17 +7,174 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from contextvars import ContextVar
+from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, get_testing_overrides
 
-from cappaper.attacks.batches import undisturbed
-from cappaper.bounded import Bound, Bounded, read_call, reader_of
-from cappaper.checks import check_flag, check_module, check_positive, logits_of
-from cappaper.operators import is_fast
+from cappaper.attacks.common import undisturbed
+from cappaper.checks import check_flag, check_function, check_module, check_positive, logits_of
 from cappaper.population import Population
+
+Bound = float | Tensor
+
+
+class Bounded(NamedTuple):
+    """One call of a bounded activation: it rises between two bounds of ``z`` and is flat outside.
+
+    ``z``: pre-activations, any shape. ``lower``, ``upper``: the bounds, in units of ``z``; tensors
+    must broadcast against it. ``slope``: between the bounds. A sigmoid is flat everywhere but
+    around 0: both bounds are 0, where ``slope / 4`` is its slope.
+    """
+
+    z: Tensor
+    lower: Bound = -math.inf
+    upper: Bound = math.inf
+    slope: float = 1.0
+
+
+Reader = Callable[..., Bounded | None]
+
+
+def register_bounded(activation: Callable[..., Any] | type[nn.Module], read: Reader) -> None:
+    """Tell :func:`~cappaper.surrogate_gradient` about a bounded activation of yours.
+
+    Args:
+        activation: a function of torch, for example ``torch.nn.functional.softsign``, in the
+            spelling that the model uses (``torch.sign`` and ``Tensor.sign`` are two); or a class of
+            modules (its subclasses are meant too), whatever their ``forward`` does: a function of
+            your own, or a ``torch.autograd.Function``, can be reached in no other way.
+        read: takes what the function takes, or the module and its input, and says where it is flat;
+            None leaves this call alone.
+
+    >>> class Step(nn.Module):
+    ...     def forward(self, z):
+    ...         return z.sign().clamp(min=0)
+    >>> register_bounded(Step, lambda module, z: Bounded(z, 0.0, 0.0))
+    """
+    check_function(activation, "the activation")
+    check_function(read, "read")
+    if not isinstance(activation, type) and activation not in get_testing_overrides():
+        raise ValueError(
+            f"{getattr(activation, '__name__', activation)!r} is none of torch's functions, and"
+            " others are not seen: make it a module, and name the module's class"
+        )
+    _READERS[activation] = read
+
+
+@contextmanager
+def exact_gradient() -> Iterator[None]:
+    """Inside the block, clamps and the like are no activations: their gradient stays as it is.
+
+    For a ``forward`` that clips its input, or guards a division.
+
+    >>> class Clipped(nn.Sequential):
+    ...     def forward(self, x):
+    ...         with exact_gradient():
+    ...             x = x.clamp(0, 1)
+    ...         return super().forward(x)
+    """
+    token = _exact.set(True)
+    try:
+        yield
+    finally:
+        _exact.reset(token)
+
+
+def read_call(function: Callable[..., Any], args: Any, kwargs: Any) -> Bounded | None:
+    """What the registry says of one call of a torch function; None if it is no activation."""
+    read = None if _exact.get() else _READERS.get(function)
+    return None if read is None else read(*args, **kwargs)
+
+
+def reader_of(module: nn.Module) -> Reader | None:
+    """What the registry has for a module's class, or for the nearest class above it."""
+    return next((_READERS[kind] for kind in type(module).__mro__ if kind in _READERS), None)
+
+
+_exact: ContextVar[bool] = ContextVar("exact", default=False)
+
+
+def _relu(input: Tensor, *_: Any, **__: Any) -> Bounded:
+    return Bounded(input, 0.0)
+
+
+def _relu6(input: Tensor, *_: Any, **__: Any) -> Bounded:
+    return Bounded(input, 0.0, 6.0)
+
+
+def _hardtanh(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, *_: Any, **__: Any
+) -> Bounded:
+    return Bounded(input, min_val, max_val)
+
+
+def _hardsigmoid(input: Tensor, *_: Any, **__: Any) -> Bounded:
+    return Bounded(input, -3.0, 3.0, 1 / 6)
+
+
+def _sigmoid(input: Tensor, *_: Any, **__: Any) -> Bounded:
+    return Bounded(input, 0.0, 0.0)
+
+
+def _tanh(input: Tensor, *_: Any, **__: Any) -> Bounded:
+    return Bounded(input, 0.0, 0.0, 4.0)
+
+
+def _clamp(input: Tensor, min: Any = None, max: Any = None, **_: Any) -> Bounded:
+    return Bounded(input, -math.inf if min is None else min, math.inf if max is None else max)
+
+
+def _clamp_max(input: Tensor, max: Any) -> Bounded:
+    return Bounded(input, upper=max)
+
+
+def _clamp_min(input: Tensor, min: Any) -> Bounded:
+    return Bounded(input, lower=min)
+
+
+def _minimum(input: Tensor, other: Any = None, *_: Any, **__: Any) -> Bounded | None:
+    both = _with_bound(input, other)
+    return both and Bounded(both[0], upper=both[1])
+
+
+def _maximum(input: Tensor, other: Any = None, *_: Any, **__: Any) -> Bounded | None:
+    both = _with_bound(input, other)
+    return both and Bounded(both[0], lower=both[1])
+
+
+def _with_bound(one: Any, other: Any) -> tuple[Tensor, Tensor] | None:
+    """Pre-activations and their bound, which has fewer entries, or does not hang on the image."""
+    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return None
+    if one.numel() == other.numel() and one.ndim == other.ndim:
+        given = [_is_given(one), _is_given(other)]
+        return None if given[0] == given[1] else (other, one) if given[0] else (one, other)
+    return (one, other) if (one.ndim, one.numel()) > (other.ndim, other.numel()) else (other, one)
+
+
+def _is_given(value: Tensor) -> bool:
+    return isinstance(value, nn.Parameter) or not value.requires_grad
+
+
+_READERS: dict[Any, Reader] = {
+    **dict.fromkeys((F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_), _relu),
+    F.relu6: _relu6,
+    **dict.fromkeys((F.hardtanh, F.hardtanh_), _hardtanh),
+    F.hardsigmoid: _hardsigmoid,
+    **dict.fromkeys((torch.sigmoid, torch.special.expit), _sigmoid),
+    **dict.fromkeys((torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_), _sigmoid),
+    **dict.fromkeys((torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_), _tanh),
+    **dict.fromkeys((torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_), _clamp),
+    **dict.fromkeys((torch.clip, torch.clip_, Tensor.clip, Tensor.clip_), _clamp),
+    **dict.fromkeys((torch.clamp_max, Tensor.clamp_max, Tensor.clamp_max_), _clamp_max),
+    **dict.fromkeys((torch.clamp_min, Tensor.clamp_min, Tensor.clamp_min_), _clamp_min),
+    **dict.fromkeys((torch.minimum, Tensor.minimum, torch.min, Tensor.min), _minimum),
+    **dict.fromkeys((torch.maximum, Tensor.maximum, torch.max, Tensor.max), _maximum),
+}
 
 
 class UnreachedWarning(UserWarning):
@@ -257,11 +414,11 @@ def _custom_nodes(logits: Tensor) -> Iterator[Any]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction) and not is_fast(node):
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
             yield node
         todo += [following for following, _ in node.next_functions]
 
 
 def _parts(model: nn.Module) -> list[nn.Module]:
     """Where the model keeps its layers: a population has them outside its registered modules."""
-    return [model, *(m._skeleton[0] for m in model.modules() if isinstance(m, Population))]
+    return [model, *(m.template for m in model.modules() if isinstance(m, Population))]

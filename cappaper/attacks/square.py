@@ -7,10 +7,18 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.ascent import classified, margin
-from cappaper.attacks.balls import column, fingerprint, integers
-from cappaper.attacks.batches import Progress, in_batches
-from cappaper.attacks.columns import looks_every, packed, put
+from cappaper.attacks.common import (
+    Progress,
+    column,
+    fingerprint,
+    in_batches,
+    integers,
+    is_correct,
+    looks_every,
+    margin,
+    packed,
+    put,
+)
 from cappaper.checks import (
     check_batch,
     check_count,
@@ -80,7 +88,7 @@ def square(
         raise ValueError(f"the share of the first squares must be in (0, 1], got {share}")
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        stands = classified(model, x, y)
+        stands = is_correct(model, x, y)
         with torch.no_grad():
             found = _search(model, x, y, eps, stands, queries, share, seed)
         return torch.where(column(stands, x), found, x)
