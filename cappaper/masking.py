@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cappaper.attacks.common import BALLS, Progress, in_batches
+from cappaper.attacks.balls import BALLS
+from cappaper.attacks.common import Progress, in_batches
 from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
 from cappaper.checks import (
     check_ascending,
-    check_batch,
+    check_attack,
     check_count,
     check_eps,
     check_module,
@@ -171,12 +172,12 @@ def masking_report(
     []
     """
     check_module(model)
-    check_batch(x, y)
+    check_attack(x, y, eps, seed)
     steps = check_sequence(steps, "steps", "numbers of steps")
     epsilons = check_sequence(epsilons, "epsilons", "radii")
     for count in steps:
         check_count(count, "steps")
-    for radius in (eps, *epsilons):
+    for radius in epsilons:
         check_eps(radius)
     check_ascending(steps, "steps")
     check_ascending(epsilons, "epsilons")

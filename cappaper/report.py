@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cappaper.attacks.common import Progress
 from cappaper.attacks.pgd import pgd
 from cappaper.attacks.strongest import strongest_attack
-from cappaper.checks import check_batch, check_eps, check_module, shown
+from cappaper.checks import check_attack, check_module, shown
 from cappaper.evaluation import in_eval_mode, is_robust
 from cappaper.masking import MaskingReport, masking_report
 from cappaper.surrogate import OutOfReachWarning, UnreachedWarning
@@ -159,8 +159,7 @@ def robustness_report(
     >>> report.strongest <= report.pgd <= report.standard
     True
     """
-    check_batch(x, y)
-    check_eps(eps)
+    check_attack(x, y, eps, seed)
     check_module(model)
     if not isinstance(name, str):
         raise TypeError(f"name must be text, got {shown(name)}")

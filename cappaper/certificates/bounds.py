@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cappaper.activations import CappedReLU
 from cappaper.attacks.common import is_correct
-from cappaper.checks import check_batch, check_eps, check_module, check_no_hooks, one_of
+from cappaper.checks import check_attack, check_eps, check_module, check_no_hooks, one_of
 from cappaper.population import Population, members
 
 METHODS = ("ibp", "crown")
@@ -94,8 +94,7 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
     >>> certify(mlp(64, [32]), *load("digits", "test", limit=3), eps=0.0).shape
     torch.Size([3])
     """
-    check_batch(x, y)
-    check_eps(eps)
+    check_attack(x, y, eps)
     check_module(model)
     one_of(method, METHODS, "method")
     network, certified = read_layers(model), []

@@ -19,7 +19,7 @@ from cappaper.certificates.bounds import (
     read_layers,
     rounding_error,
 )
-from cappaper.checks import check_batch, check_eps, check_module, check_number
+from cappaper.checks import check_attack, check_module, check_positive
 
 _LEAST = 1e-4  # a smaller lead between logits is undecided
 _TINY = 1e-8  # HiGHS drops coefficients of 1e-9
@@ -67,12 +67,9 @@ def exact_robustness(
     >>> exact_robustness(mlp(64, [4], beta=0.1), *digits, eps=1.0).robust
     tensor([False, False])
     """
-    check_batch(x, y)
-    check_eps(eps)
+    check_attack(x, y, eps)
     check_module(model)
-    check_number(time_limit, "the time limit")
-    if not time_limit > 0:
-        raise ValueError(f"the time limit must be above 0 seconds, got {time_limit}")
+    check_positive(time_limit, "the time limit")
     eps, network, correct = float(eps), read_layers(model), is_correct(model, x, y)
     # The rounding errors of n terms add up like a random walk, to the bound for all n over √n.
     terms = max(weight.shape[1] for weight in network.weights)
