@@ -31,7 +31,7 @@ from cappaper import (
     strongest_attack,
     surrogate_gradient,
 )
-from cappaper.certificates.bounds import Interval, rounding_error, read_layers
+from cappaper.certificates.bounds import Interval, read_layers, rounding_error
 from tests.test_members import normed, shared
 
 
@@ -125,11 +125,6 @@ def test_an_attack_in_train_mode_leaves_no_example_alone(digits, attack):
     assert (found - digits.images).abs().max() <= 0.3 + 1e-6
 
 
-def test_a_network_without_numbers_is_refused_in_train_mode_too(digits):
-    with pytest.raises(ValueError, match="weights on the meta device"):
-        pgd(mlp(64, [8], beta=1.0).to("meta").train(), *digits, 0.1)
-
-
 class Moving(nn.Module):
     """It puts another buffer in the place of the one that it has."""
 
@@ -220,10 +215,10 @@ def test_many_classes_do_not_multiply_a_batch(digits):
             return self.net(x)
 
     x, net = digits.images[:4], Wide()
-    y = net(x).argmax(1)  # all stand, and every target is tried
+    y = net(x).argmax(1)  # all are robust, so every target is tried
     strongest_attack(net, x, y, 1e-6, steps=2, queries=5, batch_size=2)
     apgd(net, x, y, 1e-6, steps=2, targets=40, batch_size=2)
-    assert 4 < max(sizes) <= 16
+    assert max(sizes) <= 16
 
 
 def test_a_cap_in_two_places_moves_once(digits):
@@ -261,12 +256,6 @@ def test_an_activation_in_place_shows_the_gradient_before_it(digits):
 
     (signal,) = layer_signals(After(), *digits)
     assert signal.at_zero > 0.1 and signal.at_zero + signal.at_cap < 1
-
-
-def test_steps_and_radii_ascend(digits):
-    for given in ({"steps": [10, 5]}, {"epsilons": [1.0, 0.1]}):
-        with pytest.raises(ValueError, match=f"{next(iter(given))} must ascend"):
-            masking_report(mlp(64, [8]), *digits, 0.1, **given)
 
 
 def test_a_seed_is_set_on_no_gpu():
