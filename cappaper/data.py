@@ -94,7 +94,12 @@ def _torchvision(name: str, split: str, root: Path) -> Dataset:
     datasets = import_torchvision().datasets
     kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
     raw = root / kind.__name__ / "raw"
-    _check(raw, name)
+    for file, expected in MNIST_MD5.items() if name == "mnist" else ():
+        path = raw / file
+        if path.exists() and hashlib.md5(path.read_bytes()).hexdigest() != expected:
+            raise ValueError(
+                f"{path} is damaged (its MD5 is not {expected}): delete it to download it again"
+            )
     try:
         data = kind(root, train=split == "train", download=True)  # only if the files are absent
     except (OSError, RuntimeError) as error:
@@ -103,18 +108,7 @@ def _torchvision(name: str, split: str, root: Path) -> Dataset:
             f"{name} is not in {raw} and could not be downloaded ({reason}): put its four files"
             f" there, or set CAPPAPER_DATA to the folder that holds {kind.__name__}/raw"
         ) from error
-    _check(raw, name)
     return Dataset(data.data.float().div(255).unsqueeze(1), data.targets.long())
-
-
-def _check(raw: Path, name: str) -> None:
-    """Refuse damaged files of MNIST."""
-    for file, expected in MNIST_MD5.items() if name == "mnist" else ():
-        path = raw / file
-        if path.exists() and hashlib.md5(path.read_bytes()).hexdigest() != expected:
-            raise ValueError(
-                f"{path} is damaged (its MD5 is not {expected}): delete it to download it again"
-            )
 
 
 def import_torchvision() -> Any:

@@ -1,4 +1,4 @@
-"""Networks of other people's make: blank images, clamps of scales, layers in two places."""
+"""Unusual networks and arguments: blank images, clamped scales, layers in two places."""
 
 import copy
 import json
@@ -42,7 +42,7 @@ def digits():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_images_of_half_precision_are_refused(digits, dtype):
-    """At 1, a bfloat16 is 0.004 from the next: it leaves its ball, and nothing is certified."""
+    """Near 1, bfloat16 numbers are 0.004 apart: an attack would leave its ball."""
     x, y = digits
     net = mlp(64, [300]).to(dtype)
     for call in (pgd, adaptive_pgd, certify):
@@ -50,7 +50,7 @@ def test_images_of_half_precision_are_refused(digits, dtype):
             call(net, x.to(dtype), y, 0.1)
 
 
-def test_nothing_is_certified_that_is_wrong_or_whererounding_error_may_do_anything(digits):
+def test_a_wrong_class_is_not_certified_and_rounding_is_unbounded_for_many_terms(digits):
     x, net = digits.images, mlp(64, [16])
     wrong = (net(x).argmax(-1) + 1) % 10
     assert not certify(net, x, wrong, 0.0).any()
@@ -62,8 +62,8 @@ def test_nothing_is_certified_that_is_wrong_or_whererounding_error_may_do_anythi
         assert (error.isfinite() == known).all() and (error > 0).all()
 
 
-def test_a_blank_image_leaves_the_forward_pass_as_it_is(digits):
-    """All pre-activations are 0: their root mean square is, too."""
+def test_surrogate_keeps_the_forward_pass_of_a_blank_image(digits):
+    """All pre-activations are 0, and so is their root mean square."""
     x = digits.images.clone()
     x[0] = 0
     layers = [nn.Linear(64, 8, bias=False), CappedReLU(0.5), nn.Linear(8, 10)]
@@ -100,7 +100,7 @@ def test_a_clamp_of_indices_or_of_a_scale_is_no_activation(digits):
 
 
 def test_units_are_counted_whatever_their_shape(digits):
-    """All pre-activations are negative: merged with the batch, or without a dimension of units."""
+    """All pre-activations are negative; some shapes merge units with the batch."""
 
     class Merged(nn.Module):
         def __init__(self, shape):
@@ -118,15 +118,15 @@ def test_units_are_counted_whatever_their_shape(digits):
 
 
 @pytest.mark.parametrize("attack", [pgd, apgd, adaptive_pgd])
-def test_an_attack_in_train_mode_leaves_no_example_alone(digits, attack):
-    """BatchNorm refuses a single one; nearly all fall at once here."""
+def test_attacks_in_train_mode_never_use_a_batch_of_one(digits, attack):
+    """BatchNorm refuses a single example; nearly all succeed at once here."""
     net = fit(normed(), *load("digits", "train", limit=300), epochs=2).train()
     found = attack(net, *digits, 0.3, steps=5)
     assert (found - digits.images).abs().max() <= 0.3 + 1e-6
 
 
 class Moving(nn.Module):
-    """It puts another buffer in the place of the one that it has."""
+    """Each forward pass assigns a new buffer."""
 
     def __init__(self):
         super().__init__()
@@ -150,8 +150,8 @@ def test_an_attack_puts_all_buffers_back(digits, net):
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_a_graph_from_before_an_attack_is_still_there_after_it(digits):
-    """As TRADES has it: the loss on clean images, the attack, and then back through both."""
+def test_an_attack_keeps_an_earlier_graph(digits):
+    """As in TRADES: the clean loss, the attack, and then one backward pass through both."""
     x, y = digits
     net = mlp(64, [8], beta=0.5).train()
     clean = net(x)
@@ -160,7 +160,7 @@ def test_a_graph_from_before_an_attack_is_still_there_after_it(digits):
     assert all(weight.grad.isfinite().all() for weight in net.parameters())
 
 
-def test_square_takes_no_short_cut_through_what_it_does_not_know():
+def test_square_uses_no_short_cut_through_an_unknown_forward():
     x = torch.rand(4, 3, 5, 9, generator=torch.Generator().manual_seed(0))
     first = [nn.Flatten(2), nn.Linear(45, 8), nn.ReLU(), nn.Flatten(), nn.Linear(24, 10)]
     net = nn.Sequential(*first)
@@ -184,8 +184,8 @@ def test_square_takes_no_short_cut_through_what_it_does_not_know():
     assert torch.equal(ours, theirs) and labels.shape == y.shape
 
 
-def test_a_unit_that_never_moves_makes_nothing_robust(digits):
-    """Its pre-activation is 0, or at the cap, on the whole ball."""
+def test_a_constant_unit_makes_nothing_robust(digits):
+    """The pre-activation is 0, or at the cap, on the whole ball."""
     x = digits.images[:3]
     for bias in (0.0, 0.1):
         net = mlp(64, [4], beta=0.1)

@@ -227,22 +227,17 @@ def _lower(
     pre-activation, which is linear in the outputs of the layer before, and so on to the pixels.
     """
     for i in reversed(range(len(hidden))):
-        below, above = _lines(hidden[i], network.caps[i])
+        (low_slope, low_offset), (high_slope, high_offset) = _lines(hidden[i], network.caps[i])
         plus, minus = weight.clamp(min=0), weight.clamp(max=0)
-        bias = bias + _apply(plus, below.offset) + _apply(minus, above.offset)
-        weight = plus * below.slope.unsqueeze(1) + minus * above.slope.unsqueeze(1)
+        weight = plus * low_slope.unsqueeze(1) + minus * high_slope.unsqueeze(1)
+        bias = bias + _apply(plus, low_offset) + _apply(minus, high_offset)
         bias = bias + weight @ network.biases[i]
         weight = weight @ network.weights[i]
     return bias + _apply(weight.clamp(min=0), box.lower) + _apply(weight.clamp(max=0), box.upper)
 
 
-class _Line(NamedTuple):
-    slope: Tensor
-    offset: Tensor
-
-
-def _lines(z: Interval, cap: Tensor) -> tuple[_Line, _Line]:
-    """Lines below and above the capped ReLU between two pre-activations.
+def _lines(z: Interval, cap: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Slope and offset of a line below the capped ReLU on an interval, and of one above.
 
     Each is either level, or passes through an end and a corner (or the other end) of the graph,
     whichever is tighter.
@@ -252,12 +247,11 @@ def _lines(z: Interval, cap: Tensor) -> tuple[_Line, _Line]:
     corner = high.minimum(cap)
     rise = _ratio(corner.clamp(min=0) - out_low, corner - low)
     rise = torch.where(out_low + rise * (high - low) / 2 < out_high, rise, level)
-    above = _Line(rise, torch.where(rise > 0, out_low - rise * low, out_high))
+    above = rise, torch.where(rise > 0, out_low - rise * low, out_high)
     corner = low.clamp(min=0)
     rise = _ratio(out_high - corner.minimum(cap), high - corner)
     rise = torch.where(out_high - rise * (high - low) / 2 > out_low, rise, level)
-    below = _Line(rise, torch.where(rise > 0, out_high - rise * high, out_low))
-    return below, above
+    return (rise, torch.where(rise > 0, out_high - rise * high, out_low)), above
 
 
 def _ratio(rise: Tensor, run: Tensor) -> Tensor:
