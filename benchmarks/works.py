@@ -20,7 +20,6 @@ EPS = 0.1
 HIDDEN = (300, 100)
 RADII = [0.04 * i for i in range(1, 9)]
 MEMBERS = 36
-PARTS = ("apgd-ce", "apgd-t", "square")
 SIZES = (256, 1024, 4096)
 
 mlp = partial(cappaper.mlp, 28 * 28)
@@ -38,7 +37,7 @@ def bench(device: str) -> Bench:
     """MNIST and the networks: ReLU, two caps, convolutions, and adversarially trained ReLU."""
     train, test = (cappaper.load("mnist", split).to(device) for split in ("train", "test"))
     madry = partial(cappaper.pgd, eps=EPS, steps=7, early_exit=False)
-    nets = {}
+    nets: dict[str, nn.Module] = {}
     for name, net, attack in (
         ("ReLU", mlp(HIDDEN), None),
         ("β = 0.1", mlp(HIDDEN, beta=0.1), None),
@@ -60,9 +59,13 @@ def works(bench: Bench, images: int) -> Iterator[tuple[str, dict[str, Hand]]]:
     few = images // 2
     yield "PGD-40, convolutions", _attacks(bench, "convolutions", cappaper.pgd, PGD, few)
     yield "PGD-40 at 8 radii, ReLU", _curve(bench, few)
-    targeted: Attack = partial(cappaper.apgd, targets=9)
+    parts: dict[str, Attack] = {
+        "apgd-ce": cappaper.apgd,
+        "apgd-t": partial(cappaper.apgd, targets=9),
+        "square": cappaper.square,
+    }
     for name in ("ReLU", "β = 0.1", "adversarially trained ReLU"):
-        for part, ours in zip(PARTS, (cappaper.apgd, targeted, cappaper.square), strict=True):
+        for part, ours in parts.items():
             peers = {"pyautoattack": partial(autoattack, part)}
             yield f"{part}, {name}", _attacks(bench, name, ours, peers, 500, sizes=(500,))
     yield f"training of {MEMBERS} networks, the same batches", _training(bench, [0] * MEMBERS)
