@@ -1,7 +1,5 @@
 """Cache entries that are damaged, or another's: they are named, and none is used."""
 
-from __future__ import annotations
-
 import functools
 import random
 import shutil
@@ -38,7 +36,8 @@ def trial(draw: random.Random, folder: Path) -> None:
     entry.write_bytes(after)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        tables = _tables(folder / "cache")
+        # Three steps need the results in the cache, and four the weights.
+        tables = _tables(folder / "cache", 3, 4)
     what = f"the {name} entry of {entry.parent.name}"
     assert any(entry.name in str(warning.message) for warning in caught), f"{what} is not named"
     assert tables.equals(expected), f"{what} changed the table"
@@ -46,20 +45,16 @@ def trial(draw: random.Random, folder: Path) -> None:
 
 @functools.cache
 def _sound() -> tuple[Path, pd.DataFrame]:
-    """A cache without damage, and the tables that a run has with it."""
+    """A cache without damage, and the tables that runs with it should have."""
     folder = Path(tempfile.mkdtemp())
-    _table(folder / "cache", 3)
+    _tables(folder / "cache", 3)
     shutil.copytree(folder / "cache", folder / "copy")
-    return folder / "cache", _tables(folder / "copy")
+    return folder / "cache", _tables(folder / "copy", 3, 4)
 
 
-def _tables(cache: Path) -> pd.DataFrame:
-    """A table whose rows are in the cache, and one that needs the weights in it."""
-    return pd.concat([_table(cache, 3), _table(cache, 4)])
-
-
-def _table(cache: Path, steps: int) -> pd.DataFrame:
-    setting = paper.profile("quick", betas=[0.1, 1.0], seeds=[0, 1], epochs=1)
+def _tables(cache: Path, *steps: int) -> pd.DataFrame:
+    specs = paper.sweep(paper.profile("quick", betas=[0.1, 1.0], seeds=[0, 1], epochs=1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAPPAPER_CACHE", str(cache))
-        return paper.run(paper.sweep(setting), paper.PGD(steps), [0.1]).drop(columns="seconds")
+        tables = [paper.run(specs, paper.PGD(count), [0.1]) for count in steps]
+        return pd.concat(tables).drop(columns="seconds")

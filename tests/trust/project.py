@@ -1,7 +1,5 @@
 """A small project with one chapter that trains, attacks and publishes."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -29,10 +27,7 @@ LISTED = [{"name": name, "source": "small", "title": name} for name in ("small",
 def make(
     folder: Path, chapter: str = CHAPTER, listed: list[dict[str, Any]] = LISTED, more: str = ""
 ) -> Path:
-    """A project in a new folder: one notebook, and the chapters that are made of it.
-
-    ``more``: parameters of the notebook besides those that every chapter has.
-    """
+    """A project in a new folder: a notebook with ``more`` parameters, and chapters made of it."""
     shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("_build"))
     (folder / "notebooks").mkdir()
     parameters = f"profile = ''\ndevice = ''\nsave_to = ''\njobs = 1\n{more}"
