@@ -15,9 +15,8 @@ import torch
 from benchmarks.clock import contest
 from benchmarks.works import Bench, bench, growth, works
 from cappaper.paper import figures
-from cappaper.paper.prose import tabular
 from cappaper.paper.publishing import git_commit
-from cappaper.paper.results import save
+from cappaper.paper.tables import markdown_table, save
 
 
 @click.command()
@@ -59,7 +58,7 @@ def _shown(table: pd.DataFrame, origin: dict[str, str]) -> str:
         "robust accuracy left": table["left"].map(lambda v: "" if pd.isna(v) else f"{v:.3f}"),
         "at once": table["batch_size"].map(lambda size: str(size or "")),
     }
-    shown = tabular(pd.DataFrame(columns).set_index(table["work"]), "work")
+    shown = markdown_table(pd.DataFrame(columns).set_index(table["work"]), "work")
     told = ", ".join(f"{key} {value}" for key, value in origin.items())
     rounds = f"Medians of {table['repeats'].iloc[0]} rounds, each with a seed of its own"
     error = (

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cappaper.paper.prose import tabular
 from cappaper.paper.publishing import git_commit
+from cappaper.paper.tables import markdown_table
 
 PARTS = {
     "attacks": "cappaper/attacks/",
@@ -42,7 +42,7 @@ def main(out: Path = Path("book/results")) -> None:
         table = counted(json.loads(report.read_text(encoding="utf-8"))["files"])
     print(table)
     table.assign(commit=git_commit()).to_csv(out / "coverage.csv", index_label="part")
-    text = tabular(table, "part")
+    text = markdown_table(table, "part")
     (out / "coverage.md").write_text(f"{text}\n", encoding="utf-8")
 
 

@@ -10,11 +10,11 @@ import click
 import pandas as pd
 import torch
 
-from cappaper.paper import chapters, results
+from cappaper.paper import chapters, tables
 from cappaper.paper.claims import CLAIMS, TESTS, Test, decided
 from cappaper.paper.machines import machine
-from cappaper.paper.prose import tabular
 from cappaper.paper.statistics import AS_MEASURED
+from cappaper.paper.tables import markdown_table
 
 SEED = 0
 # What trains for hours gets the two networks that its verdict compares.
@@ -66,8 +66,8 @@ def compared(usual: Path, doubled: Path) -> pd.DataFrame:
     for test in TESTS:
         if not (doubled / f"{test.chapter}.csv").exists():
             continue
-        row = asked(test, results.read(usual / f"{test.chapter}.csv"))
-        twice, measured = one_seed(test, results.read(doubled / f"{test.chapter}.csv"))
+        row = asked(test, tables.read(usual / f"{test.chapter}.csv"))
+        twice, measured = one_seed(test, tables.read(doubled / f"{test.chapter}.csv"))
         rows.append(row | {"twice": twice, "measured_twice": measured})
     return pd.DataFrame(rows)
 
@@ -110,7 +110,7 @@ def fate(row: pd.Series[Any]) -> str:
 def write(table: pd.DataFrame, doubled: Path, out: Path) -> None:
     """The table with its provenance, and what the book shows of it."""
     origins = [
-        results.read(doubled / f"{name}.csv").attrs["provenance"]
+        tables.read(doubled / f"{name}.csv").attrs["provenance"]
         for name in table["chapter"].unique()
     ]
     origin = {
@@ -122,7 +122,7 @@ def write(table: pd.DataFrame, doubled: Path, out: Path) -> None:
         "seconds": str(sum(int(o["seconds"]) for o in origins)),
     }
     table.attrs["provenance"] = origin
-    results.save(table, out / "doubled.csv", origin)
+    tables.save(table, out / "doubled.csv", origin)
     (out / "doubled.md").write_text(page(table), encoding="utf-8")
     print(table[["claim", "chapter", "verdict", "once", "twice"]].to_string())
 
@@ -162,8 +162,8 @@ def page(table: pd.DataFrame) -> str:
         ).set_axis(rows["test"])
         parts += [
             f"## Claim {claim.number}: {claim.says.rstrip('.')}",
-            tabular(answers, "test"),
-            f":::{{dropdown}} The numbers\n{tabular(numbers, 'test')}\n:::",
+            markdown_table(answers, "test"),
+            f":::{{dropdown}} The numbers\n{markdown_table(numbers, 'test')}\n:::",
         ]
     told = ", ".join(f"{key} {value}" for key, value in table.attrs["provenance"].items())
     return "\n\n".join([*parts, f"Provenance: {told}."]) + "\n"

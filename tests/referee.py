@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from cappaper import PRETRAINED, Dataset, load, masking_report, pretrained, strongest_attack
 from cappaper.attacks.common import is_correct
-from cappaper.paper.prose import tabular
 from cappaper.paper.publishing import git_commit
-from cappaper.paper.results import save
+from cappaper.paper.tables import markdown_table, save
 from cappaper.zoo import about
 
 
@@ -32,7 +31,7 @@ def main(images: int, out: str) -> None:
     origin = {"images": str(images), "torch": torch.__version__, "git_commit": git_commit()}
     table = pd.DataFrame(rows)
     save(table, Path(out) / "referee.csv", origin)
-    shown = tabular(table.set_index("network"), "network")
+    shown = markdown_table(table.set_index("network"), "network")
     told = ", ".join(f"{key} {value}" for key, value in origin.items())
     text = f"{shown}\n\nShares of the test images that withstand; {told}.\n"
     (Path(out) / "referee.md").write_text(text, encoding="utf-8")

@@ -5,7 +5,7 @@ from scipy import special
 
 from benchmarks import clock
 from benchmarks.clock import Hand, contest
-from cappaper.paper import figures, results
+from cappaper.paper import figures, tables
 from tests.test_book import BOOK
 
 
@@ -39,7 +39,7 @@ def test_hands_take_turns_at_their_best_batch_size(ticking, capsys):
 
 @pytest.fixture
 def table():
-    return results.read(BOOK / "results" / "how-fast-cpu.csv")
+    return tables.read(BOOK / "results" / "how-fast-cpu.csv")
 
 
 def test_no_peer_finds_more_by_half_a_point_beyond_chance(table):
@@ -65,7 +65,7 @@ def test_the_page_claims_no_more_than_its_table(table):
 
 
 def test_the_page_says_how_cost_grows():
-    grown = results.read(BOOK / "results" / "how-fast-cpu-growth.csv")
+    grown = tables.read(BOOK / "results" / "how-fast-cpu-growth.csv")
     for what, rows in grown.groupby("what"):
         per_piece = rows["seconds"] / rows["count"]
         assert (per_piece.iloc[-1] > per_piece.iloc[0]) == what.startswith("radii"), what
@@ -85,6 +85,6 @@ def test_the_figures_show_every_contest_and_everything_that_grows(table):
     axis = figures.contests(table).axes[0]
     named = [t.get_text().replace("\n", " ") for t in axis.get_yticklabels()]
     assert named == list(table["work"].unique())
-    grown = results.read(BOOK / "results" / "how-fast-cpu-growth.csv")
+    grown = tables.read(BOOK / "results" / "how-fast-cpu-growth.csv")
     titles = [axis.get_title(loc="left") for axis in figures.growth(grown).axes]
     assert titles == list(grown["what"].unique())

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 
 from cappaper.paper import board
-from cappaper.paper.results import STRONGEST
+from cappaper.paper.tables import STRONGEST
 from tests.answers import table_of
 from tests.browser import looked_at
 from tests.conftest import ROOT

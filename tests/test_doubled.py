@@ -7,7 +7,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from cappaper.paper import chapters, results
+from cappaper.paper import chapters, tables
 from cappaper.paper.claims import TESTS
 from tests import doubled
 from tests.answers import BOOK
@@ -19,8 +19,8 @@ ASKED = ["claim", "chapter", "test", "verdict", "seeds", "yes", "once", "measure
 
 
 def test_the_table_has_every_test_and_the_numbers_of_the_usual_tables():
-    table = results.read(TABLE)
-    usual = {name: results.read(BOOK / "results" / f"{name}.csv") for name in set(table["chapter"])}
+    table = tables.read(TABLE)
+    usual = {name: tables.read(BOOK / "results" / f"{name}.csv") for name in set(table["chapter"])}
     expected = [doubled.asked(test, usual[test.chapter]) for test in TESTS]
     assert table[ASKED].to_dict("records") == expected
     assert (
@@ -33,9 +33,9 @@ def test_the_table_has_every_test_and_the_numbers_of_the_usual_tables():
 
 
 def test_no_answer_turns_around_as_the_pages_say():
-    fates = results.read(TABLE).apply(doubled.fate, axis=1)
+    fates = tables.read(TABLE).apply(doubled.fate, axis=1)
     assert set(fates) == {"stands", "open"} and (fates == "stands").sum() > 10
-    (lead,) = results.read(TABLE).query("chapter == 'train-longer'").to_dict("records")
+    (lead,) = tables.read(TABLE).query("chapter == 'train-longer'").to_dict("records")
     once, twice = (
         round(100 * float(lead[f"measured_{run}"].rpartition("difference ")[2]))
         for run in ("once", "twice")
@@ -46,7 +46,7 @@ def test_no_answer_turns_around_as_the_pages_say():
     )
     for page in (ROOT / "README.md", BOOK / "index.md"):
         assert said in page.read_text()
-    (other,) = results.read(TABLE).query("chapter == 'another-schedule'").to_dict("records")
+    (other,) = tables.read(TABLE).query("chapter == 'another-schedule'").to_dict("records")
     one, relu = re.findall(r"(?:keeps|ReLU) (\d\.\d+)", other["measured_twice"])
     said = f"after 80 epochs, on one seed, {100 * float(relu):.0f} and {100 * float(one):.0f} %"
     assert said in (BOOK / "index.md").read_text()
@@ -98,8 +98,8 @@ def test_a_chapter_is_run_again_with_twice_of_everything(tmp_path, monkeypatch):
     chapters.execute(chapter, tmp_path, usual, given | {"seeds": [0, 1]})
     asked = ["--profile", "quick", "--only", "fig-01", "--jobs", "1", "--device", "cpu"]
     doubled.main.main(asked, standalone_mode=False)
-    table = results.read(usual / "results" / "doubled.csv")
+    table = tables.read(usual / "results" / "doubled.csv")
     assert set(table["chapter"]) == {"fig-01"} and len(table) == 3
-    made = results.read(tmp_path / "build" / "doubled-quick" / "results" / "fig-01.csv")
+    made = tables.read(tmp_path / "build" / "doubled-quick" / "results" / "fig-01.csv")
     assert made.attrs["provenance"]["epochs"] == "60" and set(made["seed"]) == {0}
     assert (usual / "results" / "doubled.md").read_text() == doubled.page(table)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cappaper.paper import figures, results
+from cappaper.paper import figures, tables
 from tests.test_book import BOOK
 
 BETAS = [0.1, 1.0, math.inf]
@@ -217,7 +217,7 @@ def drawn(svg):
 
 
 def test_the_headline_is_that_of_the_committed_table():
-    table = results.read(BOOK / "results" / "how-robust.csv")
+    table = tables.read(BOOK / "results" / "how-robust.csv")
     figure = figures.headline(table)
     chosen = table[(table["training_eps"] == 0) & (table["eps"] == 0.1)]
     means = chosen.groupby(["attack", "beta"])["robust_accuracy"].mean()

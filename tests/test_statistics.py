@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from cappaper.paper import decisions
-from cappaper.paper.marks import marks
 from cappaper.paper.statistics import (
     AS_MEASURED,
     LEVEL,
@@ -18,6 +17,7 @@ from cappaper.paper.statistics import (
     some_beyond,
     widest_beyond,
 )
+from cappaper.paper.tables import outcomes
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def rows(stands, images, value="robust_accuracy"):
         "dataset": "mnist",
     }
     if value == "robust_accuracy":
-        table["outcomes"] = [marks(row) for row in stands]
+        table["outcomes"] = [outcomes(row) for row in stands]
     return Measured.of_rows(pd.DataFrame(table), value)
 
 

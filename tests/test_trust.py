@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import cappaper
-from cappaper.paper.prose import tabular
+from cappaper.paper.tables import markdown_table
 from tests.conftest import ROOT
 from tests.trust import counted
 from tests.trust.calls import trial
@@ -52,7 +52,7 @@ def test_a_disturbed_run_has_the_table_of_an_undisturbed_one(disturb, tmp_path):
 
 def test_the_page_shows_the_table_and_nothing_went_wrong_in_it():
     table = pd.read_csv(TABLE, index_col="trial")
-    assert TABLE.with_suffix(".md").read_text() == f"{tabular(table, 'trial')}\n"
+    assert TABLE.with_suffix(".md").read_text() == f"{markdown_table(table, 'trial')}\n"
     assert (table["went wrong"] == 0).all()
     assert sorted(table["cases"]) == sorted(cases for _, cases in counted.COUNTS.values())
 

@@ -7,9 +7,8 @@ from typing import Any, cast
 
 import pandas as pd
 
-from cappaper.paper import results
-from cappaper.paper.prose import name_of, tabular
-from cappaper.paper.results import STRONGEST
+from cappaper.paper import tables
+from cappaper.paper.tables import STRONGEST, markdown_table, network_name
 
 CROWN = "certified by CROWN"
 # With what sets a chapter's networks apart from those of the same name in the others.
@@ -30,9 +29,7 @@ def board(book: Path) -> pd.DataFrame:
     Accuracies are means over seeds, on the same images. ``best attack`` leaves least of all that
     were made one by one. What several chapters share is listed once, where it comes first.
     """
-    rows = [
-        row for name in _CHAPTERS for row in rows_of(name, results.read(table_path(book, name)))
-    ]
+    rows = [row for name in _CHAPTERS for row in rows_of(name, tables.read(table_path(book, name)))]
     table = pd.DataFrame(rows).drop_duplicates(
         ["network", "trained at ε", "epochs", "attacked at ε"]
     )
@@ -48,7 +45,7 @@ def page(book: Path) -> str:
     for column in ("trained at ε", "attacked at ε"):
         table[column] = table[column].map("{:g}".format)
     chapters = table.pop("chapter").map("{{doc}}`chapters/{0}`".format)
-    shown = tabular(table.assign(chapter=chapters).set_index("network"), "network")
+    shown = markdown_table(table.assign(chapter=chapters).set_index("network"), "network")
     return _PAGE.format(count=len(table), table=shown)
 
 
@@ -70,7 +67,7 @@ def rows_of(chapter: str, table: pd.DataFrame) -> list[dict[str, Any]]:
         left = table[same].groupby("attack")["robust_accuracy"].mean()
         rows.append(
             {
-                "network": (name if isinstance(name, str) else name_of(cast(float, name)))
+                "network": (name if isinstance(name, str) else network_name(cast(float, name)))
                 + _CHAPTERS[chapter],
                 "trained at ε": trained,
                 "epochs": epochs,

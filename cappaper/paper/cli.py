@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from cappaper import files
 from cappaper.data import DATASETS, data_root, load
-from cappaper.paper import cache, chapters, figures, ledger, live, outside, published, results
+from cappaper.paper import cache, chapters, figures, ledger, live, outside, published, tables
 from cappaper.paper.chapters import Chapter, ChapterError
 from cappaper.paper.claims import CLAIMS
 from cappaper.paper.machines import machine, side_by_side
@@ -270,7 +270,7 @@ def _execute(
 def _write(book: Path) -> None:
     """Write what a book makes of its tables: the ledger, its pages, and the headline."""
     ledger.write(book)
-    table = results.read(book / "results" / "how-robust.csv")
+    table = tables.read(book / "results" / "how-robust.csv")
     figures.save(figures.headline(table), str(book / "results" / "headline"))
 
 

@@ -22,7 +22,6 @@ from cappaper.paper.decision import (
     evidence_of,
     mean_of,
 )
-from cappaper.paper.results import STRONGEST
 from cappaper.paper.statistics import (
     CHOICE,
     LEVEL,
@@ -33,6 +32,7 @@ from cappaper.paper.statistics import (
     some_beyond,
     widest_beyond,
 )
+from cappaper.paper.tables import STRONGEST
 
 
 def capping(

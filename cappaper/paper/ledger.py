@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from cappaper.files import whole
-from cappaper.paper import board, recipes, results, statistics
+from cappaper.paper import board, recipes, statistics
 from cappaper.paper.claims import CLAIMS, decided, verdict
 from cappaper.paper.decision import FAILED, POINT, STEP
+from cappaper.paper.tables import read
 
 LEDGER = Path("results/claims.csv")
 SUMS = Path("results/SHA256SUMS")
@@ -27,7 +28,7 @@ def verdicts(book: Path) -> pd.DataFrame:
         FileNotFoundError, ValueError: a table, or a column of one, is missing.
     """
     asked = dict.fromkeys(test.chapter for claim in CLAIMS for test in claim.tests)
-    tables = {name: results.read(book / "results" / f"{name}.csv") for name in asked}
+    tables = {name: read(book / "results" / f"{name}.csv") for name in asked}
     rows = []
     for claim in CLAIMS:
         found = [decided(test, tables[test.chapter]) for test in claim.tests]

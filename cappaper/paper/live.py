@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from cappaper.data import Dataset
-from cappaper.paper.prose import name_of
+from cappaper.paper.tables import network_name
 from cappaper.zoo import PRETRAINED, about, pretrained
 
 DIGITS = Path("extra/live/digits.js")
@@ -34,7 +34,7 @@ def index_script() -> str:
         beta, training = float(said["beta"][0]), said["training"]
         hardened = training.startswith("PGD")
         radius = training.split(",")[0].partition(" at ")[2]
-        title = name_of(beta) + (f", adversarially trained at {radius}" if hardened else "")
+        title = network_name(beta) + (f", adversarially trained at {radius}" if hardened else "")
         listed.append((hardened, -beta, [name, title]))
     entries = [entry for *_, entry in sorted(listed)]
     return f"Live.available = {json.dumps(entries, ensure_ascii=False)};\n"

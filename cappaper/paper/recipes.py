@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cappaper.paper import results
+from cappaper.paper import tables
 from cappaper.paper.board import rows_of, table_path
-from cappaper.paper.prose import tabular
-from cappaper.paper.results import STRONGEST
+from cappaper.paper.tables import STRONGEST, markdown_table
 
 # Chapter, radius, and what the networks of that training are called beside their β.
 _RECIPES = (
@@ -41,7 +40,7 @@ def table(book: Path, ledger: pd.DataFrame) -> str:
     for chapter, eps, kind in _RECIPES:
         found = {
             row["network"]: row
-            for row in rows_of(chapter, results.read(table_path(book, chapter)))
+            for row in rows_of(chapter, tables.read(table_path(book, chapter)))
             if row["trained at ε"] == row["attacked at ε"] == eps
         }
         asked = (ledger["chapter"] == chapter) & ledger["test"].str.contains(f"at ε = {eps:g}")
@@ -56,7 +55,7 @@ def table(book: Path, ledger: pd.DataFrame) -> str:
         recipe = f"{epochs} epochs" + (f", {kind}" if kind else "")
         link = f"{{doc}}`{recipe} <chapters/{chapter}>`"
         rows.append({"ε": f"{eps:g}", "recipe": link, **cells, "a cap keeps more": verdict})
-    shown = tabular(pd.DataFrame(rows).set_index("ε"), "ε")
+    shown = markdown_table(pd.DataFrame(rows).set_index("ε"), "ε")
     caption = _CAPTION.format(images=_span(images), seeds=_span(seeds))
     return f"{caption}\n\n{shown}\n"
 

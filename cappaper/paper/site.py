@@ -16,9 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from cappaper.paper import figures, live, results
+from cappaper.paper import figures, live
 from cappaper.paper.order import arrange
 from cappaper.paper.publishing import git_commit
+from cappaper.paper.tables import read
 from cappaper.zoo import PRETRAINED
 
 # An empty corner of a table heads nothing: to a screen reader it is a cell.
@@ -120,7 +121,7 @@ def setup(app: Any) -> dict[str, bool]:
             folder.mkdir(parents=True, exist_ok=True)
         headline = Path(app.srcdir) / "results" / "how-robust.csv"
         if repository and headline.exists():
-            picture = figures.headline(results.read(headline))
+            picture = figures.headline(read(headline))
             (Path(app.outdir) / "card.png").write_bytes(picture.png())
         for table in (Path(app.srcdir) / "results").glob("*.csv"):
             shutil.copy(table, tables)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from cappaper.paper.marks import STANDS
+from cappaper.paper.tables import ROBUST
 
 LEVEL = 0.05
 """The chance that one claim gets a wrong verdict, at most; its tests share it (Bonferroni)."""
@@ -97,7 +97,7 @@ class Measured(NamedTuple):
             images = int(rows["images"].to_numpy()[0])
             of = TEST_IMAGES[str(rows["dataset"].iloc[0])]
         if value == "robust_accuracy" and images < of:
-            stands = np.array([[mark == STANDS for mark in row] for row in rows["outcomes"]])
+            stands = np.array([[mark == ROBUST for mark in row] for row in rows["outcomes"]])
         return cls(rows.set_index("seed")[value], images, of, stands)
 
     def minus(self, other: Measured) -> Gain:

@@ -15,7 +15,7 @@ from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import WorkItem, WorkResult
 from tqdm import tqdm
 
-from cappaper.paper.prose import tabular
+from cappaper.paper.tables import markdown_table
 from tests.mutants.drawn import drawn
 from tests.mutants.targets import TARGETS
 from tests.mutants.tried import tried
@@ -111,13 +111,13 @@ def _counted(table: pd.DataFrame) -> pd.DataFrame:
 
 def _write(path: Path, table: pd.DataFrame) -> None:
     path.write_text(table.to_csv(index=False), encoding="utf-8")
-    text = tabular(_counted(table), "part")
+    text = markdown_table(_counted(table), "part")
     left = table[table["noticed"] != "yes"].set_index("module")
     if len(left):
         shown = left[["line"]].assign(
             mutant=left["after"].map(_as_code), why=left["reason"].replace("", "not yet known")
         )
-        text += f"\n\nWhat no test noticed:\n\n{tabular(shown, 'module')}"
+        text += f"\n\nWhat no test noticed:\n\n{markdown_table(shown, 'module')}"
     path.with_suffix(".md").write_text(f"{text}\n", encoding="utf-8")
 
 

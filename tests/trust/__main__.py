@@ -9,8 +9,8 @@ import click
 import pandas as pd
 import torch
 
-from cappaper.paper.prose import tabular
 from cappaper.paper.publishing import git_commit
+from cappaper.paper.tables import markdown_table
 from tests.trust.counted import COUNTS, Count
 
 
@@ -48,7 +48,7 @@ def _keep(path: Path, count: Count, seed: int) -> None:
     new = pd.DataFrame([row]).set_index("trial")
     table = pd.concat([table.drop(index=count.what, errors="ignore"), new]).sort_index()
     path.write_text(table.to_csv(), encoding="utf-8")
-    path.with_suffix(".md").write_text(f"{tabular(table, 'trial')}\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(f"{markdown_table(table, 'trial')}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

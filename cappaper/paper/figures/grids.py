@@ -26,7 +26,7 @@ from cappaper.paper.figures.style import (
     stacked,
     style,
 )
-from cappaper.paper.results import RATES, over_seeds
+from cappaper.paper.tables import RATES, over_seeds
 
 _FULL = 0.1  # a change of a pixel that is drawn in full colour
 

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cappaper.paper.figures.style import COLOURS, WIDTH, Picture, beta_axis, style
-from cappaper.paper.results import over_seeds
+from cappaper.paper.tables import over_seeds
 
 _LINES = (
     ("no attack", "no attack", COLOURS[2], "^", "-."),

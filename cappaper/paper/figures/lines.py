@@ -21,8 +21,7 @@ from cappaper.paper.figures.style import (
     stacked,
     style,
 )
-from cappaper.paper.prose import name_of
-from cappaper.paper.results import RATES, over_seeds
+from cappaper.paper.tables import RATES, network_name, over_seeds
 
 
 def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATES) -> Picture:
@@ -102,7 +101,7 @@ def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pic
             by_beta = sorted(chosen.groupby("beta"), key=lambda item: -float(item[0]))
             for axis, value in zip(column, values, strict=True):
                 for (beta, group), look in zip(by_beta, looks(), strict=False):
-                    label = name_of(beta)
+                    label = network_name(beta)
                     line(axis, group.set_index("layer"), value, label, look)
                 if value in ("at_cap", "at_zero", "silent"):
                     axis.set_ylim(-0.03, 1.03)
@@ -129,7 +128,7 @@ def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
         figure = Picture(figsize=(WIDTH, 2.1 * math.ceil(len(betas) / 2) + 0.6))
         axes = figure.subplots(math.ceil(len(betas) / 2), 2, sharex=True, sharey=True)
         for axis, beta in zip(axes.flat, betas, strict=False):
-            axis.set_title(name_of(beta))
+            axis.set_title(network_name(beta))
             for attack, look in zip(attacks, looks(), strict=False):
                 chosen = (summary["beta"] == beta) & (summary["attack"] == attack)
                 rows = summary[chosen].sort_values("epochs")
@@ -165,7 +164,7 @@ def over_budget(table: pd.DataFrame, factor_of: dict[str, float]) -> Picture:
             for beta, look in look_of.items():
                 is_it = (summary["training_eps"] == training_eps) & (summary["beta"] == beta)
                 rows = summary[is_it]
-                label = name_of(beta)
+                label = network_name(beta)
                 if len(rows):
                     line(axis, rows, "robust_accuracy", label, look, x=rows["factor"].to_numpy())
             axis.set_xscale("log", base=2)
@@ -248,7 +247,7 @@ def hardening(table: pd.DataFrame) -> Picture:
             betas = sorted(chosen["beta"].unique(), reverse=True)
             for beta, look in zip(betas, looks(), strict=False):
                 group = chosen[chosen["beta"] == beta]
-                label = name_of(beta)
+                label = network_name(beta)
                 line(axis, group, "robust_accuracy", label, look, x=group["eps"].to_numpy())
             axis.set_ylim(-0.03, 1.03)
         axes[-1].set_xlabel("attack radius ε (0: no attack)")

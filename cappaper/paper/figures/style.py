@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cappaper.files import whole
-from cappaper.paper.results import RATES
+from cappaper.paper.tables import RATES
 
 # Okabe and Ito's palette, dark to light; every line also has a mark and a dash of its own.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
