@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cappaper.files import whole
-from cappaper.paper import board, recipes, statistics
+from cappaper.paper import leaderboard, statistics
 from cappaper.paper.claims import CLAIMS, decided, verdict
 from cappaper.paper.decision import FAILED, POINT, STEP
 from cappaper.paper.tables import read
@@ -17,7 +17,7 @@ LEDGER = Path("results/claims.csv")
 SUMS = Path("results/SHA256SUMS")
 PAGE = Path("claims.md")
 STRIP = Path("results/verdicts.md")
-BOARD = Path("all-networks.md")
+NETWORKS = Path("all-networks.md")
 RECIPES = Path("results/recipes.md")
 
 
@@ -60,7 +60,7 @@ def disagreements(book: Path) -> list[str]:
     lines = set(now[SUMS].splitlines()) ^ set(then[SUMS].splitlines())
     tables = sorted({line.split("  ", 1)[1] for line in lines} - {LEDGER.name})
     said = [f"{name} is not the table that the ledger was made from" for name in tables]
-    others = [name for name in (LEDGER, PAGE, STRIP, BOARD, RECIPES) if now[name] != then[name]]
+    others = [name for name in (LEDGER, PAGE, STRIP, NETWORKS, RECIPES) if now[name] != then[name]]
     return said + [f"{name} is not what the tables give: write it again" for name in others]
 
 
@@ -71,8 +71,8 @@ def _files(book: Path) -> dict[Path, str]:
     tables = {p.name: p.read_bytes() for p in (book / "results").glob("*.csv")}
     tables[LEDGER.name] = text.encode()
     sums = [f"{hashlib.sha256(t).hexdigest()}  {name}\n" for name, t in sorted(tables.items())]
-    pages = {PAGE: page(ledger), STRIP: strip(ledger), BOARD: board.page(book)}
-    pages[RECIPES] = recipes.table(book, ledger)
+    pages = {PAGE: page(ledger), STRIP: strip(ledger), NETWORKS: leaderboard.page(book)}
+    pages[RECIPES] = leaderboard.recipes(book, ledger)
     return {LEDGER: text, **pages, SUMS: "".join(sums)}
 
 
