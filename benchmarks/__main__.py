@@ -12,9 +12,10 @@ import click
 import pandas as pd
 import torch
 
+from benchmarks import figures
 from benchmarks.clock import contest
 from benchmarks.works import Bench, bench, growth, works
-from cappaper.paper import figures
+from cappaper.paper.figures import save as save_figure
 from cappaper.paper.publishing import git_commit
 from cappaper.paper.tables import markdown_table, save
 
@@ -42,11 +43,11 @@ def main(device: str, images: int, repeats: int, only: str, out: str) -> None:
     base, table = Path(out) / f"how-fast-{device}", pd.DataFrame(rows)
     save(table, f"{base}.csv", origin)
     base.with_suffix(".md").write_text(_shown(table, origin), encoding="utf-8")
-    figures.save(figures.contests(table), str(base))
+    save_figure(figures.contests(table), str(base))
     if not only:
         grown = _growth(ground, repeats)
         save(grown, f"{base}-growth.csv", origin)
-        figures.save(figures.growth(grown), f"{base}-growth")
+        save_figure(figures.growth(grown), f"{base}-growth")
 
 
 def _shown(table: pd.DataFrame, origin: dict[str, str]) -> str:

@@ -3,9 +3,9 @@
 import pytest
 from scipy import special
 
-from benchmarks import clock
+from benchmarks import clock, figures
 from benchmarks.clock import Hand, contest
-from cappaper.paper import figures, tables
+from cappaper.paper import tables
 from tests.test_book import BOOK
 
 

@@ -5,7 +5,6 @@ from cappaper.deprecated import renamed
 from cappaper.paper import figures
 from cappaper.paper.claims import show_verdicts
 from cappaper.paper.experiment import Adversary, Spec, sweep
-from cappaper.paper.explorer import attacked_digit, explore
 from cappaper.paper.judges import (
     FGSM,
     PGD,
@@ -34,6 +33,7 @@ from cappaper.paper.tables import (
     show_markdown,
     strongest,
 )
+from cappaper.paper.widgets import attacked_digit, explore
 
 __all__ = [  # noqa: RUF022 (by job)
     # networks, and where they are trained
