@@ -237,7 +237,7 @@ def test_the_committed_ledger_agrees_with_the_tables(monkeypatch, capsys):
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "book" / "results", tmp_path / "book" / "results")
-    for page in (ledger.PAGE, ledger.BOARD):
+    for page in (ledger.PAGE, ledger.NETWORKS):
         shutil.copy(ROOT / "book" / page, tmp_path / "book")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "book"
