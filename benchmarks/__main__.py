@@ -14,9 +14,8 @@ from benchmarks import figures
 from benchmarks.clock import contest
 from benchmarks.works import bench, growth, works
 from cappaper.paper.figures.style import save as save_figure
-from cappaper.paper.prose import tabular
 from cappaper.paper.publishing import git_commit
-from cappaper.paper.results import save
+from cappaper.paper.tables import markdown_table, save
 
 
 @click.command()
@@ -57,7 +56,7 @@ def page(table: pd.DataFrame, origin: dict[str, str]) -> str:
         "robust accuracy left": table["left"].map(lambda v: "" if pd.isna(v) else f"{v:.3f}"),
         "at once": table["batch_size"].map(lambda size: str(size or "")),
     }
-    shown = tabular(pd.DataFrame(columns).set_index(table["work"]), "work")
+    shown = markdown_table(pd.DataFrame(columns).set_index(table["work"]), "work")
     provenance = ", ".join(f"{key} {value}" for key, value in origin.items())
     return (
         f"{shown}\n\nMedians of {table['repeats'].iloc[0]} rounds, each with a seed of its own;"

@@ -6,7 +6,7 @@ import textwrap
 
 import pandas as pd
 
-from cappaper.paper.figures.style import COLOURS, SMALL, WIDTH, Picture, legend, looks, style
+from cappaper.paper.figures.style import COLOURS, SMALL, WIDTH, Picture, legend, line_styles, style
 
 
 def contests(table: pd.DataFrame) -> Picture:
@@ -21,7 +21,7 @@ def contests(table: pd.DataFrame) -> Picture:
         figure = Picture(figsize=(WIDTH, 1.4 + 0.42 * len(works)))
         axis = figure.subplots()
         groups = others.groupby("who", sort=False)
-        for (who, rows), (colour, mark, _) in zip(groups, looks(), strict=False):
+        for (who, rows), (colour, mark, _) in zip(groups, line_styles(), strict=False):
             place = [len(works) - works.index(work) for work in rows["work"]]
             reach = [rows["ratio"] - rows["low"], rows["high"] - rows["ratio"]]
             shape = {"fmt": mark, "color": colour, "capsize": 2, "label": str(who)}

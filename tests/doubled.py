@@ -7,11 +7,11 @@ import click
 import pandas as pd
 import torch
 
-from cappaper.paper import chapters, results
+from cappaper.paper import chapters, tables
 from cappaper.paper.claims import CLAIMS, TESTS, decided
 from cappaper.paper.machines import machine
-from cappaper.paper.prose import tabular
 from cappaper.paper.statistics import AS_MEASURED
+from cappaper.paper.tables import markdown_table
 
 TWICE = {"seeds": [0], "effort": 2}
 # What trains for hours gets the two networks that its verdict compares.
@@ -36,8 +36,8 @@ def main(profile: str, device: str, jobs: int, only: tuple[str, ...], table: boo
         chapters.execute(chapter, root, folder, given | FEWER.get(chapter.name, {}))
     out = (root / "book" if profile == "paper" else root / "build" / profile) / "results"
     rows, origins = compared(out, folder / "results")
-    results.save(rows, out / "doubled.csv", origins)
-    (out / "doubled.md").write_text(page(results.read(out / "doubled.csv")), encoding="utf-8")
+    tables.save(rows, out / "doubled.csv", origins)
+    (out / "doubled.md").write_text(page(tables.read(out / "doubled.csv")), encoding="utf-8")
 
 
 def deciding(root: Path, only: tuple[str, ...] = ()) -> list[chapters.Chapter]:
@@ -51,8 +51,8 @@ def compared(usual: Path, doubled: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     rows, origins = [], []
     for test in TESTS:
         if (doubled / f"{test.chapter}.csv").exists():
-            table = results.read(usual / f"{test.chapter}.csv")
-            twice = results.read(doubled / f"{test.chapter}.csv")
+            table = tables.read(usual / f"{test.chapter}.csv")
+            twice = tables.read(doubled / f"{test.chapter}.csv")
             alone = {s: decided(test, part, AS_MEASURED) for s, part in table.groupby("seed")}
             double = decided(test, twice, AS_MEASURED)
             row = {"claim": test.claim, "chapter": test.chapter, "test": test.says}
@@ -92,9 +92,9 @@ def page(table: pd.DataFrame) -> str:
         numbers = {"one seed": rows["measured_once"], "twice": rows["measured_twice"]}
         parts += [
             f"## Claim {claim.number}: {claim.says.rstrip('.')}",
-            tabular(pd.DataFrame(answers).set_axis(links), "test"),
+            markdown_table(pd.DataFrame(answers).set_axis(links), "test"),
             f":::{{dropdown}} The numbers\n"
-            f"{tabular(pd.DataFrame(numbers).set_axis(rows['test']), 'test')}\n:::",
+            f"{markdown_table(pd.DataFrame(numbers).set_axis(rows['test']), 'test')}\n:::",
         ]
     origin = ", ".join(f"{key} {value}" for key, value in table.attrs["provenance"].items())
     return "\n\n".join([*parts, f"Provenance: {origin}."]) + "\n"

@@ -25,7 +25,7 @@ from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkResult
 from tqdm import tqdm
 
-from cappaper.paper.prose import tabular
+from cappaper.paper.tables import markdown_table
 
 # Modules below cappaper/, and the tests that ought to notice, besides the modules' own doctests.
 TARGETS = {
@@ -140,7 +140,12 @@ def page(table: pd.DataFrame) -> str:
     code = left["after"].map(lambda line: f"`{line}`".replace("|", "\\|"))
     why = [reasons.get(key, "not yet known") for key in left["after"].items()]
     shown = left[["line"]].assign(mutant=code, why=why)
-    return f"{tabular(counts, 'part')}\n\nWhat no test noticed:\n\n{tabular(shown, 'module')}\n"
+    parts = [
+        markdown_table(counts, "part"),
+        "What no test noticed:",
+        markdown_table(shown, "module"),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 @click.command()

@@ -12,9 +12,8 @@ from tqdm import tqdm
 
 from cappaper import PRETRAINED, Dataset, load, masking_report, pretrained, strongest_attack
 from cappaper.attacks.common import is_correct
-from cappaper.paper.prose import tabular
 from cappaper.paper.publishing import git_commit
-from cappaper.paper.results import save
+from cappaper.paper.tables import markdown_table, save
 from cappaper.zoo import about
 
 
@@ -30,7 +29,7 @@ def main(images: int, out: str) -> None:
     origin = {"images": str(images), "torch": torch.__version__, "git_commit": git_commit()}
     save(table, Path(out) / "referee.csv", origin)
     provenance = ", ".join(f"{key} {value}" for key, value in origin.items())
-    text = f"{tabular(table.set_index('network'), 'network')}\n\n"
+    text = f"{markdown_table(table.set_index('network'), 'network')}\n\n"
     text += f"Shares of the test images on which the network is robust; {provenance}.\n"
     (Path(out) / "referee.md").write_text(text, encoding="utf-8")
     print(text)

@@ -5,11 +5,11 @@ from scipy import special
 
 from benchmarks import clock, figures
 from benchmarks.clock import Hand, contest
-from cappaper.paper import results
+from cappaper.paper import tables
 from tests.test_book import BOOK
 
-TABLE = results.read(BOOK / "results" / "how-fast-cpu.csv")
-GROWTH = results.read(BOOK / "results" / "how-fast-cpu-growth.csv")
+TABLE = tables.read(BOOK / "results" / "how-fast-cpu.csv")
+GROWTH = tables.read(BOOK / "results" / "how-fast-cpu-growth.csv")
 
 
 def test_hands_take_turns_at_their_best_batch_size(monkeypatch):

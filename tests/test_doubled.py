@@ -5,14 +5,14 @@ import re
 import nbformat
 import pytest
 
-from cappaper.paper import results
+from cappaper.paper import tables
 from cappaper.paper.claims import TESTS
 from tests import doubled
 from tests.answers import BOOK
 from tests.test_book import ROOT
 from tests.test_notebooks import tagged
 
-TABLE = results.read(BOOK / "results" / "doubled.csv")
+TABLE = tables.read(BOOK / "results" / "doubled.csv")
 
 
 def test_the_table_has_every_test_and_its_page_shows_it():

@@ -3,13 +3,13 @@
 import pytest
 
 from cappaper import PRETRAINED, load
-from cappaper.paper import results
+from cappaper.paper import tables
 from tests.referee import compared
 from tests.test_book import BOOK, ROOT
 
 
 def test_the_strongest_attack_leaves_no_more_than_autoattack():
-    table = results.read(BOOK / "results" / "referee.csv")
+    table = tables.read(BOOK / "results" / "referee.csv")
     assert set(table["network"]) == set(PRETRAINED)
     assert int(table.attrs["provenance"]["images"]) >= 500
     gap = (table["AutoAttack"] - table["strongest attack"]).set_axis(table["network"])
@@ -20,7 +20,7 @@ def test_the_strongest_attack_leaves_no_more_than_autoattack():
 
 
 def test_the_readme_says_what_the_table_says():
-    row = results.read(BOOK / "results" / "referee.csv").set_index("network").loc["cap-0.05"]
+    row = tables.read(BOOK / "results" / "referee.csv").set_index("network").loc["cap-0.05"]
     sentence = (
         f"of 500 test images it leaves {100 * row['AutoAttack']:.0f} % on the network with"
         f" β = 0.05 that comes with the package, at ε = {row['ε']:g}, and `strongest_attack`"

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 import cappaper
-from cappaper.paper.prose import tabular
+from cappaper.paper.tables import markdown_table
 from tests.conftest import ROOT
 from tests.trust import nonsense
 from tests.trust.__main__ import KINDS, count
@@ -34,7 +34,7 @@ def test_a_trial_finds_wrong_answers_and_bare_errors(monkeypatch, eps, fault):
 
 def test_the_page_shows_the_table_and_nothing_went_wrong_in_it():
     table = pd.read_csv(TABLE, index_col="trial")
-    assert TABLE.with_suffix(".md").read_text() == f"{tabular(table, 'trial')}\n"
+    assert TABLE.with_suffix(".md").read_text() == f"{markdown_table(table, 'trial')}\n"
     assert (table["went wrong"] == 0).all()
     assert table["cases"].to_dict() == {title: cases for title, cases, *_ in KINDS.values()}
 

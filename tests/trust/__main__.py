@@ -9,8 +9,8 @@ import click
 import pandas as pd
 import torch
 
-from cappaper.paper.prose import tabular
 from cappaper.paper.publishing import git_commit
+from cappaper.paper.tables import markdown_table
 from tests.trust import damage, nonsense, runs
 
 # What the page calls a kind, how many cases it counts, the trial, and how all trials should end.
@@ -54,7 +54,9 @@ def main(only: tuple[str, ...], cases: int | None, seed: int) -> None:
             table = pd.read_csv(TABLE, index_col="trial")
             table.loc[title] = [usual, len(faults), end, seed, git_commit()]
             TABLE.write_text(table.to_csv(), encoding="utf-8")
-            TABLE.with_suffix(".md").write_text(f"{tabular(table, 'trial')}\n", encoding="utf-8")
+            TABLE.with_suffix(".md").write_text(
+                f"{markdown_table(table, 'trial')}\n", encoding="utf-8"
+            )
     sys.exit(wrong > 0)
 
 
