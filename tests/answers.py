@@ -3,20 +3,20 @@
 import math
 from pathlib import Path
 
-from cappaper.paper import results
+from cappaper.paper import tables
 
 BOOK = Path(__file__).parents[1] / "book"
 
 
 def table_of(name):
-    return results.read(BOOK / "results" / f"{name}.csv")
+    return tables.read(BOOK / "results" / f"{name}.csv")
 
 
 def readme_numbers():
     """What the README says, computed from the table it speaks of."""
     table = table_of("fig-04")
     at = table[table["eps"] == 0.1]
-    mean = results.over_seeds(at, ["beta"], results.RATES).set_index("beta")
+    mean = tables.over_seeds(at, ["beta"], tables.RATES).set_index("beta")
     best = mean["robust_accuracy"].idxmax()
     relu = mean.loc[math.inf]
     return (

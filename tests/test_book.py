@@ -9,8 +9,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from cappaper.paper import chapters, profiles, results
-from cappaper.paper.marks import contradictions
+from cappaper.paper import chapters, profiles, tables
+from cappaper.paper.tables import contradictions
 from tests.answers import BOOK, exact_answer, readme_answer, readme_numbers, table_of
 
 ROOT = Path(__file__).parents[1]
@@ -98,7 +98,7 @@ def prose():
     for name in NAMES:
         notebook = nbformat.read(BOOK / "chapters" / f"{name}.ipynb", 4)
         for cell in notebook.cells:
-            if cell.cell_type == "markdown" or "say(" in cell.source:
+            if cell.cell_type == "markdown" or "show_markdown(" in cell.source:
                 yield name, cell.source
 
 
@@ -217,10 +217,10 @@ def test_the_strongest_attack_is_no_weaker_than_any_on_any_image(name):
     table = table_of(name)
     keys = [k for k in ("variant", "training_eps", "epochs", "beta", "seed", "eps") if k in table]
     wide = table.pivot(index=keys, columns="attack", values="outcomes")
-    others = [a for a in wide if "certified" not in a and a != results.STRONGEST]
+    others = [a for a in wide if "certified" not in a and a != tables.STRONGEST]
     assert len(others) >= 4
     for attack in others:
-        both = wide[[results.STRONGEST, attack]].dropna()
+        both = wide[[tables.STRONGEST, attack]].dropna()
         assert len(both) > 0
         assert sum(contradictions(a, b) for a, b in both.to_numpy()) == 0, attack
 

@@ -1,14 +1,14 @@
 import math
 import re
 
-import ipywidgets
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from cappaper.paper import figures, results
+from benchmarks import figures as speed
+from cappaper.paper import figures, tables
 from tests.test_book import BOOK
 
 BETAS = [0.1, 1.0, math.inf]
@@ -105,13 +105,13 @@ def test_a_panel_over_the_budget_has_a_line_for_every_network_of_its_training(ta
 
 def test_figures_of_time_show_others_beside_us_and_how_cost_grows():
     rows = [("PGD", "ours", 1, 1, 1), ("PGD", "theirs", 3, 2, 4), ("fit", "ours", 1, 1, 1)]
-    (axis,) = figures.contests(
+    (axis,) = speed.contests(
         pd.DataFrame(rows, columns=["work", "who", "ratio", "low", "high"])
     ).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["PGD", "fit"]
     assert list(axis.get_lines()[0].get_xdata()) == [3]
     grown = pd.DataFrame({"what": "members", "count": [1, 2, 4], "seconds": [0.5, 0.6, 0.9]})
-    (axis,) = figures.growth(grown).axes
+    (axis,) = speed.growth(grown).axes
     measured, even = axis.get_lines()
     assert list(measured.get_ydata()) == [0.5, 0.6, 0.9] and list(even.get_ydata()) == [0.5, 1, 2]
 
@@ -166,49 +166,6 @@ def test_steps_draw_the_loss_the_images_and_what_has_changed():
     assert [float(pixels.max()) for pixels in shown] == pytest.approx([0, 0.05, 0, 0.05])
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    bundles = []
-    monkeypatch.setattr(
-        "cappaper.paper.figures.slider.display", lambda bundle, raw: bundles.append(bundle)
-    )
-    return bundles
-
-
-def test_turning_beta_draws_anew(shown):
-    drawn = []
-
-    def draw(beta):
-        drawn.append(beta)
-        return figures.cap(beta)
-
-    figures.beta_explorer(draw, BETAS, start=1.0)
-    (bundle,) = shown
-    model = bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
-    box = ipywidgets.Widget._instances[model] if hasattr(ipywidgets.Widget, "_instances") else None
-    box = box or ipywidgets.widget_serialization["from_json"](f"IPY_MODEL_{model}", None)
-    slider, picture = box.children
-    before = picture.value
-    slider.value = 0.1
-    assert drawn[-1] == 0.1 and picture.value != before
-    assert [label for label, _ in slider.options] == ["0.1", "1", "∞"]
-
-
-def test_a_static_page_holds_every_frame(shown):
-    figures.beta_explorer(figures.cap, BETAS, start=1.0)
-    html = shown[0]["text/html"]
-    assert html.count("<img") == 3 and html.count(" hidden") == 2
-    assert 'data-beta="∞"' in html and "<output>β = 1</output>" in html
-
-
-@pytest.mark.parametrize(
-    ("betas", "start", "says"), [([], None, "at least one"), ([0.1], 0.2, "not on the slider")]
-)
-def test_bad_input_gets_a_sentence(betas, start, says):
-    with pytest.raises(ValueError, match=says):
-        figures.beta_explorer(figures.cap, betas, start=start)
-
-
 def drawn(svg):
     """The points of a picture's lines, scaled: matplotlib's versions differ in margins."""
     paths = " ".join(re.findall(r'"line2d_\d+"> <path d="([^"]+)', svg))
@@ -217,7 +174,7 @@ def drawn(svg):
 
 
 def test_the_headline_is_that_of_the_committed_table():
-    table = results.read(BOOK / "results" / "how-robust.csv")
+    table = tables.read(BOOK / "results" / "how-robust.csv")
     figure = figures.headline(table)
     chosen = table[(table["training_eps"] == 0) & (table["eps"] == 0.1)]
     means = chosen.groupby(["attack", "beta"])["robust_accuracy"].mean()

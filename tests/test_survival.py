@@ -5,7 +5,7 @@ import math
 import nbformat
 import pytest
 
-from cappaper.paper import chapters, claims, decisions, results
+from cappaper.paper import chapters, claims, decisions, tables
 from tests.answers import BOOK, table_of
 from tests.test_book import ROOT
 
@@ -25,7 +25,7 @@ def test_moving_caps_did_what_the_landing_page_says():
     table = table_of("moving-cap")
     mean = table.groupby(["attack", "variant"], sort=False)["robust_accuracy"].mean()
     moving = [name for name in table["variant"].unique() if name.startswith("moving")]
-    pgd, left = mean["PGD"], mean[results.STRONGEST]
+    pgd, left = mean["PGD"], mean[tables.STRONGEST]
     assert pgd[moving].is_monotonic_increasing and left.max() < left["ReLU"] + 0.01
     free, *_, low = moving
     two = {f"{100 * left[name]:.0f}" for name in (free, low, "ReLU")}
@@ -41,11 +41,11 @@ def test_longer_training_did_what_the_pages_say():
     """A low cap learns to stop PGD; β = 1 leads beyond chance by one recipe, ReLU by two others."""
     table = table_of("train-longer")
     mean = table.groupby(["attack", "epochs", "beta"])["robust_accuracy"].mean()
-    pgd, left = mean["PGD", 40], mean[results.STRONGEST, 40]
+    pgd, left = mean["PGD", 40], mean[tables.STRONGEST, 40]
     low = f"{100 * pgd[0.2]:.0f} % under PGD and {100 * left[0.2]:.0f} % under the strongest attack"
     others = [
         table_of(chapter)
-        .query("attack == @results.STRONGEST and epochs == 40")
+        .query("attack == @tables.STRONGEST and epochs == 40")
         .groupby("beta")["robust_accuracy"]
         .mean()
         for chapter in ("another-schedule", "train-knowing")
@@ -65,7 +65,7 @@ def test_longer_training_did_what_the_pages_say():
     assert abs(best[0] - best[1]) < 0.02
     knowing = others[1]
     assert knowing[math.inf] > knowing[1.0] + 0.1  # "after 40 it is ReLU that keeps more"
-    found = decisions.capping(table, eps=0.3, trained=True, attack=results.STRONGEST)
+    found = decisions.capping(table, eps=0.3, trained=True, attack=tables.STRONGEST)
     assert found.holds is True and left.idxmax() == 1.0
     aware = mean["cap-aware PGD"]
     assert aware[40, math.inf] > aware[32, math.inf] + 0.01  # ReLU was still learning,
@@ -78,7 +78,7 @@ def test_at_a_smaller_radius_no_cap_has_a_clear_gain():
     """Longer training at ε = 0.1: ReLU keeps most, and a low cap has learned to stop PGD."""
     table = table_of("smaller-radius")
     mean = table[table["epochs"] == 20].groupby(["attack", "beta"])["robust_accuracy"].mean()
-    pgd, left = mean["PGD"], mean[results.STRONGEST]
+    pgd, left = mean["PGD"], mean[tables.STRONGEST]
     kept = f"β = 1 keeps {100 * left[1.0]:.0f} % and ReLU {100 * left[math.inf]:.0f} %"
     for page, said in (
         (
@@ -90,7 +90,7 @@ def test_at_a_smaller_radius_no_cap_has_a_clear_gain():
         assert said in page.read_text(), page
     low = f"{100 * pgd[0.2]:.0f} % under PGD and {100 * left[0.2]:.0f} % under the strongest attack"
     assert low in (BOOK / "index.md").read_text()
-    found = decisions.capping(table, eps=0.1, trained=True, attack=results.STRONGEST)
+    found = decisions.capping(table, eps=0.1, trained=True, attack=tables.STRONGEST)
     assert found.holds is not True and left.idxmax() == math.inf
 
 
@@ -126,7 +126,7 @@ def test_pictures_say_to_who_cannot_see_them_what_is_so():
     pgd = growth["PGD", "-".join(5 * ["100"])]
     assert pgd[math.inf] > 1.5 and pgd[1.0] > 1.5 and pgd[0.1] < 1
     assert growth["noise"].max() < 1.5
-    small = means("how-robust", "beta", attack=results.STRONGEST, eps=0.02)["robust_accuracy"]
+    small = means("how-robust", "beta", attack=tables.STRONGEST, eps=0.02)["robust_accuracy"]
     assert small.drop([1.0, math.inf]).max() < small[math.inf] - 0.01
     assert abs(small[1.0] - small[math.inf]) < 0.01
     families = means("fig-03", "activation", "beta", eps=0.1)["robust_accuracy"]
@@ -136,12 +136,12 @@ def test_pictures_say_to_who_cannot_see_them_what_is_so():
 @pytest.mark.parametrize("name", [chapter.name for chapter in chapters.manifest(ROOT)])
 def test_a_chapter_ends_with_what_its_table_says_to_the_claims(name, monkeypatch):
     said = []
-    monkeypatch.setattr(claims, "say", said.append)
-    claims.state(name, table_of(name))
+    monkeypatch.setattr(claims, "show_markdown", said.append)
+    claims.show_verdicts(name, table_of(name))
     (page,) = [
         "".join(output["data"]["text/markdown"])
         for cell in nbformat.read(BOOK / "chapters" / f"{name}.ipynb", 4).cells
-        if cell.cell_type == "code" and "paper.state(" in cell.source
+        if cell.cell_type == "code" and "paper.show_verdicts(" in cell.source
         for output in cell.outputs
     ]
     assert page == said[0]

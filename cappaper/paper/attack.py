@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cappaper.data import Dataset
 from cappaper.evaluation import EpsAttack, is_robust
 from cappaper.paper.judge import Judge, Radii, Row
-from cappaper.paper.marks import judgement, marks
+from cappaper.paper.tables import outcome_row, outcomes
 
 
 class Attack(Judge):
@@ -41,5 +41,7 @@ def rates(name: str, epsilons: Radii, stands: Tensor) -> list[Row]:
     rows = []
     for eps, stands in zip(epsilons, left, strict=True):
         success = 1 - int(stands.sum()) / count if count else 0.0
-        rows.append(judgement(name, eps, standard, marks(stands.tolist()), success_rate=success))
+        rows.append(
+            outcome_row(name, eps, standard, outcomes(stands.tolist()), success_rate=success)
+        )
     return rows

@@ -21,7 +21,7 @@ from cappaper.data import Dataset
 from cappaper.evaluation import EpsAttack
 from cappaper.paper.attack import Attack, attacked
 from cappaper.paper.judge import Judge, Radii, Row, accuracy, settings_of
-from cappaper.paper.marks import UNKNOWN, judgement, marks
+from cappaper.paper.tables import UNKNOWN, outcome_row, outcomes
 
 _APART = 1000  # between the seeds of two runs: further than those of two networks
 
@@ -154,7 +154,8 @@ class Bound(Judge):
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
         standard = accuracy(model, test)
         return [
-            judgement(self.name, eps, standard, self.outcomes(model, test, eps)) for eps in epsilons
+            outcome_row(self.name, eps, standard, self.outcomes(model, test, eps))
+            for eps in epsilons
         ]
 
 
@@ -169,7 +170,7 @@ class Certificate(Bound):
         return f"certified by {self.method.upper()}"
 
     def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str:
-        return marks(certify(model, *test, eps, self.method).tolist())
+        return outcomes(certify(model, *test, eps, self.method).tolist())
 
 
 @dataclass(frozen=True)
@@ -181,5 +182,5 @@ class Exact(Bound):
 
     def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str:
         found = exact_robustness(model, *test, eps, time_limit=self.time_limit)
-        both = zip(marks(found.robust.tolist()), found.undecided.tolist(), strict=True)
+        both = zip(outcomes(found.robust.tolist()), found.undecided.tolist(), strict=True)
         return "".join(UNKNOWN if undecided else mark for mark, undecided in both)

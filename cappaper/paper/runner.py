@@ -65,7 +65,7 @@ def run(
     Args:
         epsilons: radii, for a judge that takes them.
         limit: test images; all of them if None.
-        by_image: keep ``outcomes``, one of :mod:`~cappaper.paper.marks` for each image, and
+        by_image: keep ``outcomes``, one character an image (:mod:`cappaper.paper.tables`), and
             ``warning``, what an attack had to say about its own result.
 
     Returns:
