@@ -283,9 +283,3 @@ def test_a_missing_table_or_folder_gets_a_sentence(book, tmp_path, monkeypatch, 
     monkeypatch.chdir(book)
     assert cli.main(["claims"]) == 1
     assert "run from the project's folder" in capsys.readouterr().err
-
-
-def test_numbers_survive_the_disk_where_there_are_none(tmp_path):
-    table = pd.DataFrame({"median_l2": [math.inf, 0.5], "eps": [math.nan, 0.1]})
-    tables.save(table, tmp_path / "t.csv", {"profile": "quick"})
-    pd.testing.assert_frame_equal(tables.read(tmp_path / "t.csv"), table)
