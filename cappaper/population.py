@@ -144,7 +144,7 @@ def _check_same_layout(one: nn.Module, other: nn.Module) -> None:
 def _layout(part: nn.Module) -> tuple[Any, ...]:
     named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
     tensors = [(name, t.shape, t.dtype, t.device, t.requires_grad) for name, t in named]
-    kinds = bool | int | float | str | tuple
+    kinds = (bool, int, float, str, tuple)
     simple = {name: value for name, value in vars(part).items() if isinstance(value, kinds)}
     return type(part).__module__, type(part).__qualname__, tensors, simple
 
