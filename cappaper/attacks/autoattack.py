@@ -11,10 +11,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.common import Progress, in_batches, margin, run_in_turn
 from cappaper.attacks.square import square
-from cappaper.checks import check_attack, check_sequence, input_gradient, logits_of, one_of
 from cappaper.population import members
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -76,11 +76,11 @@ def auto_attack(
     >>> auto_attack(mlp(64, [32]), x, y, eps=0.3, parts=["apgd-ce", "square"]).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_attack(x, y, eps, seed, batch_size=batch_size)
-    one_of(norm, tuple(_NORMS), "norm")
-    parts = check_sequence(parts, "parts", "AutoAttack's parts")
+    checks.attack(x, y, eps, seed, batch_size=batch_size)
+    checks.one_of(norm, tuple(_NORMS), "norm")
+    parts = checks.sequence(parts, "parts", "AutoAttack's parts")
     for part in parts:
-        one_of(part, PARTS, "part")
+        checks.one_of(part, PARTS, "part")
     if eps == 0:
         raise ValueError("auto_attack needs an eps above 0")
     if x.ndim != y.ndim + 3:
@@ -91,7 +91,7 @@ def auto_attack(
     def attack(x: Tensor, y: Tensor) -> Tensor:
         nonlocal silent
         with torch.no_grad():
-            runs = _runs(parts, norm, logits_of(model, x, y).shape[-1])
+            runs = _runs(parts, norm, checks.logits_of(model, x, y).shape[-1])
         if {"apgd-ce", "apgd-t"}.intersection(parts):
             silent += _silent(model, x, y)
         return run_in_turn(model, [partial(run, model, eps=eps, seed=seed) for run in runs], x, y)
@@ -124,7 +124,7 @@ def _silent(model: nn.Module, x: Tensor, y: Tensor) -> int:
     """How many examples are classified right and have an input gradient of exactly zero."""
     point = x.detach().requires_grad_()
     lead = margin(model(point), y)
-    gradient = input_gradient(lead.sum(), point)
+    gradient = checks.input_gradient(lead.sum(), point)
     return int((gradient.flatten(y.ndim).eq(0).all(-1) & (lead > 0)).sum())
 
 

@@ -10,17 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.common import Progress, in_batches, run_in_turn
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.attacks.square import square
-from cappaper.checks import (
-    check_attack,
-    check_function,
-    check_positive,
-    check_sequence,
-    logits_of,
-)
 from cappaper.surrogate import UnreachedWarning, surrogate_gradient, warn_unreached
 
 _Part = Callable[[Tensor, Tensor], Tensor]
@@ -77,11 +71,11 @@ def strongest_attack(
     >>> strongest_attack(net, x, y, eps=0.3, twins=[mlp(64, [32])], steps=5, queries=20).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_attack(x, y, eps, seed, steps=steps, restarts=restarts, queries=queries)
-    check_positive(sharpness, "the sharpness")
-    twins = check_sequence(twins, "twins", "models", empty=True)
+    checks.attack(x, y, eps, seed, steps=steps, restarts=restarts, queries=queries)
+    checks.positive(sharpness, "the sharpness")
+    twins = checks.sequence(twins, "twins", "models", empty=True)
     for twin in twins:
-        check_function(twin, "a twin")
+        checks.function(twin, "a twin")
     warn_unreached(model, x, y, "strongest_attack")
 
     rest: dict[str, Any] = {"steps": steps, "restarts": restarts, "seed": seed}
@@ -116,4 +110,4 @@ def strongest_attack(
 def _classes(model: nn.Module, x: Tensor, y: Tensor) -> int:
     """How many classes a model tells apart."""
     with torch.no_grad():
-        return logits_of(model, x, y).shape[-1]
+        return checks.logits_of(model, x, y).shape[-1]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed, parallel_config
 
-from cappaper.checks import one_of
+from cappaper import checks
 
 _PATIENCE = 10  # seconds in which a scheduler must answer
 
@@ -44,7 +44,7 @@ def machine(device: str = "auto", jobs: int | str = 1) -> Machine:
         ValueError: another device, CUDA where there is none or with a cluster, a number of
             processes below 1, or what is no scheduler's address.
     """
-    one_of(device, ("auto", "cpu", "cuda"), "device")
+    checks.one_of(device, ("auto", "cpu", "cuda"), "device")
     if isinstance(jobs, str):
         if "://" not in jobs:
             raise ValueError(
