@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import cappaper
-from cappaper.paper import outside
+from cappaper.paper import user_code
 from cappaper.paper.cli import main
 
 EPS = 0.1
@@ -137,5 +137,5 @@ def test_a_folder_that_is_not_there_is_noticed_before_the_work(mine, capsys):
 
 
 def test_a_network_is_taken_as_it_is_and_a_function_is_called(mine):
-    assert outside.model("mine.py:net")(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
-    assert outside.images("mine.py:few")[1].shape == (9,)
+    assert user_code.model("mine.py:net")(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    assert user_code.images("mine.py:few")[1].shape == (9,)

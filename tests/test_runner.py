@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cappaper import paper
-from cappaper.paper import cache, experiment, runner, searches
+from cappaper.paper import cache, experiment, judges, runner
 
 TINY = paper.profile("quick", epochs=2, hidden=[16, 8], limit=60)
 
@@ -248,7 +248,7 @@ def test_distortions_count_what_was_not_found(fresh, monkeypatch):
         row["standard_accuracy"] * (1 - row["success_rate"])
     )
     # An attack that does nothing finds nothing, and nothing is infinitely far.
-    monkeypatch.setattr(searches, "cw_l2", lambda model, x, y, **settings: x)
+    monkeypatch.setattr(judges, "cw_l2", lambda model, x, y, **settings: x)
     (row,) = paper.run(specs, paper.CW(), limit=60).to_dict("records")
     assert (row["success_rate"], row["median_l2"]) == (0, math.inf)
 

@@ -6,6 +6,7 @@ from cappaper.paper.claims import state
 from cappaper.paper.experiment import Adversary, Spec, sweep
 from cappaper.paper.explorer import attacked_digit, explore
 from cappaper.paper.judges import (
+    CW,
     FGSM,
     PGD,
     AdaptivePGD,
@@ -13,6 +14,7 @@ from cappaper.paper.judges import (
     Certificate,
     Clean,
     Exact,
+    GrowingBalls,
     Noise,
     Strongest,
 )
@@ -24,7 +26,6 @@ from cappaper.paper.prose import name_of, say, tabular, told
 from cappaper.paper.publishing import glue, publish
 from cappaper.paper.results import RATES, STRONGEST, over_seeds, strongest
 from cappaper.paper.runner import networks, run, transfers
-from cappaper.paper.searches import CW, GrowingBalls
 
 __all__ = [
     "CW",
