@@ -22,8 +22,8 @@ from cappaper.attacks import (
     pgd,
     square,
     strongest_attack,
-    surrogate_gradient,
 )
+from cappaper.bounded import Bounded, exact_gradient, register_bounded
 from cappaper.certificates import certified_accuracy, certify, exact_robustness
 from cappaper.data import Dataset, load
 from cappaper.deprecated import renamed
@@ -33,7 +33,7 @@ from cappaper.masking import Indicator, MaskingReport, masking_report
 from cappaper.models import convnet, mlp, rescale
 from cappaper.population import Population
 from cappaper.report import RobustnessReport, robustness_report
-from cappaper.surrogate import Bounded, exact_gradient, register_bounded
+from cappaper.surrogate import surrogate_gradient
 from cappaper.training import fit
 from cappaper.zoo import PRETRAINED, pretrained
 

@@ -1,20 +1,20 @@
-"""The activation of the paper, its smooth relatives, and surgery that puts it into any model."""
+"""The activation of the paper, its smooth relatives, and how to put it into any model."""
 
 from __future__ import annotations
 
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cappaper.checks import check_module, check_number, check_real, check_sequence, entries, shown
+from cappaper.checks import check_module, check_number, check_sequence, check_tensor, entries, shown
 
 Activation = Callable[[float], nn.Module]
-"""What stands behind a hidden layer, made from the layer's constant (β, or c)."""
+"""Makes a hidden layer's activation from the layer's constant (β, or c)."""
 
 
 def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
@@ -36,11 +36,9 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
     >>> capped_relu(torch.tensor([-1.0, 0.5, 3.0]), 1.0)
     tensor([0.0000, 0.5000, 1.0000])
     """
-    check_real(z, "z")
-    if isinstance(beta, Tensor):
-        _broadcasts(beta, z)
-    elif _positive(beta, "the max value β") > _largest(z):
-        beta = math.inf
+    check_tensor(z, "z")
+    if not isinstance(beta, Tensor):
+        _positive(beta, "the max value β")
     return torch.relu(z).clamp(max=beta)
 
 
@@ -134,9 +132,9 @@ def replace_relu(
 ) -> nn.Module:
     """Copy a model with its ReLUs capped; the original stays as it is.
 
-    Works on any model whose ReLUs are modules (``nn.ReLU``, ``nn.ReLU6`` or :class:`CappedReLU`), a
-    torchvision ResNet or MobileNet too. A ``torch.nn.functional.relu`` inside a ``forward``, and
-    activations of another kind, are out of reach: a warning says what stays uncapped.
+    Works on any model whose ReLUs are modules (``nn.ReLU``, ``nn.ReLU6`` or :class:`CappedReLU`),
+    such as torchvision's ResNets and MobileNets. It does not reach functions inside a ``forward``,
+    such as ``torch.nn.functional.relu``: make them modules first.
 
     Args:
         model: any torch module.
@@ -148,7 +146,8 @@ def replace_relu(
         A deep copy of ``model``: same weights, same training mode, capped activations.
 
     Warns:
-        LeftAloneWarning: all ReLUs were to be capped, and some activation is not.
+        LeftAloneWarning: all ReLUs were to be capped, and a module is an activation of another
+            kind.
 
     Raises:
         ValueError: there is no ReLU module, a layer does not exist, ``beta`` is not above 0, or
@@ -161,58 +160,40 @@ def replace_relu(
     check_module(model)
     model = copy.deepcopy(model)
     # A module may be registered twice (one ReLU used all over a network): keep every name it has.
-    sites: dict[int, list[str]] = {}
-    modules: dict[int, nn.Module] = {}
+    names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, (nn.ReLU, nn.ReLU6, CappedReLU)):
-            sites.setdefault(id(module), []).append(name)
-            modules[id(module)] = module
-    others = _left_alone(model)
-    device = next((weight.device for weight in model.parameters()), None)
-    if not sites:
+            names.setdefault(module, []).append(name)
+    if not names:
         raise ValueError(
-            "the model has no ReLU to cap: expected nn.ReLU, nn.ReLU6 or CappedReLU modules"
-            f" ({'; '.join(others) or 'a function inside forward'} cannot be replaced)"
+            "the model has no ReLU to cap: expected nn.ReLU, nn.ReLU6 or CappedReLU modules;"
+            " functions inside a forward cannot be replaced"
         )
-    if layers is not None:
-        layers = check_sequence(layers, "layers", "positions or names")
-    chosen = list(sites) if layers is None else list(_select(layers, sites))
-    for key, value in zip(chosen, per_layer(beta, len(chosen)), strict=True):
-        capped = CappedReLU(value).train(modules[key].training).to(device)
-        for name in sites[key]:
+    chosen = list(names) if layers is None else _select(layers, names)
+    device = next((weight.device for weight in model.parameters()), None)
+    for relu, value in zip(chosen, per_layer(beta, len(chosen)), strict=True):
+        capped = CappedReLU(value).train(relu.training).to(device)
+        for name in names[relu]:
             if not name:
                 return capped
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, capped)
+    others = [
+        f"{type(module).__name__} at {name!r}"
+        for name, module in model.named_modules()
+        if type(module).__module__ == "torch.nn.modules.activation"
+        and not isinstance(module, (nn.ReLU, nn.ReLU6, nn.MultiheadAttention, nn.Softmax))
+    ]
     if others and layers is None:
-        warnings.warn(
-            f"replace_relu left alone: {'; '.join(others)}", LeftAloneWarning, stacklevel=2
-        )
+        message = f"replace_relu left alone: {'; '.join(others)}"
+        warnings.warn(message, LeftAloneWarning, stacklevel=2)
     return model
-
-
-def _left_alone(model: nn.Module) -> list[str]:
-    """Activations that are no ReLU modules: of another kind, or functions inside a forward."""
-    found = []
-    for name, module in model.named_modules():
-        kind = type(module)
-        if kind.__module__ == "torch.nn.modules.activation":
-            if not isinstance(module, (nn.ReLU, nn.ReLU6, nn.MultiheadAttention, nn.Softmax)):
-                found.append(f"{kind.__name__} at {name!r}")
-        elif not kind.__module__.startswith("torch.nn."):
-            # A name that is an attribute too is a layer of that name, and no function.
-            called = getattr(getattr(kind.forward, "__code__", None), "co_names", ())
-            functions = {"relu", "relu_", "relu6", "leaky_relu", "gelu", "silu", "hardswish"}
-            for function in sorted(functions.intersection(called)):
-                if not hasattr(module, function):
-                    found.append(f"{function} in {kind.__name__}.forward")
-    return list(dict.fromkeys(found))
 
 
 def per_layer(value: float | Sequence[float], count: int, what: str = "max value") -> list[float]:
     """One number for all of ``count`` layers, or a sequence with one for each, as a list."""
     listed = entries(value)
-    values: Sequence[Any] = [value] * count if listed is None else listed
+    values: tuple[Any, ...] = (value,) * count if listed is None else listed
     for one in values:
         check_number(one, f"a {what}")
     if len(values) != count:
@@ -222,34 +203,22 @@ def per_layer(value: float | Sequence[float], count: int, what: str = "max value
     return [float(one) for one in values]
 
 
-def _select(layers: Sequence[int | str], sites: dict[int, list[str]]) -> Iterator[int]:
-    by_name: dict[int | str, int] = {name: key for key, names in sites.items() for name in names}
-    by_position: dict[int | str, int] = dict(enumerate(sites))
-    known = by_position | by_name
+def _select(layers: Sequence[int | str], names: dict[nn.Module, list[str]]) -> list[nn.Module]:
+    """The modules at these positions or of these names."""
+    layers = check_sequence(layers, "layers", "positions or names")
+    known: dict[int | str, nn.Module] = dict(enumerate(names))
+    known |= {name: module for module, all_names in names.items() for name in all_names}
     for layer in layers:
         if not isinstance(layer, (int, str)) or layer not in known:
-            names = ", ".join(repr(names[0]) for names in sites.values())
+            first = ", ".join(repr(all_names[0]) for all_names in names.values())
             raise ValueError(
-                f"there is no ReLU layer {shown(layer)}: use 0 to {len(sites) - 1} or a name of"
-                f" {names}"
+                f"there is no ReLU layer {shown(layer)}: use 0 to {len(names) - 1} or a name of"
+                f" {first}"
             )
-    if len({known[layer] for layer in layers}) < len(layers):
+    chosen = [known[layer] for layer in layers]
+    if len(set(chosen)) < len(chosen):
         raise ValueError("a ReLU layer was named twice: name each layer once")
-    return (known[layer] for layer in layers)
-
-
-def _largest(z: Tensor) -> float:
-    """The largest number that ``z`` can hold, as a floating-point tensor."""
-    return torch.finfo(z.dtype if z.is_floating_point() else torch.get_default_dtype()).max
-
-
-def _broadcasts(beta: Tensor, z: Tensor) -> None:
-    if beta.ndim and any(
-        b not in (1, size) for b, size in zip(beta.shape[::-1], z.shape[::-1], strict=False)
-    ):
-        raise ValueError(
-            f"the max value β must broadcast against z, got {list(beta.shape)} and {list(z.shape)}"
-        )
+    return chosen
 
 
 def _positive(value: float, what: str) -> float:

@@ -1,16 +1,13 @@
-"""Checkpoints of a training: what it is, and where it stands."""
+"""Checkpoints of a training: its state after an epoch, and what tells it from another training."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import pickle
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,90 +16,43 @@ from cappaper.files import whole
 from cappaper.population import template_of
 
 
-def identity(model: nn.Module, x: Tensor, y: Tensor, lr: Any, *functions: Any) -> list[Any]:
-    """What tells one training from another, beside its seeds and counts."""
-    return [
-        _named(lr) if callable(lr) else float(lr),
-        *(_named(function) for function in functions),
-        [[n, list(getattr(v, "shape", ()))] for n, v in model.state_dict().items()],
-        [[n, cap.tolist()] for n, cap in model.named_buffers() if n.endswith("beta")],
-        _layers(model),
-        _digest(x, y),
-    ]
+def identity(model: nn.Module, x: Tensor, y: Tensor, *settings: Any) -> str:
+    """A digest of the architecture, caps, data and settings of a training.
 
-
-def _layers(model: nn.Module) -> list[list[str]]:
-    """What the state of a model does not tell: its layers and their settings."""
-    # A learned cap is a weight, and moves.
-    return [
-        [name, type(part).__qualname__, "" if _learned(part) else part.extra_repr()]
+    A function counts by its name and by the arguments that a ``partial`` binds, not by its code.
+    """
+    layers = [
+        (name, type(part).__qualname__, "" if isinstance(part, CappedReLU) else part.extra_repr())
         for name, part in template_of(model).named_modules()
     ]
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
+    # A learned cap is a parameter and moves; a fixed one is a buffer.
+    caps = [(name, cap.tolist()) for name, cap in model.named_buffers() if name.endswith("beta")]
+    digest = hashlib.sha256(repr((layers, shapes, caps)).encode())
+    for setting in settings:
+        digest.update(_bytes(setting))
+    for tensor in (x, y):
+        digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
-def _learned(part: nn.Module) -> bool:
-    return isinstance(part, CappedReLU) and isinstance(part.beta, nn.Parameter)
-
-
-def _named(value: Any, depth: int = 4) -> str:
-    """A function or a setting of one, in words that another process finds again.
-
-    Modules are named alone: their numbers move while they are trained.
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if depth == 0 or isinstance(value, nn.Module | type):
-        return (value if isinstance(value, type) else type(value)).__qualname__
-    inner = partial(_named, depth=depth - 1)
-    match value:
-        case partial():
-            return f"{inner(value.func)}({inner(value.args)}, {inner(value.keywords)})"
-        case MethodType():
-            return f"{inner(value.__self__)}.{value.__name__}"
-        case FunctionType():
-            does = inner(value.__code__)
-            return f"{value.__module__}.{value.__qualname__} {does}{inner(carried(value))}"
-        case CodeType():
-            return f"{value.co_code.hex()} {value.co_names} {inner(value.co_consts)}"
-        case dict():
-            return str(sorted((str(key), inner(part)) for key, part in value.items()))
-        case tuple() | list():
-            return str([inner(part) for part in value])
-    said = repr(value)
-    if " at 0x" in said or dataclasses.is_dataclass(value):  # an address finds nothing again
-        said = f"{type(value).__qualname__} {inner(getattr(value, '__dict__', {}))}"
-    return said
-
-
-def _digest(*tensors: Tensor) -> str:
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-        numbers = tensor.detach().cpu().contiguous().reshape(-1)
-        sha.update(numbers.view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
-
-
-def carried(function: FunctionType) -> list[Any]:
-    """What a function brings along beside its code."""
-    cells = []
-    for cell in function.__closure__ or ():
-        try:
-            cells.append(cell.cell_contents)
-        except ValueError:  # nothing is in it yet
-            cells.append(None)
-    return [function.__defaults__, function.__kwdefaults__, cells]
+def _bytes(setting: Any) -> bytes:
+    try:
+        return pickle.dumps(setting)
+    except (pickle.PicklingError, AttributeError, TypeError):  # a function inside a function
+        return f"{setting.__module__}.{getattr(setting, '__qualname__', type(setting))}".encode()
 
 
 def save(
     path: Path,
-    about: list[Any],
+    about: str,
     epoch: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: Sequence[torch.Generator],
 ) -> None:
-    """Write the state of a training; who reads it never sees half a file."""
+    """Write the state of a training; a reader never sees half a file."""
     state = {
         "about": about,
         "epoch": epoch,
@@ -117,12 +67,16 @@ def save(
 
 def resume(
     path: Path,
-    about: list[Any],
+    about: str,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: Sequence[torch.Generator],
 ) -> int:
-    """Put a training where it was; the epochs that it had done."""
+    """Restore the state of a training; the number of epochs that are done.
+
+    Raises:
+        ValueError: the file is damaged, or belongs to another training.
+    """
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:

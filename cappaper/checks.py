@@ -1,4 +1,4 @@
-"""Bad input gets one sentence: what was wrong, and what is allowed."""
+"""Bad input gets one sentence at the public border: what was wrong, and what is allowed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_batch(x: Tensor, y: Tensor) -> None:
     """
     for value, what in ((x, "images"), (y, "labels")):
         check_tensor(value, what)
-    if x.dtype not in (torch.float32, torch.float64):  # a half moves a pixel further than an ε may
+    if x.dtype not in (torch.float32, torch.float64):  # half precision rounds by more than an ε
         raise TypeError(f"images must be float32 or float64 in [0, 1], got {x.dtype}")
     if y.dtype != torch.int64:
         raise TypeError(f"labels must be int64 class indices, got {y.dtype}")
@@ -35,32 +35,30 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
 
 
+def check_attack(x: Tensor, y: Tensor, eps: float, seed: int = 0, **counts: int) -> None:
+    """Refuse bad images, labels, radii, seeds, and counts below 1."""
+    check_batch(x, y)
+    check_eps(eps)
+    check_whole(seed, "the seed")
+    for what, count in counts.items():
+        check_count(count, what)
+
+
 def check_tensor(value: Tensor, what: str) -> None:
-    """Refuse what is no tensor, and tensors without plain numbers to read: sparse, meta."""
+    """Refuse what is no tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{what} must be a tensor, got {type(value).__name__}")
-    if value.layout != torch.strided or value.is_meta:
-        kind = "a meta tensor" if value.is_meta else f"layout {value.layout}"
-        raise TypeError(f"{what} must be a dense tensor that holds numbers, got {kind}")
 
 
-def check_real(value: Tensor, what: str) -> None:
-    """Refuse what is no tensor of real numbers; where they lie does not matter."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{what} must be a tensor, got {type(value).__name__}")
-    if value.is_complex() or value.dtype == torch.bool or value.layout != torch.strided:
-        raise TypeError(f"{what} must be a dense tensor of real numbers, got {value.dtype}")
-
-
-def check_found(found: Tensor, x: Tensor) -> None:
+def check_adversarial(adversarial: Tensor, x: Tensor) -> None:
     """Refuse what an attack may not return for images ``x``."""
-    alike = isinstance(found, Tensor) and found.is_floating_point() and found.shape == x.shape
-    if not alike:
+    same = isinstance(adversarial, Tensor) and adversarial.is_floating_point()
+    if not (same and adversarial.shape == x.shape):
         raise ValueError(
             "the attack must return floating-point images of shape"
-            f" {list(x.shape)}, got {shown(found)}"
+            f" {list(x.shape)}, got {shown(adversarial)}"
         )
-    if not (found.amin() >= 0 and found.amax() <= 1):  # NaN fails too
+    if not (adversarial.amin() >= 0 and adversarial.amax() <= 1):  # NaN fails too
         raise ValueError("the attack must return finite images in [0, 1]")
 
 
@@ -70,38 +68,19 @@ def check_module(model: nn.Module, what: str = "the model") -> None:
         raise TypeError(f"{what} must be a torch module, got {type(model).__name__}")
     if any(map(nn.parameter.is_lazy, model.parameters())):
         raise ValueError(f"{what} has lazy weights: call it on a batch of images first")
-    if any(value.is_meta for value in (*model.parameters(), *model.buffers())):
-        raise ValueError(f"{what} has weights on the meta device, which hold no numbers")
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether a part has hooks, or a ``forward`` of its own: its layers then do not tell all."""
+    # torch has no public list of a module's hooks.
+    parts = [vars(part) for part in model.modules()]
+    return any(p["_forward_hooks"] or p["_forward_pre_hooks"] or "forward" in p for p in parts)
 
 
 def check_no_hooks(model: nn.Module, what: str) -> None:
-    """Refuse hooks, and a ``forward`` of an instance: they do what its layers do not tell.
-
-    torch has no public list of a module's hooks.
-    """
-    for name, part in model.named_modules():
-        own = vars(part)
-        if own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own:
-            where = name or type(part).__name__
-            raise ValueError(f"{what} may have no hooks and no forward of its own: {where} has one")
-
-
-def output_of(model: nn.Module, x: Tensor) -> Any:
-    """What the model returns for images; a failure of its own in a sentence, with its cause."""
-    before = None if x.is_inference() else x._version
-    try:
-        found = model(x)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"the model fails on images of shape {list(x.shape)} and {x.dtype}:"
-            f" {type(error).__name__}: {reason}"
-        ) from error
-    if before not in (None, x._version):
-        raise ValueError("the model has changed its images in place: let it work on a copy")
-    return found
+    """Refuse a model with hooks."""
+    if has_hooks(model):
+        raise ValueError(f"{what} may have no hooks, and no forward of its own: remove them first")
 
 
 def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -110,30 +89,12 @@ def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         raise TypeError(f"the model must be callable, got {type(model).__name__}")
     if isinstance(model, nn.Module):
         check_module(model)
-    logits: Tensor = output_of(model, x)
+    before = None if x.is_inference() else x._version  # torch has no public word for it
+    logits: Tensor = model(x)
+    if before not in (None, x._version):
+        raise ValueError("the model has changed its images in place: let it work on a copy")
     check_logits(logits, y)
     return logits
-
-
-def input_gradient(total: Tensor, point: Tensor) -> Tensor:
-    """The gradient of a sum with respect to the images that it was computed from."""
-    if not isinstance(total, Tensor) or total.ndim:
-        raise TypeError(f"the loss must be a tensor without dimensions, got {shown(total)}")
-    gradient = None
-    if total.requires_grad:
-        try:
-            (gradient,) = torch.autograd.grad(total, point, allow_unused=True)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"the model's gradient fails: {reason}") from error
-    if gradient is None:
-        raise ValueError(
-            "no gradient leads from the logits back to the images: the model detaches, compares or"
-            " rounds on the way; square attacks without one"
-        )
-    return gradient
 
 
 def check_logits(logits: Tensor, y: Tensor) -> None:
@@ -163,6 +124,21 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
         )
 
 
+def input_gradient(total: Tensor, point: Tensor) -> Tensor:
+    """The gradient of a sum with respect to the images that it was computed from."""
+    if not isinstance(total, Tensor) or total.ndim:
+        raise TypeError(f"the loss must be a tensor without dimensions, got {shown(total)}")
+    gradient = None
+    if total.requires_grad:
+        (gradient,) = torch.autograd.grad(total, point, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            "no gradient leads from the logits back to the images: the model detaches, compares or"
+            " rounds on the way; square attacks without a gradient"
+        )
+    return gradient
+
+
 def check_ascending(values: Sequence[float], what: str) -> None:
     """Refuse what does not ascend."""
     if list(values) != sorted(values):
@@ -172,7 +148,7 @@ def check_ascending(values: Sequence[float], what: str) -> None:
 def check_eps(eps: float) -> None:
     """Refuse a negative, infinite or undefined attack radius."""
     check_number(eps, "ε")
-    if not 0 <= eps < 1e30:  # whose square and sum single precision still holds
+    if not 0 <= eps < math.inf:
         raise ValueError(f"ε must be a finite number of at least 0, got {eps}")
 
 
@@ -184,11 +160,9 @@ def check_count(value: int, what: str) -> None:
 
 
 def check_whole(value: int, what: str) -> None:
-    """Refuse what is no whole number of 64 bits: a seed may be any."""
+    """Refuse what is no whole number."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"{what} must be a whole number, got {shown(value)}")
-    if not -(2**63) <= value < 2**63:
-        raise ValueError(f"{what} must fit into 64 bits, got {value}")
 
 
 def check_number(value: float, what: str) -> None:
@@ -205,12 +179,6 @@ def check_positive(value: float, what: str) -> None:
         raise ValueError(f"{what} must be a finite number above 0, got {value}")
 
 
-def check_flag(value: bool, what: str) -> None:
-    """Refuse what is neither True nor False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{what} must be True or False, got {shown(value)}")
-
-
 def check_function(value: Any, what: str) -> None:
     """Refuse what cannot be called."""
     if not callable(value):
@@ -221,12 +189,12 @@ def check_sequence(
     values: Iterable[Any], what: str, like: str, *, empty: bool = False
 ) -> tuple[Any, ...]:
     """The entries of a sequence, or of an array of one dimension; a single word is neither."""
-    found = entries(values)
-    if found is None:
+    listed = entries(values)
+    if listed is None:
         raise TypeError(f"{what} must be a sequence of {like}, got {shown(values)}")
-    if not (found or empty):
+    if not (listed or empty):
         raise ValueError(f"{what} must not be empty: give {like}")
-    return found
+    return listed
 
 
 def entries(values: Any) -> tuple[Any, ...] | None:

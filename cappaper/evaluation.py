@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from cappaper.attacks.common import Attack, is_correct
 from cappaper.checks import (
+    check_adversarial,
     check_ascending,
     check_batch,
     check_count,
     check_eps,
-    check_found,
     check_function,
     check_module,
     check_sequence,
@@ -71,9 +71,8 @@ def evaluate(
         batch_size: examples attacked at once; a loader brings its own.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.pgd`; or the attack returns something else than
-            finite images of the same shape in [0, 1], or leaves the ball of an ``eps`` that it was
-            given by ``partial``.
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or the attack does not return finite images
+            of the same shape in [0, 1], or leaves the ball of an ``eps`` that a ``partial`` binds.
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
@@ -90,12 +89,12 @@ def evaluate(
         attack = y if attack is None else attack
         batches = _pairs(x)
     check_function(attack, "the attack")
-    curves = [_rates([_standing(m, *b, [attack]) for b in batches]) for m in members(model)]
+    curves = [_rates([_is_robust(m, *b, [attack]) for b in batches]) for m in members(model)]
     return _merge(model, curves)[0]
 
 
 class EpsAttack(Protocol):
-    """An attack that still wants its radius: ``attack(model, x, y, eps=...) -> x_adv``."""
+    """An attack whose radius is still open: ``attack(model, x, y, eps=...) -> x_adv``."""
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor: ...
 
@@ -111,7 +110,7 @@ def robustness_curve(
 ) -> list[Rates]:
     """:func:`evaluate` at growing ε, where a success counts for every larger ε too.
 
-    The balls are nested, so an example that fell at one ε need not be attacked again at the next.
+    The balls are nested, so an example that fails at one ε is not attacked again at the next.
 
     Args:
         model, x, y, batch_size: as :func:`evaluate`.
@@ -138,7 +137,7 @@ def robustness_curve(
     check_ascending(epsilons, "epsilons")
     attacks = [partial(attack, eps=eps) for eps in epsilons]
     batches = _split(x, y, batch_size)
-    curves = [_rates([_standing(m, *b, attacks) for b in batches]) for m in members(model)]
+    curves = [_rates([_is_robust(m, *b, attacks) for b in batches]) for m in members(model)]
     return _merge(model, curves)
 
 
@@ -147,7 +146,7 @@ def is_robust(
 ) -> Tensor:
     """Which examples one classifier gets right, before any attack and after each.
 
-    A success counts for every later attack too, and an example that fell is not attacked again.
+    A success counts for every later attack too, and such an example is not attacked again.
 
     Args:
         model, x, y, batch_size: as :func:`evaluate`.
@@ -169,17 +168,16 @@ def is_robust(
     attacks = check_sequence(attacks, "attacks", "attacks", empty=True)
     for attack in attacks:
         check_function(attack, "an attack")
-    return torch.cat([_standing(model, *b, attacks) for b in _split(x, y, batch_size)], dim=1)
+    return torch.cat([_is_robust(model, *b, attacks) for b in _split(x, y, batch_size)], dim=1)
 
 
 def _split(x: Tensor, y: Tensor, batch_size: int) -> list[tuple[Tensor, Tensor]]:
     check_batch(x, y)
-    pairs = zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
-    return cast("list[tuple[Tensor, Tensor]]", list(pairs))
+    return list(zip(x.split(batch_size), y.split(batch_size), strict=True))
 
 
 def _pairs(loader: Batches) -> list[tuple[Tensor, Tensor]]:
-    """What a loader gives, checked."""
+    """The batches of a loader, checked."""
     try:
         batches = [(images, labels) for images, labels in loader]
     except (TypeError, ValueError) as error:
@@ -191,54 +189,49 @@ def _pairs(loader: Batches) -> list[tuple[Tensor, Tensor]]:
     return batches
 
 
-def _standing(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack]) -> Tensor:
-    """:func:`standing` for one batch that was checked, on the model's device."""
+def _is_robust(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack]) -> Tensor:
+    """:func:`is_robust` for one batch that was checked, on the model's device."""
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
     with in_eval_mode(model):
-        stands = is_correct(model, x, y)
-        rows = [stands]
+        robust = is_correct(model, x, y)
+        rows = [robust]
         for attack in attacks:
-            left = stands.nonzero().squeeze(1)
+            left = robust.nonzero().squeeze(1)
             if len(left):
                 images, labels = x[left], y[left]
-                found = attack(model, images, labels)
-                check_found(found, images)
-                _check_inside(found, images, _radius(attack))
-                stands = stands.index_copy(0, left, is_correct(model, found, labels))
-            rows.append(stands)
+                adversarial = attack(model, images, labels)
+                check_adversarial(adversarial, images)
+                _check_inside(adversarial, images, attack)
+                robust = robust.index_copy(0, left, is_correct(model, adversarial, labels))
+            rows.append(robust)
     return torch.stack(rows)
 
 
-def _radius(attack: Any) -> float | None:
-    """The radius that an attack was given by ``partial``; None where nobody said."""
+def _check_inside(adversarial: Tensor, x: Tensor, attack: Any) -> None:
+    """Refuse examples outside the ball whose radius a ``partial`` binds."""
     eps = attack.keywords.get("eps") if isinstance(attack, partial) else None
-    return None if eps is None else float(eps)
-
-
-def _check_inside(found: Tensor, x: Tensor, eps: float | None) -> None:
     # In an L2 ball no pixel moves further than in the L∞ ball; the rest is rounding.
-    if eps is not None and (moved := (found - x).abs().amax().item()) > eps + 1e-4:
+    if eps is not None and (moved := (adversarial - x).abs().amax().item()) > float(eps) + 1e-4:
         raise ValueError(f"the attack left its ball: a pixel moved by {moved:.4g}, ε is {eps:g}")
 
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside the block, and as it was after it, whatever happens."""
-    # A population keeps its layers outside its registered modules, in the mode it is in itself.
-    before: list[tuple[Callable[[bool], Any], bool]] = [(model.train, model.training)]
-    if not isinstance(model, Population):
-        before += [(partial(setattr, m, "training"), m.training) for m in model.modules()]
+    """Every module is in eval mode inside the block, and in its own mode after it."""
+    templates = [m.template for m in model.modules() if isinstance(m, Population)]
+    parts = [part for m in (model, *templates) for part in m.modules()]
+    before = [(part, part.training) for part in parts]
     model.eval()
     try:
         yield
     finally:
-        for put_back, training in before:
-            put_back(training)
+        for part, training in before:
+            part.training = training
 
 
 def _rates(batches: list[Tensor]) -> list[Rates]:
-    """The rates after each attack from what :func:`_standing` says of each batch."""
+    """The rates after each attack from what :func:`_is_robust` says of each batch."""
     if not batches:
         raise ValueError("there are no images: the loader gave no batch")
     correct, *left = torch.cat(batches, dim=1).sum(1).tolist()

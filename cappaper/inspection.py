@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper.activations import ACTIVATIONS
-from cappaper.checks import check_batch, check_logits, check_module, check_tensor, output_of
+from cappaper.checks import check_batch, check_logits, check_module, check_tensor
 
 
 class LayerDistance(NamedTuple):
@@ -63,9 +63,9 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
         raise ValueError("the batch is empty: expected at least one image")
     with torch.no_grad():
         with _watched(model) as clean:
-            output_of(model, x)
+            model(x)
         with _watched(model) as adversarial:
-            output_of(model, x_adv)
+            model(x_adv)
     distances = []
     for (layer, _, _, before), (_, _, _, after) in zip(clean, adversarial, strict=True):
         outputs, moved = before.flatten(1), after.flatten(1)
@@ -122,7 +122,7 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
     check_batch(x, y)
     check_module(model)
     with _watched(model) as seen:
-        logits = output_of(model, x)
+        logits = model(x)
     check_logits(logits, y)
     inputs = [call.z for call in seen]
     if not logits.requires_grad or not all(z.requires_grad for z in inputs):

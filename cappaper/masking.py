@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cappaper.attacks.common import BALLS, Progress, in_batches, is_correct
+from cappaper.attacks.balls import BALLS
+from cappaper.attacks.common import Progress, in_batches, is_correct
 from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
+from cappaper.bounded import Bounded
 from cappaper.checks import (
     check_ascending,
     check_batch,
@@ -27,7 +29,7 @@ from cappaper.checks import (
     input_gradient,
     logits_of,
 )
-from cappaper.surrogate import Bounded, UnreachedWarning, bounded_calls
+from cappaper.surrogate import UnreachedWarning, bounded_calls
 
 _POINT = 0.01  # of accuracy: less than this is no sign
 _SLOPE = "attack along a smooth slope: adaptive_pgd, or any attack in surrogate_gradient"

@@ -1,4 +1,4 @@
-"""Networks of the paper, and the same network under another cap."""
+"""Networks like the paper's, and the same network under another cap."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def mlp(
     Args:
         in_features: pixels of an image (channels × height × width).
         hidden: units of each hidden layer, from the input on, for example ``[300, 100]``.
-        num_classes: logits that come out.
+        num_classes: logits that it returns.
         beta: the max value of every hidden layer, or one per hidden layer; ``inf`` is ReLU.
         seed: of the initialisation (torch's default for ``nn.Linear``); it does not depend on
             ``beta``, and the global random state stays as it was.
@@ -54,7 +54,7 @@ def mlp(
         for fan_in, units, constant in zip(
             widths, hidden, per_layer(beta, len(hidden)), strict=False
         ):
-            layers += [nn.Linear(fan_in, units), _made(activation, constant)]
+            layers += [nn.Linear(fan_in, units), _layer(activation, constant)]
         layers.append(nn.Linear(widths[-1], num_classes))
     return nn.Sequential(*layers)
 
@@ -101,12 +101,12 @@ def convnet(
     layers: list[nn.Module] = []
     with seeded(seed):
         for before, after, cap in zip([in_channels, *filters], filters, caps, strict=False):
-            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), _made(activation, cap)]
+            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), _layer(activation, cap)]
             side = math.ceil(side / 2)
         layers += [
             nn.Flatten(),
             nn.Linear(filters[-1] * side**2, units),
-            _made(activation, dense_cap),
+            _layer(activation, dense_cap),
         ]
         layers.append(nn.Linear(units, num_classes))
     return nn.Sequential(*layers)
@@ -116,7 +116,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     """Copy a network with other max values and the same logits.
 
     A cap is only a scale: ``a(z, β) = (β/β') · a((β'/β) · z, β')``. So a layer's weights and bias
-    take the factor β'/β, the next layer's weights its inverse, and nothing else changes.
+    are multiplied by β'/β, and the next layer's weights divided by it.
 
     Args:
         model: as :func:`mlp` or :func:`convnet` give it, with :class:`CappedReLU` layers.
@@ -165,7 +165,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     return model
 
 
-def _made(activation: Activation, constant: float) -> nn.Module:
+def _layer(activation: Activation, constant: float) -> nn.Module:
     check_function(activation, "the activation")
     layer = activation(constant)
     check_module(layer, "what the activation returns")

@@ -1,11 +1,11 @@
-"""Training, standard and adversarial, of one network or of a population at the cost of one loop."""
+"""Training, standard and adversarial, of one network or of a population."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +15,15 @@ from cappaper import checkpoints
 from cappaper.activations import CappedReLU
 from cappaper.attacks.common import Attack
 from cappaper.checks import (
+    check_adversarial,
     check_batch,
     check_count,
-    check_found,
     check_function,
     check_logits,
     check_module,
     check_positive,
     check_whole,
     entries,
-    output_of,
 )
 from cappaper.population import Population, template_of
 
@@ -54,34 +53,32 @@ def fit(
     Args:
         model: one network, or a :class:`~cappaper.Population`. A member's result does not
             depend on the others: each sees its own batches, in the order of its own seed. Only
-            rounding may differ with their number, and long training amplifies it.
+            rounding differs with their number, and long training amplifies it.
         x: images ``[N, ...]`` in [0, 1], on the model's device.
         y: int64 labels ``[N]``.
         epochs, batch_size: passes over the data, and examples in a step (the last one of an epoch
             takes what is left).
-        lr: Adam's step size; or a schedule, ``lr(step, steps)``, for one step out of all, which may
-            be 0.
+        lr: Adam's step size; or a schedule, ``lr(step, steps)``, of one step out of all. A
+            schedule may return 0.
         attack: ``attack(model, x, y) -> x_adv``. Bind ``early_exit=False`` in
-            :func:`~cappaper.pgd`: training wants the end of each run, not its first
-            success.
+            :func:`~cappaper.pgd`: training needs the end of each run, not its first success.
         attack_at: in place of ``attack``: ``attack_at(step, steps)`` is the attack of one step
-            out of all. For an ε that grows, and for random starts that differ from step to step.
-        penalty: ``penalty(model)`` is a number that every step adds to its loss; of a population,
-            the sum of what it adds to each member's.
+            out of all. Use it for an ε that grows, and for fresh random starts in every step.
+        penalty: ``penalty(model)`` is a number that every step adds to its loss; for a population,
+            the sum over its members.
         seed: of the batch order; one for all members, or one each.
-        checkpoint: a file that is to hold the state after every epoch; where it is there already,
-            training goes on from it, to the same result: weights, torch's global random state on
-            the CPU (for dropout) and all. It stays when training ends.
-        progress: called after every epoch with (epochs done, epochs in all), and first of all
-            where training goes on from a checkpoint. It may read ``model``, in train mode then.
+        checkpoint: a file for the state after every epoch. If it exists, training resumes from it
+            and ends with the same result; torch's global random state on the CPU (for dropout) is
+            restored, too. The file stays when training ends.
+        progress: called after every epoch, and when training resumes, with (epochs done, epochs in
+            all). It may read ``model``, which is in train mode then.
 
     Returns:
         ``model``, in eval mode.
 
     Raises:
-        ValueError: ``checkpoint`` is damaged, or of another training: other data or caps, or other
-            settings, those of ``attack``, ``attack_at``, ``penalty`` and a schedule and what these
-            carry along among them.
+        ValueError: ``checkpoint`` is damaged, or of another training: other data, caps or
+            settings. Functions count by their names and by what a ``partial`` binds.
         TypeError, ValueError: images outside [0, 1], of the wrong shape or dtype; labels that are
             no class; a count below 1; a learning rate that is not a finite number above 0; one seed
             too many or too few; both ``attack`` and ``attack_at``; a penalty that is no number.
@@ -95,9 +92,9 @@ def fit(
     check_batch(x, y)
     check_count(epochs, "epochs")
     check_count(batch_size, "batch_size")
+    check_module(model)
     if not callable(lr):
         check_positive(lr, "the learning rate")
-    check_module(model)
     given = {"attack": attack, "attack_at": attack_at, "penalty": penalty, "progress": progress}
     for what, function in given.items():
         if function is not None:
@@ -106,54 +103,45 @@ def fit(
         raise ValueError("got both attack and attack_at: give one of them")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no weights to train: none requires a gradient")
-    size = len(model) if isinstance(model, Population) else 1
-    seeds = list(entries(seed) or [seed] * size)
-    if len(seeds) != size:
-        raise ValueError(f"got {len(seeds)} seeds for {size} networks: give one, or {size}")
-    for each in seeds:
-        check_whole(each, "the seed")
-    generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
+    seeds = _seeds(seed, len(model) if isinstance(model, Population) else 1)
+    generators = [torch.Generator().manual_seed(s) for s in seeds]
     caps = learned_caps(model)
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    path = None if checkpoint is None else Path(checkpoint)
-    about: list[Any] = [size, [int(s) for s in seeds], int(epochs), int(batch_size)]
+    done, path, about = 0, None if checkpoint is None else Path(checkpoint), ""
     if path is not None:
-        about += checkpoints.identity(model, x, y, lr, attack, attack_at, penalty)
-    done = 0
-    if path is not None and path.exists():
-        done = checkpoints.resume(path, about, model, optimizer, generators)
+        settings = (seeds, epochs, batch_size, lr, attack, attack_at, penalty)
+        about = checkpoints.identity(model, x, y, *settings)
+        if path.exists():
+            done = checkpoints.resume(path, about, model, optimizer, generators)
+            if progress is not None:
+                progress(done, epochs)
     per_epoch = math.ceil(len(y) / batch_size)
     step, steps, fastest = done * per_epoch, epochs * per_epoch, 0.0
-    if done and progress is not None:
-        progress(done, epochs)
     for epoch in range(done, epochs):
         order = torch.stack([torch.randperm(len(y), generator=g) for g in generators]).to(y.device)
         for batch in torch.split(order, batch_size, dim=-1):
-            images, labels = _examples(model, x, y, batch)
+            chosen = batch if isinstance(model, Population) else batch[0]
+            images, labels = x[chosen], y[chosen]
             current = attack if attack_at is None else attack_at(step, steps)
             if current is not None:
-                check_function(current, "what attack_at returns")
-                found = current(model, images, labels)
+                clean, images = images, current(model, images, labels)
                 if epoch == done:
-                    check_found(found, images)
-                images = found
+                    check_adversarial(images, clean)
             rate = _rate(lr, step, steps)
             fastest = max(fastest, rate)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             optimizer.zero_grad()
-            logits = output_of(model, images)
+            logits = model(images)
             if epoch == done:
                 check_logits(logits, labels)
-                if not logits.requires_grad:
-                    raise ValueError("no gradient leads from the logits to weights to be trained")
-            # The sum over members of their mean losses: no member's gradient sees another's.
+            # The sum over members of their mean losses: no member's gradient depends on another's.
             loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
             loss = loss / batch.shape[-1]
             if penalty is not None:
-                loss = loss + _number(penalty(model))
-            torch.autograd.backward(loss)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+                loss = loss + penalty(model).squeeze()
+            loss.backward()
             optimizer.step()
             step += 1
         if not all(p.isfinite().all() for p in model.parameters()):
@@ -170,22 +158,8 @@ def fit(
             checkpoints.save(path, about, epoch + 1, model, optimizer, generators)
         if progress is not None:
             progress(epoch + 1, epochs)
+    optimizer.zero_grad()
     return model.eval()
-
-
-def _examples(model: nn.Module, x: Tensor, y: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Images and labels of the batches ``[M, B]``; of the one batch of a single network."""
-    chosen = batch if isinstance(model, Population) else batch[0]
-    return x[chosen], y[chosen]
-
-
-def _rate(lr: float | Callable[[int, int], float], step: int, steps: int) -> float:
-    if not callable(lr):
-        return float(lr)
-    rate = lr(step, steps)
-    if rate != 0:  # where a schedule may begin or end
-        check_positive(rate, "the learning rate")
-    return float(rate)
 
 
 def learned_caps(model: nn.Module) -> list[nn.Parameter]:
@@ -199,8 +173,18 @@ def learned_caps(model: nn.Module) -> list[nn.Parameter]:
     return [weights[name] for name in names if name in weights]
 
 
-def _number(penalty: Tensor) -> Tensor:
-    if not isinstance(penalty, Tensor) or penalty.numel() != 1:
-        got = list(penalty.shape) if isinstance(penalty, Tensor) else type(penalty).__name__
-        raise ValueError(f"what penalty returns must be a tensor of one number, got {got}")
-    return penalty.squeeze()
+def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    seeds = list(entries(seed) or [seed] * count)
+    if len(seeds) != count:
+        raise ValueError(f"got {len(seeds)} seeds for {count} networks: give one, or {count}")
+    for one in seeds:
+        check_whole(one, "the seed")
+    return [int(one) for one in seeds]
+
+
+def _rate(lr: float | Callable[[int, int], float], step: int, steps: int) -> float:
+    """The step size of one step; a schedule may begin or end with 0."""
+    rate = lr(step, steps) if callable(lr) else lr
+    if rate != 0:
+        check_positive(rate, "the learning rate")
+    return float(rate)

@@ -14,21 +14,11 @@ from torch import Tensor, nn
 from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.common import Progress, in_batches, margin, run_in_turn
 from cappaper.attacks.square import square
-from cappaper.checks import (
-    check_batch,
-    check_count,
-    check_eps,
-    check_sequence,
-    check_whole,
-    input_gradient,
-    logits_of,
-    one_of,
-    output_of,
-)
+from cappaper.checks import check_attack, check_sequence, input_gradient, logits_of, one_of
 from cappaper.population import members
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""The standard ensemble: two automatic PGDs, a minimum-norm attack, and a black-box one."""
+"""The standard ensemble: two Auto-PGDs, a minimum-norm attack, and a black-box attack."""
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
 
@@ -49,11 +39,11 @@ def auto_attack(
     progress: Progress | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """AutoAttack with the settings of its standard version; parts after the first attack the rest.
+    """AutoAttack with the settings of its standard version.
 
     ``"apgd-ce"`` and ``"apgd-t"`` are :func:`~cappaper.apgd`, ``"square"`` is
-    :func:`~cappaper.square`; FAB-T, and Square in L2, come from ``pyautoattack``, as its authors
-    wrote it, one member of a population after the other.
+    :func:`~cappaper.square`. FAB-T, and Square in L2, are those of ``pyautoattack``, its authors'
+    package; they take one member of a population after the other.
 
     Source: Croce and Hein, arXiv 2003.01690.
 
@@ -64,7 +54,7 @@ def auto_attack(
         y: int64 labels ``[B]`` or ``[M, B]``.
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
         norm: ``"linf"`` or ``"l2"``.
-        parts: of :data:`PARTS`, in their order; one alone shows what that one finds.
+        parts: some of :data:`PARTS`; each attacks what the ones before have left.
         batch_size, progress: as :func:`~cappaper.pgd`.
         seed: of all random choices; the global random state stays as it was.
 
@@ -72,8 +62,8 @@ def auto_attack(
         Examples shaped like ``x``; where nothing was found, the end of the last part.
 
     Warns:
-        ReliabilityWarning: part of the gradients are zero, so that the parts that follow them
-            start nowhere; and what ``pyautoattack`` warns of, once for each message.
+        ReliabilityWarning: some gradients are zero, so gradient attacks cannot start there; and
+            what ``pyautoattack`` warns of, once for each message.
 
     Raises:
         ImportError: a part needs ``pyautoattack``, which is not installed.
@@ -86,11 +76,8 @@ def auto_attack(
     >>> auto_attack(mlp(64, [32]), x, y, eps=0.3, parts=["apgd-ce", "square"]).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_batch(x, y)
-    check_eps(eps)
-    check_count(batch_size, "batch_size")
+    check_attack(x, y, eps, seed, batch_size=batch_size)
     one_of(norm, tuple(_NORMS), "norm")
-    check_whole(seed, "the seed")
     parts = check_sequence(parts, "parts", "AutoAttack's parts")
     for part in parts:
         one_of(part, PARTS, "part")
@@ -109,14 +96,14 @@ def auto_attack(
             silent += _silent(model, x, y)
         return run_in_turn(model, [partial(run, model, eps=eps, seed=seed) for run in runs], x, y)
 
-    found = in_batches(attack, model, x, y, batch_size, progress)
+    adversarial = in_batches(attack, model, x, y, batch_size, progress)
     if silent:
         warnings.warn(
             f"there are {silent} points with zero gradient: attacks that follow it start nowhere",
             ReliabilityWarning,
             stacklevel=2,
         )
-    return found
+    return adversarial
 
 
 def _runs(parts: Sequence[str], norm: str, classes: int) -> list[Callable[..., Tensor]]:
@@ -136,7 +123,7 @@ def _runs(parts: Sequence[str], norm: str, classes: int) -> list[Callable[..., T
 def _silent(model: nn.Module, x: Tensor, y: Tensor) -> int:
     """How many examples are classified right and have an input gradient of exactly zero."""
     point = x.detach().requires_grad_()
-    lead = margin(output_of(model, point), y)
+    lead = margin(model(point), y)
     gradient = input_gradient(lead.sum(), point)
     return int((gradient.flatten(y.ndim).eq(0).all(-1) & (lead > 0)).sum())
 
@@ -167,7 +154,7 @@ def _peer(part: str, norm: str, targets: int) -> Callable[..., Tensor]:
 
 @contextmanager
 def _warnings_of(name: str) -> Iterator[None]:
-    """What is logged as a warning inside the block is warned about once it is over."""
+    """Turn what is logged as a warning inside the block into Python warnings after it."""
     seen: dict[str, None] = {}
 
     class Keep(logging.Handler):

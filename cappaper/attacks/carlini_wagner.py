@@ -1,4 +1,4 @@
-"""Carlini and Wagner's L2 attack: the smallest perturbation it can find, whatever its size."""
+"""Carlini and Wagner's L2 attack: the smallest perturbation that it finds, of any size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.common import Progress, column, in_batches, margin
+from cappaper.attacks.balls import column
+from cappaper.attacks.common import Progress, in_batches, margin
 from cappaper.checks import (
     check_batch,
     check_count,
@@ -15,7 +16,6 @@ from cappaper.checks import (
     check_positive,
     input_gradient,
     logits_of,
-    output_of,
 )
 
 
@@ -44,17 +44,17 @@ def cw_l2(
         x: images ``[B, ...]`` or ``[M, B, ...]``, float32 or float64 in [0, 1].
         y: int64 labels ``[B]`` or ``[M, B]``.
         confidence: κ, in units of logits: by how much another class must win.
-        steps: of Adam for one c; an example stops when a tenth of them brings its loss down by
-            less than a ten-thousandth.
+        steps: of Adam for one c; an example stops when a tenth of them lowers its loss by less
+            than a ten-thousandth.
         search_steps: values of c that are tried.
-        lr: Adam's step size, in w. Black and white pixels start at w = ±7.3, so where ``steps``
-            times ``lr`` stays below that, the attack can hardly use them.
+        lr: Adam's step size, in w. Black and white pixels start at w = ±7.3: where ``steps``
+            times ``lr`` is less, the attack hardly moves them.
         initial_const: the first c.
         batch_size, progress: as :func:`~cappaper.pgd`.
 
     Returns:
-        Examples shaped like ``x``: the nearest one found that is misclassified; ``x`` itself where
-        it was misclassified to begin with, and where nothing was found.
+        Examples shaped like ``x``: the nearest misclassified one that was found; ``x`` itself
+        where there was none, or where ``x`` was misclassified to begin with.
 
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`; or ``confidence`` < 0, ``lr`` or
@@ -80,15 +80,15 @@ def cw_l2(
         with torch.no_grad():
             logits = logits_of(model, x, y)
         best = x.clone()
-        # Squared distances; 0 where nothing needs to be done, so nothing is nearer.
+        # Squared distances; 0 where nothing is to be done, so that nothing is nearer.
         nearest = torch.where(logits.argmax(-1) == y, math.inf, 0.0).to(x)
         const = torch.full_like(nearest, initial_const)
         low, high = torch.zeros_like(const), torch.full_like(const, math.inf)
         for _ in range(search_steps):
-            found, distance = _minimise(model, x, y, const, confidence, steps, lr)
+            candidate, distance = _minimise(model, x, y, const, confidence, steps, lr)
             hit = distance < math.inf
             closer = distance < nearest
-            best = torch.where(column(closer, x), found, best)
+            best = torch.where(column(closer, x), candidate, best)
             nearest = torch.where(closer, distance, nearest)
             high, low = torch.where(hit, const, high), torch.where(hit, low, const)
             const = torch.where(high < math.inf, (low + high) / 2, const * 10)
@@ -110,22 +110,22 @@ def _minimise(
     w = torch.atanh((2 * x - 1) * (1 - 1e-6)).requires_grad_()
     optimizer = torch.optim.Adam([w], lr=lr)
     best, nearest = x.clone(), torch.full_like(const, math.inf)
-    live, before = torch.ones_like(y, dtype=torch.bool), torch.full_like(const, math.inf)
+    running, before = torch.ones_like(y, dtype=torch.bool), torch.full_like(const, math.inf)
     for step in range(steps):
         image = (torch.tanh(w) + 1) / 2
-        lead = margin(output_of(model, image), y)
+        lead = margin(model(image), y)
         distance = (image - x).flatten(y.ndim).square().sum(-1)
         loss = distance + const * (lead + confidence).clamp(min=0)
         w.grad = input_gradient(loss.sum(), w)
         with torch.no_grad():
-            # An example that has stopped is left as it was, however long the others go on.
-            closer = live & (lead < -confidence) & (distance < nearest)
+            # An example that has stopped keeps its result, however long the others go on.
+            closer = running & (lead < -confidence) & (distance < nearest)
             best = torch.where(column(closer, x), image, best)
             nearest = torch.where(closer, distance, nearest)
             if step % max(1, steps // 10) == 0:
-                live = live & (loss < before * 0.9999)
+                running = running & (loss < before * 0.9999)
                 before = loss
-                if not live.any():
+                if not running.any():
                     break
         optimizer.step()
     return best, nearest

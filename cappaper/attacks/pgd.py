@@ -1,163 +1,54 @@
-"""Gradient attacks as pure functions, ``attack(model, x, y, eps, ...) -> x_adv``.
+"""FGSM, PGD and cap-aware PGD as pure functions, ``attack(model, x, y, eps, ...) -> x_adv``.
 
-The labels' shape says which leading dimensions are batch: ``[B]`` for one model, ``[M, B]`` for a
-:class:`~cappaper.Population`. All attacks stay in [0, 1] and in the ball of radius ``eps`` around
-``x``, work inside ``torch.no_grad()``, and leave the model as it was.
+The labels' shape says which leading dimensions count examples: ``[B]`` for one model, ``[M, B]``
+for a :class:`~cappaper.Population`. Examples stay in [0, 1] and in the ball of radius ``eps``
+around ``x``. Attacks work inside ``torch.no_grad()`` and leave the model as it was.
 
-Two savings change no verdict. An example that is already misclassified stops, because robust
-accuracy needs one success. An example whose gradient is exactly zero stops as well: the step is
-then zero, and every later one.
+Two savings change no result. A misclassified example stops: robust accuracy needs one success.
+An example whose gradient is exactly zero stops: its step is zero, and so is every later one.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cappaper.attacks.balls import BALLS, column
 from cappaper.attacks.common import (
-    BALLS,
     LOSSES,
-    Ball,
     Loss,
     Progress,
-    column,
     in_batches,
     is_correct,
-    looks_every,
-    packed,
-    put,
+    left_over,
     retry,
+    worth_dropping,
 )
 from cappaper.checks import (
-    check_batch,
-    check_count,
+    check_attack,
     check_eps,
-    check_flag,
     check_function,
     check_positive,
     check_sequence,
-    check_whole,
     input_gradient,
     logits_of,
     one_of,
-    output_of,
 )
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 
 
-@dataclass(frozen=True)
-class Run:
-    """What runs of PGD have in common, for batches of any size."""
-
-    ball: Ball
-    steps: int
-    step_size: float
-    restarts: int
-    loss: Loss
-    targeted: bool
-    seed: int
-
-    @classmethod
-    def of(
-        cls,
-        x: Tensor,
-        y: Tensor,
-        eps: float,
-        steps: int,
-        step_size: float | None,
-        norm: str,
-        restarts: int,
-        loss: str | Loss,
-        targeted: bool,
-        seed: int,
-    ) -> Run:
-        """The settings as :func:`~cappaper.pgd` takes them, checked."""
-        check_batch(x, y)
-        check_eps(eps)
-        check_count(steps, "steps")
-        check_count(restarts, "restarts")
-        check_whole(seed, "the seed")
-        check_flag(targeted, "targeted")
-        one_of(norm, tuple(BALLS), "norm")
-        if isinstance(loss, str):
-            one_of(loss, tuple(LOSSES), "loss")
-            loss = LOSSES[loss]
-        check_function(loss, "the loss")
-        if step_size is None:
-            step_size = 2.5 * eps / steps
-        else:
-            check_positive(step_size, "the step size")
-        return cls(BALLS[norm](eps, y.ndim), steps, step_size, restarts, loss, targeted, seed)
-
-    def stands(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """Which examples the attack has not fooled."""
-        return is_correct(model, x, y) ^ self.targeted
-
-    def all_starts(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        todo: Tensor,
-        random_start: bool = True,
-        early_exit: bool = True,
-    ) -> Tensor:
-        """The end of the last run of each example; those not in ``todo`` stay as they are."""
-        adversarial = x
-        for start in range(self.restarts):
-            if start > 0:
-                todo = todo & self.stands(model, adversarial, y)
-            here = self.ball.random(x, self.seed, start) if random_start else x
-            end = self.ascend(model, x, here, y, todo, early_exit)
-            adversarial = torch.where(column(todo, x), end, adversarial)
-        return adversarial
-
-    def ascend(
-        self, model: nn.Module, x: Tensor, start: Tensor, y: Tensor, live: Tensor, early_exit: bool
-    ) -> Tensor:
-        """The end of one run from ``start``; examples not in ``live`` stay there."""
-        end, index = start, torch.arange(y.shape[-1], device=y.device).expand_as(y)
-        here, centre, labels = start, x, y  # the columns still at work; index: where they belong
-        project = self.ball.around(centre)
-        rate = -self.step_size if self.targeted else self.step_size
-        looks = looks_every(x)
-        for step in range(self.steps):
-            # Without early exit nothing is ever finished, and all of it moves.
-            look = early_exit and step % looks == 0
-            if look and (fewer := packed(live, index, labels, here, centre)):
-                end = put(end, index, here)
-                live, index, labels, here, centre = fewer
-                if not live.numel():
-                    return end
-                project = self.ball.around(centre)
-            point = here.detach().requires_grad_()
-            # Labels and logits are checked once: later ones are some of the same.
-            logits = logits_of(model, point, labels) if step == 0 else output_of(model, point)
-            total = self.loss(logits.flatten(0, -2), labels.flatten())
-            gradient = input_gradient(total, point)
-            if early_exit:
-                fooled = (logits.argmax(-1) != labels) ^ self.targeted
-                live = live & ~fooled & gradient.flatten(y.ndim).ne(0).any(-1)
-            moved = project(torch.add(here, self.ball.direction(gradient), alpha=rate))
-            here = torch.where(column(live, here), moved, here) if early_exit else moved
-        return here if labels is y else put(end, index, here)  # y itself: nothing was dropped
-
-
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """Fast gradient sign method: one step of size ``eps``, for every example.
+    """Fast gradient sign method: one step of size ``eps`` for every example.
 
     Source: Goodfellow, Shlens and Szegedy, arXiv 1412.6572, section 4.
 
     Args:
-        model: as :func:`pgd`.
-        x: images ``[B, ...]`` or ``[M, B, ...]``, float32 or float64 in [0, 1].
-        y: int64 labels ``[B]`` or ``[M, B]``.
-        eps: L∞ radius, at least 0, in units of the pixels' range.
+        model, x, y, eps: as :func:`pgd`, in the L∞ ball.
 
     Returns:
         Examples shaped like ``x``.
@@ -189,34 +80,37 @@ def pgd(
     early_exit: bool = True,
     loss: str | Loss = "cross-entropy",
     targeted: bool = False,
+    autocast: torch.dtype | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Projected gradient descent, on the cross-entropy if nothing else is said.
+    """Projected gradient descent, by default on the cross-entropy.
 
     Source: Madry et al., arXiv 1706.06083, section 2.1.
 
     Args:
         model: any module or function from images to logits ``[B, classes]`` (``[M, B, classes]``),
-            in the mode (train or eval) it is to be attacked in. In train mode a BatchNorm ties an
-            example's fate to its batch; its statistics are put back afterwards.
+            in the mode (train or eval) in which it is to be attacked. In train mode a BatchNorm
+            makes an example's result depend on its batch; its statistics are put back afterwards.
         x: images ``[B, ...]`` or ``[M, B, ...]``, float32 or float64 in [0, 1].
         y: int64 labels ``[B]`` or ``[M, B]``.
         eps: radius, at least 0, in units of the pixels' range (L∞) or their L2 norm.
         steps: gradient steps in a run.
         step_size: length of a step in ``norm``; 2.5 · eps / steps by default, as Madry et al.
         norm: ``"linf"`` or ``"l2"``.
-        random_start: start each run at a uniform random point of the ball. An example's start hangs
-            on the seed, the run and its own pixels alone.
+        random_start: start each run at a uniform random point of the ball. An example's start
+            depends on the seed, the run and its own pixels alone.
         restarts: runs; later ones attack what no earlier one has fooled.
         early_exit: return an example's first success, and ``x`` itself where it was misclassified
             to begin with. With ``False`` every example takes all steps and its last point is
             returned: what adversarial training needs.
-        loss: ``"cross-entropy"``, or ``"margin"``, the largest other logit minus the true class's:
-            its gradient does not vanish where the network is all too sure; or a function from
+        loss: ``"cross-entropy"``, or ``"margin"``, the largest other logit minus the true class's,
+            whose gradient does not vanish where the network is very sure; or a function from
             logits ``[N, classes]`` and labels ``[N]`` to a sum over examples.
-        targeted: ``y`` are the classes to end up in: the loss goes down, and success is ``y``.
+        targeted: ``y`` are the classes to reach: the loss goes down, and success is ``y``.
+        autocast: take the steps in this dtype, for example ``torch.bfloat16``, and confirm every
+            success in the model's own. Dense networks need two thirds of the time on a CPU.
         batch_size: examples attacked at once, which bounds the memory; 2048 by default on a CPU,
             all of them elsewhere.
         progress: called with (examples done, examples in all) after each batch.
@@ -227,25 +121,77 @@ def pgd(
 
     Raises:
         TypeError: images or labels of the wrong dtype, or a model that does not return a tensor.
-        ValueError: images outside [0, 1] or of a shape that is wrong or that the model cannot take,
-            labels that are no class, ``eps`` < 0, a step size not above 0, a count below 1, an
-            unknown norm or loss, or restarts without a random start.
+        ValueError: images outside [0, 1] or of the wrong shape, labels that are no class,
+            ``eps`` < 0, a step size not above 0, a count below 1, an unknown norm or loss, or
+            restarts without a random start.
 
     >>> from cappaper import load, mlp
     >>> x, y = load("digits", "test", limit=8)
     >>> pgd(mlp(64, [32]), x, y, eps=0.3, steps=10).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_count(restarts, "restarts")
-    check_flag(random_start, "random_start")
-    check_flag(early_exit, "early_exit")
+    check_attack(x, y, eps, seed, steps=steps, restarts=restarts)
+    one_of(norm, tuple(BALLS), "norm")
+    if step_size is not None:
+        check_positive(step_size, "the step size")
     if restarts > 1 and not (random_start and early_exit):
         raise ValueError("restarts need random_start=True and early_exit=True: else use restarts=1")
-    run = Run.of(x, y, eps, steps, step_size, norm, restarts, loss, targeted, seed)
+    if isinstance(loss, str):
+        one_of(loss, tuple(LOSSES), "loss")
+    objective = LOSSES[loss] if isinstance(loss, str) else loss
+    check_function(objective, "the loss")
+    ball, batch = BALLS[norm](eps, y.ndim), y.ndim - 1
+    rate = (2.5 * eps / steps if step_size is None else step_size) * (-1 if targeted else 1)
+    look_every = 1 if x.device.type == "cpu" else 8  # on a GPU, looking waits for the device
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        todo = run.stands(model, x, y) if early_exit else torch.ones_like(y, dtype=torch.bool)
-        return run.all_starts(model, x, y, todo, random_start, early_exit)
+        adversarial, running = x, torch.ones_like(y, dtype=torch.bool)
+        for run in range(restarts):
+            if early_exit:
+                running = running & robust(adversarial, y)
+            start = ball.random(x, seed, run) if random_start else x
+            adversarial = torch.where(column(running, x), ascend(x, start, y, running), adversarial)
+        return adversarial
+
+    def robust(x: Tensor, y: Tensor) -> Tensor:
+        return is_correct(model, x, y) ^ targeted
+
+    def ascend(x: Tensor, start: Tensor, y: Tensor, running: Tensor) -> Tensor:
+        """The end of a run from ``start``; examples that are not ``running`` stay there."""
+        index = torch.arange(y.shape[-1], device=y.device)  # where the examples left belong
+        end, here, project = start, start, ball.projection(x)
+        for step in range(steps):
+            if early_exit and step % look_every == 0:
+                left = worth_dropping(running)
+                if left is not None:
+                    end, index = end.index_copy(batch, index, here), index[left]
+                    x, y, here, running = (
+                        t.index_select(batch, left) for t in (x, y, here, running)
+                    )
+                    if not len(left):
+                        return end
+                    project = ball.projection(x)
+            point = here.detach().requires_grad_()
+            with torch.autocast(x.device.type, autocast) if autocast else nullcontext():
+                # Checked once: later logits and labels are some of the same.
+                logits = logits_of(model, point, y) if step == 0 else model(point)
+            logits = logits.to(x.dtype)
+            gradient = input_gradient(objective(logits.flatten(0, -2), y.flatten()), point)
+            moved = project(torch.add(here, ball.direction(gradient), alpha=rate))
+            if early_exit:
+                fooled = confirmed(here, y, running & ((logits.argmax(-1) != y) ^ targeted))
+                running = running & ~fooled & gradient.flatten(y.ndim).ne(0).any(-1)
+                moved = torch.where(column(running, here), moved, here)
+            here = moved
+        return end.index_copy(batch, index, here)
+
+    def confirmed(here: Tensor, y: Tensor, fooled: Tensor) -> Tensor:
+        """The successes that are none of autocast's rounding."""
+        left = left_over(fooled)
+        if not (autocast and len(left)):
+            return fooled
+        still = robust(*(t.index_select(batch, left) for t in (here, y)))
+        return fooled & torch.zeros_like(fooled).index_copy(batch, left, ~still)
 
     return in_batches(attack, model, x, y, batch_size, progress)
 
@@ -263,24 +209,25 @@ def adaptive_pgd(
     sharpnesses: Sequence[float | None] = (10.0, 30.0, 3.0),
     losses: Sequence[str | Loss] = ("cross-entropy", "margin"),
     targeted: bool = False,
+    autocast: torch.dtype | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """PGD that knows about the cap: the worst that any of its runs finds, example by example.
+    """Cap-aware PGD: the union of :func:`pgd` and of PGD along surrogate gradients.
 
-    First comes :func:`pgd` as it is, so no example withstands this attack that falls to that one.
-    What is left is attacked again with every sharpness of :func:`surrogate_gradient`, which gives
-    units at 0 and at their cap a gradient, and with every loss.
+    First comes :func:`pgd` as it is. What is still robust is attacked again with every sharpness
+    of :func:`surrogate_gradient`, which gives units at 0 and at their cap a gradient, and with
+    every loss. So whatever falls to :func:`pgd` falls to this attack.
 
     Source: the adaptive attacks that Tramèr et al., arXiv 2002.08347, ask of every evaluation,
     with the backward pass approximation of Athalye et al., arXiv 1802.00420, section 4.1.
 
     Args:
-        model: a module from images to logits. Its bounded activations are those that
-            :func:`surrogate_gradient` reaches; where it reaches none, or there is something that it
-            cannot reach, this attack warns.
-        x, y, eps, steps, step_size, norm, targeted, batch_size, progress, seed: as :func:`pgd`.
+        model: a module from images to logits. :func:`surrogate_gradient` says which bounded
+            activations it reaches; where it reaches none, or cannot look inside, this attack warns.
+        x, y, eps, steps, step_size, norm, targeted, autocast, batch_size, progress, seed: as
+            :func:`pgd`.
         restarts: runs for each sharpness and loss.
         sharpnesses: of the surrogate gradient; None is the exact one.
         losses: as in :func:`pgd`.
@@ -289,8 +236,8 @@ def adaptive_pgd(
         Examples shaped like ``x``; where no run succeeded, the end of the last run.
 
     Warns:
-        UnreachedWarning: the model has no bounded activation that can be reached; or it is traced,
-            or calls a custom autograd function.
+        UnreachedWarning: no bounded activation can be reached, or part of the model is traced or a
+            custom autograd function.
 
     Raises:
         TypeError, ValueError: as :func:`pgd` and :func:`surrogate_gradient`; or there is no
@@ -303,22 +250,22 @@ def adaptive_pgd(
     """
     sharpnesses = check_sequence(sharpnesses, "sharpnesses", "numbers or None")
     losses = check_sequence(losses, "losses", "names or functions")
-    settings = (x, y, eps, steps, step_size, norm, restarts)
-    first = Run.of(*settings, "cross-entropy", targeted, seed)
-    # Another start each time: without a cap, all sharpnesses are one and the same.
-    later = [
-        (sharpness, Run.of(*settings, loss, targeted, seed + i + 1))
-        for i, (sharpness, loss) in enumerate(itertools.product(sharpnesses, losses))
-    ]
+    rest: dict[str, Any] = {"steps": steps, "step_size": step_size, "norm": norm}
+    rest |= {"restarts": restarts, "targeted": targeted, "autocast": autocast}
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        adversarial = first.all_starts(model, x, y, first.stands(model, x, y))
-        for sharpness, run in later:
-            stands = run.stands(model, adversarial, y)
+        adversarial = pgd(model, x, y, eps, seed=seed, **rest)
+        # A different start each time: without a cap, all sharpnesses are the same.
+        for run, (sharpness, loss) in enumerate(itertools.product(sharpnesses, losses), start=1):
+
+            def again(x: Tensor, y: Tensor, _: Tensor, loss: Any = loss, run: int = run) -> Tensor:
+                return pgd(model, x, y, eps, loss=loss, seed=seed + run, **rest)
+
+            robust = is_correct(model, adversarial, y) ^ targeted
             with surrogate_gradient(model, sharpness):
-                again = partial(run.all_starts, model)
-                adversarial = retry(again, adversarial, stands, x, y)
+                adversarial = retry(again, adversarial, robust, x, y)
         return adversarial
 
+    check_attack(x, y, eps, seed, steps=steps, restarts=restarts)
     warn_unreached(model, x, y, "adaptive_pgd")
     return in_batches(attack, model, x, y, batch_size, progress)

@@ -1,39 +1,22 @@
-"""Square Attack: random search with squares, which asks for logits and never for a gradient."""
+"""Square Attack: random search with squares, from logits alone."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.common import (
-    Progress,
-    column,
-    fingerprint,
-    in_batches,
-    integers,
-    is_correct,
-    looks_every,
-    margin,
-    packed,
-    put,
-)
-from cappaper.checks import (
-    check_batch,
-    check_count,
-    check_eps,
-    check_number,
-    check_whole,
-    output_of,
-)
+from cappaper.attacks.balls import column, fingerprint, integers
+from cappaper.attacks.common import Progress, in_batches, is_correct, margin, worth_dropping
+from cappaper.checks import check_attack, check_number, has_hooks
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""The queries after which a square covers half of what it did."""
+"""The queries after which the squares' area halves."""
 
-_REFRESH = 100  # queries between two fresh starts of a sum, which rounding moves
-
-_Window = tuple[slice, slice]
+_REFRESH = 100  # queries after which the sums of a first layer are computed afresh
 
 
 def square(
@@ -50,23 +33,23 @@ def square(
 ) -> Tensor:
     """Random search in the L∞ ball: squares of ±ε that shrink, kept where they lower the margin.
 
-    No gradient is asked for, so none can be hidden from it. The defaults are those of AutoAttack's
+    It uses no gradient, so masked gradients do not stop it. The defaults are those of AutoAttack's
     standard version.
 
     Source: Andriushchenko, Croce, Flammarion and Hein, arXiv 1912.00049, algorithms 1 and 2. As in
-    AutoAttack, all examples get their squares at the same places. The signs hang on the seed and
-    an example's own pixels, so its fate is the same in any batch.
+    AutoAttack, all examples get their squares at the same places. The signs depend on the seed
+    and an example's own pixels, so its result is the same in any batch.
 
     Args:
         model, y, eps, batch_size, progress: as :func:`~cappaper.pgd`.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
-        queries: of the model for each example, the first one with stripes.
-        share: of the image that the first squares cover, above 0 and at most 1.
+        queries: forward passes for each example, the first one with stripes.
+        share: the part of the image that the first squares cover, above 0 and at most 1.
         seed: of the search.
 
     Returns:
-        Examples shaped like ``x``: the first success of each; the one with the smallest margin that
-        was found where there was none; ``x`` itself where it was misclassified to begin with.
+        Examples shaped like ``x``: the first success of each; where there was none, the one with
+        the smallest margin; ``x`` itself where it was misclassified to begin with.
 
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`; or images that are not ``[B, C, H, W]``,
@@ -77,21 +60,18 @@ def square(
     >>> square(mlp(64, [32]), x, y, eps=0.3, queries=50).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_batch(x, y)
-    check_eps(eps)
-    check_count(queries, "queries")
+    check_attack(x, y, eps, seed, queries=queries)
     if x.ndim != y.ndim + 3:
         raise ValueError(f"square takes images [B, C, H, W], got shape {list(x.shape)}")
-    check_whole(seed, "the seed")
     check_number(share, "the share of the first squares")
     if not 0 < share <= 1:
         raise ValueError(f"the share of the first squares must be in (0, 1], got {share}")
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        stands = is_correct(model, x, y)
+        correct = is_correct(model, x, y)
         with torch.no_grad():
-            found = _search(model, x, y, eps, stands, queries, share, seed)
-        return torch.where(column(stands, x), found, x)
+            adversarial = _search(model, x, y, eps, correct, queries, share, seed)
+        return torch.where(column(correct, x), adversarial, x)
 
     return in_batches(attack, model, x, y, batch_size, progress)
 
@@ -101,95 +81,94 @@ def _search(
     x: Tensor,
     y: Tensor,
     eps: float,
-    live: Tensor,
+    running: Tensor,
     queries: int,
     share: float,
     seed: int,
 ) -> Tensor:
-    (inner, outer), looks = _split(model), looks_every(x)
-    channels, height, width = x.shape[-3:]
+    batch, (channels, height, width) = y.ndim - 1, x.shape[-3:]
     mark = fingerprint(x.flatten(y.ndim))
 
-    def signs(mark: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
-        """Up or not, for each example and factor: the top bit of a product is the most random."""
+    def signs(factor: Tensor, shift: Tensor) -> Tensor:
+        """Up or not, for each example and factor: the top bit of a hash."""
         return torch.addcmul(shift, mark, factor) < 0
 
-    stripes = signs(mark, *(integers(channels * width, seed, i).to(x.device) for i in (1, 2)))
+    stripes = signs(*(integers(channels * width, seed, i).to(x.device) for i in (1, 2)))
     squares = [integers(queries * channels, seed, i).view(queries, -1).to(x.device) for i in (3, 4)]
     generator = torch.Generator().manual_seed(int(seed))
     places = torch.rand(queries, 2, generator=generator).tolist()
     lower, upper = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
     here = torch.where(stripes.unflatten(-1, (channels, 1, width)), upper, lower)
-    end, index, labels = here, torch.arange(y.shape[-1], device=y.device).expand_as(y), y
-    lead = margin(output_of(model, here), labels)
+    first, rest = _split(model, x.shape[-3:])
+    end, index, hidden = here, torch.arange(y.shape[-1], device=y.device), first.start(here)
+    lead = margin(rest(hidden), y)
+    look_every = 1 if x.device.type == "cpu" else 8
     for query, (down, right) in enumerate(places[1:], start=1):
-        live = live & (lead >= 0)
-        fewer = query % looks == 0 and packed(live, index, labels, mark, here, lead, lower, upper)
-        if fewer:
-            end = put(end, index, here)
-            live, index, labels, mark, here, lead, lower, upper = fewer
-            if not live.numel():
+        running = running & (lead >= 0)
+        left = worth_dropping(running) if query % look_every == 0 else None
+        if left is not None:
+            end, index = end.index_copy(batch, index, here), index[left]
+            if not len(left):
                 return end
-        if fewer or query % _REFRESH == 1:
-            hidden = inner.of(here)
+            tensors = (running, y, mark, here, lead, lower, upper)
+            running, y, mark, here, lead, lower, upper = (
+                t.index_select(batch, left) for t in tensors
+            )
+        if left is not None or query % _REFRESH == 0:
+            hidden = first.start(here)
         side = _side(query, share, height, width)
-        top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
-        window = slice(top, top + side), slice(left, left + side)
-        old = here[..., *window]
-        up = signs(mark, *(draws[query] for draws in squares))[..., None, None]
-        new = torch.where(up, upper[..., *window], lower[..., *window])
-        candidate = inner.changed(hidden, old, new, window)
-        margins = margin(outer(candidate), labels)
-        closer = live & (margins < lead)
+        top, start = int(down * (height - side + 1)), int(right * (width - side + 1))
+        window = (..., slice(top, top + side), slice(start, start + side))
+        up = signs(*(integers[query] for integers in squares))[..., None, None]
+        new = torch.where(up, upper[window], lower[window])
+        candidate = first.change(hidden, here[window], new, window)
+        margins = margin(rest(candidate), y)
+        closer = running & (margins < lead)
         lead = torch.where(closer, margins, lead)
         hidden = torch.where(column(closer, hidden), candidate, hidden)
-        here[..., *window] = torch.where(column(closer, here), new, old)
-    return put(end, index, here)
+        here[window] = torch.where(column(closer, here), new, here[window])
+    return end.index_copy(batch, index, here)
 
 
-def _split(model: nn.Module) -> tuple[_Images | _Dense, nn.Module]:
-    """What a square's change goes through first, and the rest of the model.
+class _Pixels:
+    """What a square changes where nothing is known of the model: the images."""
 
-    A dense first layer is most of the work of a small network, and hears of few pixels at a time.
-    """
-    if type(model) is nn.Sequential and len(model) > 2:
-        flat, dense, *_ = model
-        parts = (model, flat, dense)
-        own = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in parts)
-        if isinstance(flat, nn.Flatten) and isinstance(dense, nn.Linear) and not own:
-            known = type(flat) is nn.Flatten and type(dense) is nn.Linear
-            if known and (flat.start_dim, flat.end_dim) == (1, -1):
-                return _Dense(dense), model[2:]
-    return _Images(), model
-
-
-class _Images:
-    """The images themselves, for the whole model."""
-
-    def of(self, x: Tensor) -> Tensor:
+    def start(self, x: Tensor) -> Tensor:
         return x.clone()
 
-    def changed(self, x: Tensor, old: Tensor, new: Tensor, window: _Window) -> Tensor:
+    def change(self, x: Tensor, old: Tensor, new: Tensor, window: Any) -> Tensor:
         x = x.clone()
-        x[..., *window] = new
+        x[window] = new
         return x
 
 
 class _Dense:
-    """The pre-activations of a dense first layer, which are told only what changes."""
+    """What a square changes in front of a dense first layer: its pre-activations.
 
-    def __init__(self, layer: nn.Linear) -> None:
+    A square moves few pixels, and the layer is most of the work of a small network.
+    """
+
+    def __init__(self, layer: nn.Linear, shape: Sequence[int]) -> None:
         self._layer = layer
-        self._weight = layer.weight.t().contiguous()
+        self._weight = layer.weight.t().reshape(*shape, -1)
 
-    def of(self, x: Tensor) -> Tensor:
-        self._weight = self._weight.view(*x.shape[1:], -1)
+    def start(self, x: Tensor) -> Tensor:
         z: Tensor = self._layer(x.flatten(1))
         return z
 
-    def changed(self, z: Tensor, old: Tensor, new: Tensor, window: _Window) -> Tensor:
-        weight = self._weight[:, *window].flatten(0, -2)
+    def change(self, z: Tensor, old: Tensor, new: Tensor, window: Any) -> Tensor:
+        weight = self._weight[:, *window[1:]].flatten(0, -2)
         return torch.addmm(z, (new - old).flatten(1), weight)
+
+
+def _split(model: nn.Module, shape: Sequence[int]) -> tuple[_Pixels | _Dense, nn.Module]:
+    """What squares change, and the part of the model that follows it."""
+    if type(model) is nn.Sequential and len(model) > 2 and not has_hooks(model):
+        flat, dense = model[0], model[1]
+        plain = type(flat) is nn.Flatten and (flat.start_dim, flat.end_dim) == (1, -1)
+        if plain and type(dense) is nn.Linear:
+            return _Dense(dense, shape), model[2:]
+    return _Pixels(), model
 
 
 def _side(query: int, share: float, height: int, width: int) -> int:

@@ -1,4 +1,4 @@
-"""The strongest attack: all that this package has, one after the other, on what still stands."""
+"""The strongest attack: the union of all L∞ attacks of this package."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from cappaper.attacks.common import Progress, in_batches, run_in_turn
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.attacks.square import square
 from cappaper.checks import (
-    check_batch,
-    check_count,
-    check_eps,
+    check_attack,
     check_function,
     check_positive,
     check_sequence,
@@ -44,25 +42,25 @@ def strongest_attack(
     progress: Progress | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """The union of this package's L∞ attacks: an example withstands it only if it does all.
+    """The union of this package's L∞ attacks: an example is robust only if it is under each.
 
     In turn, each on what the ones before have left: examples made against ``twins``,
     :func:`~cappaper.adaptive_pgd`, :func:`~cappaper.apgd` on the cross-entropy and towards the nine
     likeliest other classes (of 4 classes or more), both along the exact gradient and along the
     surrogate, and :func:`~cappaper.square`, which needs no gradient.
 
-    Source: an ensemble of different attacks as Croce and Hein, arXiv 2003.01690, argue for;
-    transfer and attacks that know the defence as Tramèr et al., arXiv 2002.08347, ask for.
+    Source: an ensemble of different attacks, as Croce and Hein, arXiv 2003.01690, argue for;
+    transfer, and attacks that know the defence, as Tramèr et al., arXiv 2002.08347, ask for.
 
     Args:
         model: as :func:`~cappaper.adaptive_pgd`.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`.
-        twins: models that might give away examples: the same network with ReLU or another cap.
+        twins: models whose examples are tried first: the same network with ReLU or another cap.
         steps: gradient steps of a run, and of PGD on a twin.
         restarts: runs of every gradient attack with each loss.
         queries: of Square Attack.
-        sharpness: of the surrogate gradient that Auto-PGD climbs along.
+        sharpness: of the surrogate gradient that Auto-PGD follows.
 
     Returns:
         Examples shaped like ``x``: a success of each, or the end of the last attack; ``x`` itself
@@ -79,10 +77,7 @@ def strongest_attack(
     >>> strongest_attack(net, x, y, eps=0.3, twins=[mlp(64, [32])], steps=5, queries=20).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_batch(x, y)
-    check_eps(eps)
-    for count, what in ((steps, "steps"), (restarts, "restarts"), (queries, "queries")):
-        check_count(count, what)
+    check_attack(x, y, eps, seed, steps=steps, restarts=restarts, queries=queries)
     check_positive(sharpness, "the sharpness")
     twins = check_sequence(twins, "twins", "models", empty=True)
     for twin in twins:
@@ -93,7 +88,7 @@ def strongest_attack(
 
     def aware(x: Tensor, y: Tensor) -> Tensor:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreachedWarning)  # it was said once, above
+            warnings.simplefilter("ignore", UnreachedWarning)  # it was given once, above
             return adaptive_pgd(model, x, y, eps, **rest)
 
     def automatic(x: Tensor, y: Tensor, targets: int, along: float | None) -> Tensor:
