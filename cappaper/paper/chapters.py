@@ -36,34 +36,22 @@ class Chapter:
 
 
 def manifest(root: Path) -> list[Chapter]:
-    """The chapters in the order of the book.
-
-    Raises:
-        FileNotFoundError: ``root`` is not the project's folder.
-        ValueError: the manifest is not a list of chapters, each with a name of its own.
-    """
+    """The chapters in the order of the book; a faulty manifest raises a ValueError."""
     path = root / MANIFEST
     if not path.exists():
         raise FileNotFoundError(f"there is no {MANIFEST} here: run from the project's folder")
     try:
-        listed = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{MANIFEST} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(listed, list) or not listed:
-        raise ValueError(f"{MANIFEST} must be a list of chapters")
-    chapters: dict[str, Chapter] = {}
-    for entry in listed:
-        try:
-            chapter = Chapter(**entry)
-        except TypeError as error:
-            wanted = "name, source and title, and parameters if it has any"
-            raise ValueError(f"{MANIFEST}: a chapter has {wanted}, got {entry!r}") from error
-        if chapter.name in chapters:
+        listed = [Chapter(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    except (TypeError, yaml.YAMLError) as error:
+        wanted = "must be a list of chapters with name, source, title and perhaps parameters"
+        raise ValueError(f"{MANIFEST} {wanted}: {' '.join(str(error).split())}") from error
+    names = [chapter.name for chapter in listed]
+    for chapter in listed:
+        if names.count(chapter.name) > 1:
             raise ValueError(f"{MANIFEST} has two chapters called {chapter.name}")
         if not (root / "notebooks" / f"{chapter.source}.ipynb").is_file():
             raise ValueError(f"{MANIFEST}: {chapter.name} needs notebooks/{chapter.source}.ipynb")
-        chapters[chapter.name] = chapter
-    return list(chapters.values())
+    return listed
 
 
 def select(chapters: Sequence[Chapter], names: Sequence[str]) -> list[Chapter]:
@@ -86,14 +74,10 @@ def longest_first(chapters: Sequence[Chapter], root: Path) -> list[Chapter]:
 
 
 def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]) -> Path:
-    """Run a chapter's notebook in the project's folder; put page, table and figure into ``book``.
+    """Run a chapter's notebook; put ``chapters/NAME.ipynb`` and ``results/NAME.*`` into ``book``.
 
-    They become ``chapters/NAME.ipynb`` and ``results/NAME.*``. ``parameters`` (``profile``,
-    ``device``, ``jobs``) override the chapter's own.
-
-    Raises:
-        ChapterError: a cell failed. The notebook up to there is ``NAME.partial.ipynb``; page, table
-            and figure of an earlier run stay as they are.
+    ``parameters`` override the chapter's own. Where a cell fails, a ChapterError is raised, page,
+    table and figure of an earlier run stay, and the new notebook is ``NAME.partial.ipynb``.
     """
     import nbformat
 
@@ -125,11 +109,7 @@ def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]
 
 
 def refresh(source: Path) -> None:
-    """Run a notebook of ``notebooks/`` with its own defaults and store its outputs in it.
-
-    Raises:
-        ChapterError: a cell failed. The notebook stays as it was.
-    """
+    """Run a notebook with its own defaults and store the outputs in it, unless a cell fails."""
     import nbformat
 
     notebook = nbformat.read(source, as_version=4)
@@ -186,10 +166,7 @@ def _clean(notebook: Any) -> None:
 
 
 def stage(root: Path, folder: Path, announcement: str) -> None:
-    """Copy the book's own pages and what no chapter makes; put a line on top of every page.
-
-    Committed chapters and their results stay behind; those already in ``folder`` are kept.
-    """
+    """Copy the book without chapters and their results; put a line on top of every page."""
     results = folder / "results"
     leave = shutil.ignore_patterns("_build", "chapters", "results")
     shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)

@@ -57,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenProcessPool:
         message = "a process died, perhaps for want of memory; what was trained is kept"
-        print(f"cappaper: {message}", file=sys.stderr)
     except (ChapterError, OSError, TypeError, ValueError) as error:
-        print(f"cappaper: {error}", file=sys.stderr)
+        message = str(error)
+    print(f"cappaper: {message}", file=sys.stderr)
     return 1
 
 
@@ -266,8 +266,8 @@ def _bar(part: str) -> Progress:
     bar = tqdm(desc=part, leave=False)
 
     def progress(done: int, of: int) -> None:
-        bar.total, bar.n = of, done
-        bar.refresh()
+        bar.total = of
+        bar.update(done - bar.n)
         if done >= of:
             bar.close()
 

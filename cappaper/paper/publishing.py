@@ -25,17 +25,8 @@ def publish(
 
     ``settings`` are a chapter's own: those that are not None belong to the provenance.
     """
-    more = {name: str(value) for name, value in settings.items() if value is not None}
-    origin = provenance(table, profile, machine) | more
-    if save_to:
-        save(table, f"{save_to}.csv", origin)
-    return pd.DataFrame({"provenance": origin})
-
-
-def provenance(table: pd.DataFrame, profile: Profile, machine: Machine) -> dict[str, str]:
-    """The origin of a table: enough to make it again, or to see why another run differs."""
     checksums = (load(profile.dataset, split).checksum() for split in ("train", "test"))
-    return {
+    origin = {
         "profile": profile.name,
         "seeds": " ".join(map(str, profile.seeds)),
         "dataset": profile.dataset,
@@ -50,7 +41,10 @@ def provenance(table: pd.DataFrame, profile: Profile, machine: Machine) -> dict[
         "cappaper": __version__,
         "git_commit": git_commit(),
         "seconds": f"{table['seconds'].sum():.0f}",
-    }
+    } | {name: str(value) for name, value in settings.items() if value is not None}
+    if save_to:
+        save(table, f"{save_to}.csv", origin)
+    return pd.DataFrame({"provenance": origin})
 
 
 def glue(**values: Any) -> None:
