@@ -15,15 +15,7 @@ _UNFINISHED = re.compile(r"\.(\d+)@([^@]+)@[^@]*$")  # process and machine
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write to, which replaces ``path`` when the block ends without an error.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with whole(Path(folder) / "a.txt") as unfinished:
-    ...         _ = unfinished.write_text("all of it")
-    ...     [path.name for path in Path(folder).iterdir()]
-    ['a.txt']
-    """
+    """A file to write to, which replaces ``path`` when the block ends without an error."""
     unfinished = _beside(path)
     try:
         yield unfinished

@@ -36,6 +36,7 @@ _QUICK = (
     "Quick profile: every figure and number here comes from small networks on scikit-learn's"
     " 8×8 digits, not from MNIST. The text was written for MNIST."
 )
+_DATA = f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels."
 _COUNT = click.IntRange(min=1)
 _PATH = click.Path(path_type=Path)
 _device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
@@ -78,12 +79,7 @@ def commands() -> None:
 @click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster: tcp://host:8786.")
 @click.option("--no-build", is_flag=True, help="Stop before the book is built.")
 def reproduce(
-    profile: str,
-    only: Sequence[str],
-    device: str,
-    jobs: int | None,
-    scheduler: str | None,
-    no_build: bool,
+    profile: str, only: Sequence[str], device: str, jobs: int, scheduler: str, no_build: bool
 ) -> None:
     """Run chapters, then build the book around them."""
     root = Path.cwd()
@@ -126,12 +122,7 @@ def reproduce(
 
 @commands.command()
 @click.argument("model", metavar="MODULE:FACTORY")
-@click.option(
-    "--data",
-    required=True,
-    metavar="DATA",
-    help=f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels.",
-)
+@click.option("--data", required=True, metavar="DATA", help=_DATA)
 @click.option("--eps", type=click.FloatRange(min=0), default=0.1, help="L∞ radius; else 0.1.")
 @click.option("--limit", type=_COUNT, default=200, help="Images; else 200.")
 @click.option("--steps", type=_COUNT, default=100, help="Of a gradient attack.")

@@ -168,21 +168,18 @@ def sweep(
 
 
 def one_cycle(peak: float, rise: float, step: int, steps: int) -> float:
-    """The step size of one step out of all: up to ``peak`` in a line, and down again.
+    """The step size of one step: it rises linearly to ``peak``, for the share ``rise``, and falls.
 
     Source: Wong et al., arXiv 2001.03994, section 5 (cyclic learning rates, after Smith, arXiv
-    1506.01186). It is above 0 at either end. ``rise``: the share of steps until then.
-
-    Raises:
-        ValueError: ``rise`` does not lie between 0 and 1.
+    1506.01186). It is above 0 at either end.
 
     >>> [round(one_cycle(3.0, 0.5, step, 5), 6) for step in range(5)]
     [1.0, 2.0, 3.0, 2.0, 1.0]
     """
     if not 0 < rise < 1:
         raise ValueError(f"a cycle must rise for a share between 0 and 1, got {rise}")
-    done = (step + 1) / (steps + 1)
-    return peak * min(done / rise, (1 - done) / (1 - rise))
+    share = (step + 1) / (steps + 1)
+    return peak * min(share / rise, (1 - share) / (1 - rise))
 
 
 def _on_caps(weight: float, model: nn.Module) -> Tensor:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,6 @@ from cappaper.surrogate import surrogate_gradient
 
 Row = dict[str, Any]
 Radii = Sequence[float]
-
-_SEED_STRIDE = 1000  # between the seeds of two runs; those of networks are closer together
 
 
 class Judge(ABC):
@@ -55,18 +53,22 @@ class Judge(ABC):
 class Attack(Judge):
     """An attack at growing ε: a success counts for every larger ε too."""
 
-    @abstractmethod
+    function: ClassVar[Callable[..., Tensor]]  # takes the seed and the judge's other fields
+
     def bind(self, seed: int) -> EpsAttack:
         """The attack as a function, ``attack(model, x, y, eps=...) -> x_adv``."""
+        return partial(self.function, seed=seed, **_settings(self))
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        """A row per ε: the rates of :class:`~cappaper.Rates`, and the outcome of every image."""
         attacks = [partial(self.bind(seed), eps=eps) for eps in epsilons]
         return attack_rows(self.name, epsilons, is_robust(model, *test, attacks))
 
 
 def attack_rows(name: str, epsilons: Radii, robust: Tensor) -> list[Row]:
-    """A row per ε. ``robust``, ``[1 + radii, N]``: is an image correct, and robust at each ε?"""
+    """A row per ε. ``robust``, ``[1 + radii, N]``: is an image correct, and robust at each ε?
+
+    A row has the rates of :class:`~cappaper.Rates` and the outcome of every image.
+    """
     correct = int(robust[0].sum())
     rows = []
     for eps, still_robust in zip(epsilons, robust[1:], strict=True):
@@ -121,9 +123,7 @@ class PGD(Attack):
     restarts: int = 1
     early_exit: bool = True
     name: str = "PGD"
-
-    def bind(self, seed: int) -> EpsAttack:
-        return partial(pgd, seed=seed, **_settings(self))
+    function = staticmethod(pgd)
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,7 @@ class AdaptivePGD(Attack):
     steps: int = 40
     restarts: int = 1
     name: str = "cap-aware PGD"
-
-    def bind(self, seed: int) -> EpsAttack:
-        return partial(adaptive_pgd, seed=seed, **_settings(self))
+    function = staticmethod(adaptive_pgd)
 
 
 @dataclass(frozen=True)
@@ -146,13 +144,11 @@ class Strongest(Attack):
     restarts: int = 1
     queries: int = 5000
     name: str = "all attacks"
+    function = staticmethod(strongest_attack)
 
     def times(self, effort: int) -> Strongest:
         """The same attack with ``effort`` times the steps and queries."""
         return dataclasses.replace(self, steps=effort * self.steps, queries=effort * self.queries)
-
-    def bind(self, seed: int) -> EpsAttack:
-        return partial(strongest_attack, seed=seed, **_settings(self))
 
 
 @dataclass(frozen=True)
@@ -172,7 +168,8 @@ class AutoAttack(Attack):
     def bind(self, seed: int) -> EpsAttack:
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
             part = partial(auto_attack, model, eps=eps, parts=(self.part,))
-            runs = [partial(part, seed=seed + _SEED_STRIDE * run) for run in range(self.runs)]
+            # 1000 is more than the networks' seeds differ.
+            runs = [partial(part, seed=seed + 1000 * run) for run in range(self.runs)]
             return run_in_turn(model, runs, x, y)
 
         return attack

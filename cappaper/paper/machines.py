@@ -36,13 +36,12 @@ class Machine:
 
 
 def machine(device: str = "auto", jobs: int | str = 1) -> Machine:
-    """This machine, or a Dask cluster. ``"auto"`` takes CUDA if there is any.
+    """This machine, or a Dask cluster at ``jobs="tcp://host:8786"``, which works on CPUs.
 
-    A GPU gets one process. A cluster, ``jobs="tcp://host:8786"``, works on the CPUs of its workers.
+    ``"auto"`` takes CUDA if there is any. A GPU gets one process.
 
     Raises:
-        ValueError: another device; CUDA if there is none, or with a cluster; a number of processes
-            below 1; or an address that is not a scheduler's.
+        ValueError: CUDA is not there, or the device or ``jobs`` is none of these.
     """
     one_of(device, ("auto", "cpu", "cuda"), "device")
     if isinstance(jobs, str) and "://" in jobs:

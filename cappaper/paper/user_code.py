@@ -30,11 +30,10 @@ def images(name: str) -> tuple[Tensor, Tensor]:
     if ":" not in name:
         known = ", ".join(DATASETS)
         raise ValueError(f"unknown data {name!r}: use one of {known}, or MODULE:FACTORY")
-    value = _value(name)
-    pair = tuple(value) if isinstance(value, tuple | list) else ()
-    if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
-        raise ValueError(f"{name} must return two tensors, images and labels")
-    return pair
+    match _value(name):
+        case [Tensor() as x, Tensor() as y]:
+            return x, y
+    raise ValueError(f"{name} must return two tensors, images and labels")
 
 
 def _value(name: str) -> Any:
