@@ -120,7 +120,10 @@ def flip(content):
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
-DAMAGES = [lambda content: b"cut off", lambda content: content[:-100], flip, lambda content: b""]
+DAMAGES = [
+    *(lambda content: b"cut off", lambda content: content[:-100], flip, lambda content: b""),
+    lambda content: content.replace(b" json\n", b" jsOn\n").replace(b" tensors\n", b" tensOrs\n"),
+]
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, "swapped"])

@@ -55,8 +55,9 @@ def keep(path: Path, value: dict[str, Any]) -> None:
         kind, content = "tensors", save({key: part.contiguous() for key, part in value.items()})
     else:
         kind, content = "json", json.dumps(value).encode()
+    head = f"{path.stem} {_hash(kind.encode() + content)} {kind}\n"
     with whole(path) as unfinished:
-        unfinished.write_bytes(f"{path.stem} {_hash(content)} {kind}\n".encode() + content)
+        unfinished.write_bytes(head.encode() + content)
 
 
 def recall(path: Path) -> Any | None:
@@ -66,7 +67,7 @@ def recall(path: Path) -> Any | None:
     try:
         head, _, content = path.read_bytes().partition(b"\n")
         key, checksum, kind = head.decode().split(" ")
-        if (key, checksum) != (path.stem, _hash(content)):
+        if (key, checksum) != (path.stem, _hash(kind.encode() + content)):
             raise ValueError("its key or its checksum is wrong")
         return load(content) if kind == "tensors" else json.loads(content)
     except Exception as error:  # any damage

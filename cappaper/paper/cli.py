@@ -37,6 +37,7 @@ _QUICK = (
     " 8×8 digits, not from MNIST. The text was written for MNIST."
 )
 _DATA = f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels."
+_PROFILE = click.Choice(list(PROFILES))
 _COUNT = click.IntRange(min=1)
 _PATH = click.Path(path_type=Path)
 _device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
@@ -73,7 +74,7 @@ def commands() -> None:
 @click.option(
     "--profile", type=click.Choice(list(PROFILES)), default="quick", help="Or paper: MNIST."
 )
-@click.option("--only", multiple=True, metavar="CHAPTER", help="Again, or with commas, for more.")
+@click.option("--only", multiple=True, metavar="CHAPTER", help="A chapter; commas between more.")
 @_device
 @click.option("--jobs", type=_COUNT, help="Processes on a CPU; else one for each core.")
 @click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster: tcp://host:8786.")

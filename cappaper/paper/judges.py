@@ -65,10 +65,7 @@ class Attack(Judge):
 
 
 def attack_rows(name: str, epsilons: Radii, robust: Tensor) -> list[Row]:
-    """A row per ε. ``robust``, ``[1 + radii, N]``: is an image correct, and robust at each ε?
-
-    A row has the rates of :class:`~cappaper.Rates` and the outcome of every image.
-    """
+    """A row per ε. ``robust``, ``[1 + radii, N]``: is an image correct, and robust at each ε?"""
     correct = int(robust[0].sum())
     rows = []
     for eps, still_robust in zip(epsilons, robust[1:], strict=True):
