@@ -164,15 +164,6 @@ def test_what_shares_the_processes(project, monkeypatch, profile, at_once, withi
     assert jobs == at_once and calls[0][3]["jobs"] == within
 
 
-def test_stopping_prints_no_stack_trace(project, monkeypatch, capsys):
-    def stop(*given):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "side_by_side", stop)
-    assert cli.main(["reproduce"]) == 130
-    assert "a new run resumes" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("missing", ["click", "pandas", "papermill"])
 def test_a_missing_package_gets_the_sentence_that_helps(project, missing):
     """As where only ``pip install cappaper`` ran."""
@@ -247,10 +238,6 @@ def test_make_has_the_targets_of_the_readme(target):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, env=environment)
     assert done.returncode == 0
-
-
-def test_make_and_the_command_line_share_a_cache():
-    assert "CAPPAPER_CACHE" not in (ROOT / "Makefile").read_text()
 
 
 def test_the_contracts_name_every_module_to_take_home():

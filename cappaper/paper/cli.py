@@ -71,9 +71,7 @@ def commands() -> None:
 
 
 @commands.command()
-@click.option(
-    "--profile", type=click.Choice(list(PROFILES)), default="quick", help="Or paper: MNIST."
-)
+@click.option("--profile", type=_PROFILE, default="quick", help="quick: digits; paper: MNIST.")
 @click.option("--only", multiple=True, metavar="CHAPTER", help="A chapter; commas between more.")
 @_device
 @click.option("--jobs", type=_COUNT, help="Processes on a CPU; else one for each core.")
