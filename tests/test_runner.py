@@ -186,7 +186,16 @@ def test_an_epoch_before_the_checkpoint_is_trained_again(fresh):
         assert torch.equal(resumed[spec]["1.weight"], expected[spec]["1.weight"])
 
 
-def test_networks_of_one_recipe_can_train_together():
+@pytest.mark.parametrize(("device", "sizes"), [("cpu", [1] * 4), ("cuda", [4])])
+def test_a_gpu_trains_networks_of_one_recipe_together(fresh, monkeypatch, device, sizes):
+    groups = []
+    monkeypatch.setattr(runner, "side_by_side", lambda train, calls, *more: groups.extend(calls))
+    with pytest.raises(TypeError, match="NoneType"):
+        runner.networks(SPECS, paper.Machine(device))
+    assert [len(specs) for specs, *_ in groups] == sizes
+
+
+def test_training_together_gives_the_same_networks():
     together = experiment.train(SPECS, "cpu")
     for spec in SPECS:
         (alone,) = experiment.train([spec], "cpu").values()
