@@ -140,7 +140,10 @@ def fit(
             loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
             loss = loss / batch.shape[-1]
             if penalty is not None:
-                loss = loss + penalty(model).squeeze()
+                extra = penalty(model)
+                if not isinstance(extra, Tensor) or extra.numel() != 1:
+                    raise ValueError("what penalty returns must be a tensor of one number")
+                loss = loss + extra.squeeze()
             loss.backward()
             optimizer.step()
             step += 1

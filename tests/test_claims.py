@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cappaper.paper import chapters, claims, cli, decisions, growth, ledger, results
+from cappaper.paper import chapters, claims, cli, decisions, growth, ledger, tables
 from cappaper.paper.decision import Decision, Undecided
 
 ROOT = Path(__file__).parents[1]
@@ -166,7 +166,7 @@ def test_the_verdict_on_a_claim(paper, other, verdict):
 
 
 def committed(test):
-    return results.read(ROOT / "book" / "results" / f"{test.chapter}.csv")
+    return tables.read(ROOT / "book" / "results" / f"{test.chapter}.csv")
 
 
 @pytest.mark.parametrize("test", claims.TESTS, ids=lambda test: f"{test.claim}-{test.chapter}")
@@ -203,10 +203,10 @@ def test_some_other_trouble_with_a_table_does_not_pass_as_inconclusive():
 
 def test_a_chapter_states_its_own_claims_and_no_others(monkeypatch):
     said = []
-    monkeypatch.setattr(claims, "say", said.append)
-    claims.state("fig-05", rates({0.1: [0.8, 0.82, 0.81], **RELU}))
-    claims.state("fig-05", rates(RELU))  # nothing to compare
-    claims.state("fig-03", rates(RELU))
+    monkeypatch.setattr(claims, "show_markdown", said.append)
+    claims.show_verdicts("fig-05", rates({0.1: [0.8, 0.82, 0.81], **RELU}))
+    claims.show_verdicts("fig-05", rates(RELU))  # nothing to compare
+    claims.show_verdicts("fig-03", rates(RELU))
     assert said[0].count("\n") == 3 and said[0].endswith("| **holds** |")
     assert said[1].endswith("| **inconclusive** |")
     assert said[2] == "None of the paper's claims is decided here."
@@ -237,7 +237,7 @@ def test_the_committed_ledger_agrees_with_the_tables(monkeypatch, capsys):
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "book" / "results", tmp_path / "book" / "results")
-    for page in (ledger.PAGE, ledger.BOARD):
+    for page in (ledger.PAGE, ledger.NETWORKS):
         shutil.copy(ROOT / "book" / page, tmp_path / "book")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "book"
@@ -283,9 +283,3 @@ def test_a_missing_table_or_folder_gets_a_sentence(book, tmp_path, monkeypatch, 
     monkeypatch.chdir(book)
     assert cli.main(["claims"]) == 1
     assert "run from the project's folder" in capsys.readouterr().err
-
-
-def test_numbers_survive_the_disk_where_there_are_none(tmp_path):
-    table = pd.DataFrame({"median_l2": [math.inf, 0.5], "eps": [math.nan, 0.1]})
-    results.save(table, tmp_path / "t.csv", {"profile": "quick"})
-    pd.testing.assert_frame_equal(results.read(tmp_path / "t.csv"), table)

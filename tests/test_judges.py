@@ -12,7 +12,7 @@ from cappaper import fit, load, masking_report, mlp, paper, pgd
 from cappaper.attacks.autoattack import ReliabilityWarning
 from cappaper.attacks.common import is_correct
 from cappaper.paper import judges
-from cappaper.paper.results import strongest
+from cappaper.paper.tables import strongest
 
 TINY = paper.profile("quick", epochs=20, hidden=[16, 8])
 

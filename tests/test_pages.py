@@ -1,141 +1,95 @@
-"""The README's code, the built pages, and that nothing committed knows a machine."""
+"""The Sphinx extension: conclusions first, links with titles, buttons where a repository is."""
 
 import re
-import shutil
 import subprocess
-import sys
+import sysconfig
 from pathlib import Path
 
-import pandas as pd
+import nbformat
 import pytest
+from docutils import nodes
 
-from tests.browser import looked_at
-from tests.test_book import BOOK, NAMES, ROOT
+from cappaper.paper.pages import CONCLUSIONS, METHOD, conclusions_first, glossary, title_links
 
-
-@pytest.mark.parametrize("page", ["README.md", "book/your-own-model.md"])
-def test_the_python_of_a_page_runs(page):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    assert blocks
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, page, "exec"), names)
+CONFIG = """
+title: A book
+sphinx: {extra_extensions: [cappaper.paper.pages], config: {html_theme_options: {}}}
+execute: {execute_notebooks: "off"}
+"""
 
 
-def test_the_check_that_a_page_shows_comes_out(tmp_path):
-    """As a reader runs it, with less to do; the words are the same, the numbers about."""
-    shown = (BOOK / "examples" / "check.txt").read_text()
-    shutil.copy(BOOK / "examples" / "my_net.py", tmp_path)
-    command = [Path(sys.executable).with_name("cappaper"), "check", "my_net.py:make"]
-    command += ["--data", "my_net.py:images", "--limit", "60", "--steps", "20", "--queries", "50"]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    verdict = "The gradients are masked: do not trust a robust accuracy from PGD."
-    for text in (shown, said):
-        assert verdict in text and "an attack that knows about the cap leaves" in text
-    assert [line.split("%")[1] for line in shown.splitlines()[2:5]] == [
-        line.split("%")[1] for line in said.splitlines()[2:5]
+def section(title, *content):
+    return nodes.section("", nodes.title("", title), *content)
+
+
+def cell(*content):
+    return nodes.container("", *content, classes=["cell"])
+
+
+def page(*parts):
+    document = nodes.document(None, None)
+    document += section("Figure 9", nodes.paragraph("", "why"), *parts)
+    return document
+
+
+def test_conclusions_lead_with_the_first_figure_behind_their_first_words():
+    image = nodes.image("", alt="A line over β.")
+    words = "With β = 0.05 it\nis 0.9. With ReLU it is 0.1, and no more, under every attack. More."
+    document = page(
+        cell(nodes.figure("", image, nodes.caption("", "one"))),
+        section("More", cell(nodes.figure())),
+        section(CONCLUSIONS, cell(nodes.paragraph("", words)), nodes.paragraph("", "meant")),
+        section("What this decides"),
+    )
+    before = document.astext()
+    conclusions_first(document)
+    assert [part[0].astext() for part in document[0].children[1:]] == [
+        *(CONCLUSIONS, METHOD, "More", "What this decides")
     ]
+    conclusions, method, more, _ = document[0].children[1:]
+    texts = [node.astext() for node in conclusions.children[1:]]
+    assert texts[0] == words and texts[1].endswith("one") and texts[2] == "meant"
+    assert method.astext().endswith("why") and more.next_node(nodes.figure)
+    assert image["alt"] == f"A line over β. {words[:-6]}".replace("\n", " ")
+    assert set(before.split()) < set(document.astext().split()) | {"A", "line", "over"}
 
 
-def test_the_book_has_every_page_and_no_unresolved_number(html):
-    for page in (
-        "index",
-        "attack-a-digit",
-        "method",
-        "background",
-        "claims",
-        "your-own-model",
-        "how-fast",
-        "how-it-is-tested",
-        "all-networks",
-        "api",
-        "references",
-        *(f"chapters/{n}" for n in NAMES),
+def test_a_page_without_conclusions_stays_as_it_is():
+    for document in (page(section("More")), nodes.document(None, None)):
+        before = document.pformat()
+        conclusions_first(document)
+        assert document.pformat() == before
+
+
+def test_a_link_to_a_term_has_its_meaning_as_title():
+    term = nodes.term("", "ε", ids=["term-eps"])
+    definition = nodes.definition("", nodes.paragraph("", "The radius. It is a number."))
+    document = page(nodes.definition_list("", nodes.definition_list_item("", term, definition)))
+    for uri in ("#term-eps", "background.html#term-eps", "other.html#elsewhere"):
+        document += nodes.reference("", "ε", refuri=uri)
+    title_links(document, glossary(document))
+    titles = [link.get("reftitle") for link in document.findall(nodes.reference)]
+    assert titles == ["The radius.", "The radius.", None]
+
+
+@pytest.mark.parametrize("repository", ["https://github.com/some/one/", ""])
+def test_buttons_and_social_cards_need_a_repository(tmp_path, monkeypatch, repository):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A page")])
+    nbformat.write(notebook, tmp_path / "index.ipynb")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    (tmp_path / "_config.yml").write_text(CONFIG)
+    monkeypatch.setenv("CAPPAPER_REPOSITORY", repository)
+    builder = Path(sysconfig.get_path("scripts")) / "jupyter-book"
+    command = [builder, "build", tmp_path, "-W", "--all", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "_build" / "html" / "index.html").read_text()
+    links = " ".join(re.findall(r'href="(https://[^"]+)"', text))
+    for expected in (
+        "https://github.com/some/one",
+        "https://mybinder.org/v2/gh/some/one/main",
+        "https://colab.research.google.com/github/some/one/blob/main/book",
     ):
-        text = (html / f"{page}.html").read_text()
-        assert "glue:" not in text and "np.float" not in text, page
-        assert "Quick profile" not in text
-    assert "cappaper.attacks.pgd.pgd" in (html / "api.html").read_text()
-
-
-def test_a_page_says_when_and_from_what_it_was_built_and_what_its_words_mean(html):
-    for page in [html / "index.html", *(html / "chapters").glob("*.html")]:
-        text = page.read_text()
-        assert re.search(r"Built on \d{4}-\d\d-\d\d from commit (\w{12}|unknown)", text)
-        assert "favicon.svg" in text
-    terms = re.findall(
-        r'<a [^>]*href="background.html#term-[^>]*>', (html / "index.html").read_text()
-    )
-    assert len(terms) >= 4 and all('title="' in term for term in terms)
-
-
-def test_a_picture_says_what_it_shows(html):
-    """To who cannot see it: never a file's name; a slider's pictures name their β."""
-    pages = [html / f"{page}.html" for page in ("index", "how-fast", "attack-a-digit")]
-    pages += (html / "chapters").glob("*.html")
-    for page in pages:
-        for picture in re.findall(r"<img [^>]*>", page.read_text()):
-            named = re.search(r'alt="([^"]*)"', picture)
-            assert named, page
-            said = named.group(1)
-            assert said.startswith("the figure at β = ") or len(said.split()) > 10, (page, said)
-
-
-def test_a_chapter_begins_with_its_verdicts_its_table_and_its_notebook(html):
-    ledger = pd.read_csv(BOOK / "results" / "claims.csv")
-    for name in NAMES:
-        page = html / "chapters" / f"{name}.html"
-        (head,) = re.findall(r'<p class="book-head">(.*?)</p>', page.read_text(), re.DOTALL)
-        mine = ledger[ledger["chapter"] == name]
-        said = re.findall(r'href="../claims.html">(.*?)</a>', head)
-        assert set(said) == {
-            f"claim {c}: {v}" for c, v in zip(mine["claim"], mine["verdict"], strict=True)
-        }
-        for target in re.findall(r'href="([^"]*)" download', head):
-            assert (page.parent / target).exists(), target
-        data, notebook = re.findall(r'href="([^"]*)" download', head)
-        assert data.endswith(".csv") and notebook.endswith(".ipynb")
-
-
-def test_what_came_out_is_the_first_thing_a_chapter_says(html):
-    for name in NAMES:
-        text = (html / "chapters" / f"{name}.html").read_text()
-        headings = re.findall(r"<h2>(.*?)<a", text)
-        assert headings[:2] == ["What came out", "How it was done"], name
-
-
-def test_the_static_slider_turns_beta_in_a_browser(html):
-    (label, shown), (label_after, shown_after) = looked_at(
-        html / "chapters" / "fig-04.html",
-        """
-      const box = document.querySelector(".beta-explorer"), slider = box.querySelector("input");
-      const state = () => [box.querySelector("output").value,
-        [...box.querySelectorAll("img")].filter(i => !i.hidden).map(i => i.dataset.beta)];
-      const before = state();
-      slider.value = 0; slider.dispatchEvent(new Event("input"));
-      return [before, state()];""",
-    )
-    assert label == f"β = {shown[0]}" and len(shown) == 1
-    assert label_after == "β = 0.01" and shown_after == ["0.01"]
-
-
-def test_the_live_page_of_the_book_runs_its_networks(html):
-    """Out of the folder that it was built into, as a reader opens it."""
-    said = looked_at(
-        html / "attack-a-digit.html",
-        """
-      const status = document.querySelector("#live [role=status]");
-      while (!status.textContent.startsWith("Before")) await new Promise((r) => setTimeout(r, 20));
-      return status.textContent;""",
-        width=500,
-    )
-    assert said == "Before the attack. PGD: still a 0; Cap-aware PGD: still a 0."
-
-
-def test_nothing_committed_knows_a_machine():
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
-    for name in files.splitlines():
-        path = ROOT / name
-        if path.suffix in {".py", ".md", ".ipynb", ".yml", ".csv", ".toml", ".txt", ""}:
-            text = path.read_text()
-            assert not re.search(r"(?<![\w.])/(?:home|root|Users|work)/\w", text), name
+        assert (expected in links) is bool(repository)
+    for expected in ('"og:title" content="A page"', "https://some.github.io/one/card.png"):
+        assert (expected in text) is bool(repository)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cappaper import paper
-from cappaper.paper import results
+from cappaper.paper import tables
 from cappaper.paper.machines import Machine
 from cappaper.paper.publishing import git_commit
 from tests.test_runner import TINY, tiny
@@ -20,7 +20,7 @@ def test_a_table_survives_the_disk_with_its_provenance(fresh, tmp_path):
     assert list(tmp_path.rglob("*.csv")) == []
     place = str(tmp_path / "some" / "table")
     paper.publish(table, TINY, Machine(), place, cycle=0.4, sharpness=None)
-    back = results.read(tmp_path / "some" / "table.csv")
+    back = tables.read(tmp_path / "some" / "table.csv")
     pd.testing.assert_frame_equal(back, table, rtol=1e-5, check_dtype=False)
     origin = back.attrs["provenance"]
     assert origin["profile"] == "quick" and origin["torch"] == torch.__version__
@@ -56,6 +56,6 @@ def test_a_commit_is_dirty_where_code_or_a_notebook_is_edited(tmp_path):
 
 def test_over_seeds():
     table = pd.DataFrame({"beta": [1, 1, 2, 2], "value": [0.0, 1.0, 3.0, 3.0]})
-    summary = results.over_seeds(table, ["beta"], ["value"])
+    summary = tables.over_seeds(table, ["beta"], ["value"])
     assert summary["value"].tolist() == [0.5, 3.0] and summary["seeds"].tolist() == [2, 2]
     assert summary["value_spread"].tolist() == pytest.approx([0.5**0.5, 0.0])

@@ -3,14 +3,13 @@
 import pytest
 
 from cappaper import PRETRAINED, load
-from cappaper.paper import results
+from cappaper.paper import tables
 from tests.referee import compared
 from tests.test_book import BOOK, ROOT
 
 
 def test_the_strongest_attack_leaves_no_more_than_autoattack():
-    """On every network that comes along; and far less, where a low cap stops the gradient."""
-    table = results.read(BOOK / "results" / "referee.csv")
+    table = tables.read(BOOK / "results" / "referee.csv")
     assert set(table["network"]) == set(PRETRAINED)
     assert int(table.attrs["provenance"]["images"]) >= 500
     gap = (table["AutoAttack"] - table["strongest attack"]).set_axis(table["network"])
@@ -21,18 +20,17 @@ def test_the_strongest_attack_leaves_no_more_than_autoattack():
 
 
 def test_the_readme_says_what_the_table_says():
-    row = results.read(BOOK / "results" / "referee.csv").set_index("network").loc["cap-0.05"]
-    said = (
+    row = tables.read(BOOK / "results" / "referee.csv").set_index("network").loc["cap-0.05"]
+    sentence = (
         f"of 500 test images it leaves {100 * row['AutoAttack']:.0f} % on the network with"
         f" β = 0.05 that comes with the package, at ε = {row['ε']:g}, and `strongest_attack`"
         f" {100 * row['strongest attack']:.0f} %"
     )
-    assert said in (ROOT / "README.md").read_text()
+    assert sentence in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("mnist")
 def test_both_attack_the_same_images_of_the_same_network():
-    pytest.importorskip("pyautoattack")
     row = compared("cap-0.05", load("mnist", "test", limit=8))
     assert 0 <= row["both"] <= min(row["strongest attack"], row["AutoAttack"])
     assert max(row["strongest attack"], row["AutoAttack"]) <= row["no attack"] <= 1

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from cappaper.paper import decisions
-from cappaper.paper.marks import marks
 from cappaper.paper.statistics import (
     AS_MEASURED,
     LEVEL,
@@ -18,6 +17,7 @@ from cappaper.paper.statistics import (
     some_beyond,
     widest_beyond,
 )
+from cappaper.paper.tables import outcomes
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,11 @@ def test_as_measured_one_seed_answers_and_has_no_interval():
     for mean, answer in ((0.02, True), (0.009, False)):
         gain = Gain(pd.Series([mean]), image_variance=0.5)
         assert gain.beyond(0.01, AS_MEASURED / 7) is answer
-        assert gain.told(AS_MEASURED) == f"{mean:+.3f}"
+        assert gain.text(AS_MEASURED) == f"{mean:+.3f}"
     assert Gain(pd.Series([0.878 - 0.868])).beyond(0.01, AS_MEASURED) is None
     assert Gain(pd.Series([0.02, 0.04])).interval(AS_MEASURED) == pytest.approx((0.03, 0.03))
-    answer, told = some_beyond({1.0: rows([[1, 1]], 2)}, rows([[1, 0]], 2), 0.01, AS_MEASURED)
-    assert answer is True and told == "+0.500"
+    answer, text = some_beyond({1.0: rows([[1, 1]], 2)}, rows([[1, 0]], 2), 0.01, AS_MEASURED)
+    assert answer is True and text == "+0.500"
 
 
 def test_a_stricter_level_and_fewer_images_widen_the_interval():
@@ -68,7 +68,7 @@ def rows(stands, images, value="robust_accuracy"):
         "dataset": "mnist",
     }
     if value == "robust_accuracy":
-        table["outcomes"] = [marks(row) for row in stands]
+        table["outcomes"] = [outcomes(row) for row in stands]
     return Measured.of_rows(pd.DataFrame(table), value)
 
 
@@ -165,9 +165,9 @@ def test_a_real_gain_and_a_real_gap_are_found():
     assert some_beyond(caps, noise(rng, 0.1, 3), 0.01, LEVEL)[0] is True
     assert some_beyond(caps, noise(rng, 2.0, 3), 0.01, LEVEL)[0] is False
     groups = [{"high": noise(rng, 2.0, 3), "low": noise(rng, 0.0, 3)}]
-    answer, told, high, low = widest_beyond(groups, 0.01, LEVEL)
+    answer, text, high, low = widest_beyond(groups, 0.01, LEVEL)
     assert answer is True and high is groups[0]["high"] and low is groups[0]["low"]
-    assert told.startswith("+")
+    assert text.startswith("+")
 
 
 def test_a_network_that_stands_twice_in_a_table_is_refused():

@@ -1,4 +1,4 @@
-"""The trained networks that the package brings along."""
+"""The trained networks that come with the package."""
 
 import json
 
@@ -6,25 +6,27 @@ import pytest
 import torch
 
 from cappaper import PRETRAINED, CappedReLU, load, pretrained, zoo
-from cappaper.paper import live, published
+from cappaper.paper import weights
 
 
-def test_they_are_the_networks_that_the_book_lists():
-    listed = published.specs()
+def test_the_networks_are_those_of_the_book():
+    listed = weights.specs()
     assert set(PRETRAINED) == set(listed)
     for name in PRETRAINED:
-        assert zoo.about(name) == published.about(listed[name])
+        assert zoo.about(name) == weights.metadata(listed[name])
 
 
-def test_no_two_have_one_title_on_the_live_page():
-    listed = json.loads(live.index_script().removeprefix("Live.available = ").rstrip(";\n"))
+def test_no_two_have_one_title_on_the_live_page(tmp_path):
+    weights.write_scripts(tmp_path)
+    script = (tmp_path / "index.js").read_text()
+    listed = json.loads(script.removeprefix("Live.available = ").rstrip(";\n"))
     assert len({title for _, title in listed}) == len(listed) == len(PRETRAINED)
     assert ["relu-adversarial", "ReLU, adversarially trained at ε = 0.3"] in listed
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
-def test_each_has_its_caps_and_no_gap(name):
-    net, spec = pretrained(name), published.specs()[name]
+def test_each_network_has_its_caps_and_finite_weights(name):
+    net, spec = pretrained(name), weights.specs()[name]
     caps = [part.beta.item() for part in net if isinstance(part, CappedReLU)]
     assert caps == [pytest.approx(beta) for beta in spec.beta]
     assert not net.training and all(value.dtype == torch.float32 for value in net.parameters())
@@ -32,7 +34,7 @@ def test_each_has_its_caps_and_no_gap(name):
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
-def test_each_reads_digits(name):
+def test_each_network_classifies_digits(name):
     try:
         x, y = load("mnist", "test", limit=1000)
     except (OSError, RuntimeError):
@@ -42,9 +44,9 @@ def test_each_reads_digits(name):
     assert right > 0.85
 
 
-def test_what_is_stored_comes_back_in_half_precision(tmp_path, monkeypatch):
-    model = published.specs()["cap-0.05"].build()
-    said = published.about(published.specs()["cap-0.05"])
+def test_stored_weights_come_back_in_half_precision(tmp_path, monkeypatch):
+    model = weights.specs()["cap-0.05"].build()
+    said = weights.metadata(weights.specs()["cap-0.05"])
     zoo.store("own", model.state_dict(), said, tmp_path)
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     monkeypatch.setattr(zoo, "PRETRAINED", ("own",))

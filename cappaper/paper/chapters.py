@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from cappaper.files import together, whole
-from cappaper.paper.results import read
+from cappaper.paper.tables import read
 
 MANIFEST = Path("notebooks/chapters.yml")
 # Results that no chapter makes: benchmarks and trials.

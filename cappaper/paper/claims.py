@@ -11,9 +11,8 @@ import pandas as pd
 
 from cappaper.paper import decisions, growth
 from cappaper.paper.decision import STEP, Decision, Undecided
-from cappaper.paper.prose import say
-from cappaper.paper.results import STRONGEST
 from cappaper.paper.statistics import LEVEL
+from cappaper.paper.tables import STRONGEST, show_markdown
 
 
 @dataclass(frozen=True)
@@ -218,13 +217,13 @@ def verdict(tests: Sequence[Test], decisions: Sequence[Decision]) -> str:
     return verdicts.pop() if len(verdicts) == 1 else "inconclusive"
 
 
-def state(chapter: str, table: pd.DataFrame) -> None:
+def show_verdicts(chapter: str, table: pd.DataFrame) -> None:
     """Show a chapter's claims and what its own table says to them: how every chapter ends."""
     mine = [test for test in TESTS if test.chapter == chapter]
     if not mine:
-        say("None of the paper's claims is decided here.")
+        show_markdown("None of the paper's claims is decided here.")
         return
     lines = ["| claim | what this chapter asks | verdict |", "|---|---|---|"]
     for test in mine:
         lines.append(f"| {test.claim} | {test.says} | **{decided(test, table).verdict}** |")
-    say("\n".join(lines))
+    show_markdown("\n".join(lines))

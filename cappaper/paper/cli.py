@@ -24,11 +24,12 @@ from tqdm import tqdm
 from cappaper import files
 from cappaper.attacks.common import Progress
 from cappaper.data import DATASETS, data_root, load
-from cappaper.paper import cache, chapters, figures, ledger, live, published, results, user_code
+from cappaper.paper import cache, chapters, figures, ledger, tables, user_code
 from cappaper.paper.chapters import Chapter, ChapterError
 from cappaper.paper.claims import CLAIMS
 from cappaper.paper.machines import machine, side_by_side
 from cappaper.paper.profiles import PROFILES
+from cappaper.paper.weights import DIGITS, digits_script, train
 from cappaper.report import robustness_report
 from cappaper.zoo import FOLDER
 
@@ -185,10 +186,10 @@ def refresh() -> None:
 def weights(jobs: int) -> None:
     """Train the networks that the package brings along; write them, and the live page's digits."""
     chapters.manifest(Path.cwd())  # raises outside the project's folder
-    for path in published.write(FOLDER, machine(jobs=jobs)):
+    for path in train(FOLDER, machine(jobs=jobs)):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
-    digits = Path.cwd() / "book" / live.DIGITS
-    digits.write_text(live.digits_script(load("mnist", "test")), encoding="utf-8")
+    digits = Path.cwd() / "book" / DIGITS
+    digits.write_text(digits_script(load("mnist", "test")), encoding="utf-8")
 
 
 @commands.command()
@@ -236,7 +237,7 @@ def _execute(
 def _write(book: Path) -> None:
     """Write what a book makes of its tables: the ledger, its pages, and the headline."""
     ledger.write(book)
-    table = results.read(book / "results" / "how-robust.csv")
+    table = tables.read(book / "results" / "how-robust.csv")
     figures.save(figures.headline(table), str(book / "results" / "headline"))
 
 

@@ -22,7 +22,6 @@ from cappaper.paper.decision import (
     evidence_of,
     mean_of,
 )
-from cappaper.paper.results import STRONGEST
 from cappaper.paper.statistics import (
     CHOICE,
     LEVEL,
@@ -33,6 +32,7 @@ from cappaper.paper.statistics import (
     some_beyond,
     widest_beyond,
 )
+from cappaper.paper.tables import STRONGEST
 
 
 def capping(
@@ -54,8 +54,8 @@ def capping(
         caps, relu = caps_and_relu(chosen[chosen["architecture"] == name], "robust_accuracy")
         answer, gain = some_beyond(caps, relu, POINT, level / len(names))
         best = best_of(caps)
-        told = f"{name}: β = {best:g} keeps {mean_of(caps[best])}, ReLU {mean_of(relu)}"
-        decisions.append(Decision(answer, f"{told}; difference {gain}"))
+        text = f"{name}: β = {best:g} keeps {mean_of(caps[best])}, ReLU {mean_of(relu)}"
+        decisions.append(Decision(answer, f"{text}; difference {gain}"))
     return Decision(all_of([d.holds for d in decisions]), evidence_of(decisions))
 
 
@@ -92,8 +92,8 @@ def lowering(table: pd.DataFrame, level: float = LEVEL, attack: str = "PGD") -> 
     names = rows["architecture"].unique()
     each = [rows[rows["architecture"] == name] for name in names]
     decisions = [_lowering(one, level / len(names)) for one in each]
-    told = [f"{name}: {d.evidence}" for name, d in zip(names, decisions, strict=True)]
-    return Decision(all_of([d.holds for d in decisions]), "; ".join(told))
+    texts = [f"{name}: {d.evidence}" for name, d in zip(names, decisions, strict=True)]
+    return Decision(all_of([d.holds for d in decisions]), "; ".join(texts))
 
 
 def _lowering(rows: pd.DataFrame, level: float) -> Decision:

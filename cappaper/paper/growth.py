@@ -15,12 +15,12 @@ def growth(table: pd.DataFrame, level: float = LEVEL) -> Decision:
 
     Both as it is and divided by the norm of the clean output.
     """
-    name, told, answers = "", [], []
+    name, texts, answers = "", [], []
     for value, label in (("l2", "L2"), ("relative_l2", "divided by the clean norm")):
         name, _, relu = _growths(table, value)
-        told.append(f"{label} {_times(relu)}")
+        texts.append(f"{label} {_times(relu)}")
         answers.append(Gain(relu - 1).beyond(0, level / 2))
-    return Decision(all_of(answers), f"over the hidden layers {name}: {', '.join(told)}")
+    return Decision(all_of(answers), f"over the hidden layers {name}: {', '.join(texts)}")
 
 
 def growth_of_relu(table: pd.DataFrame, level: float = LEVEL) -> Decision:
@@ -29,9 +29,9 @@ def growth_of_relu(table: pd.DataFrame, level: float = LEVEL) -> Decision:
     if not caps:
         raise Undecided
     answers = [Gain(relu - cap).beyond(0, level / len(caps)) for cap in caps.values()]
-    told = [f"β = {beta:g} {_times(cap)}" for beta, cap in caps.items()]
+    texts = [f"β = {beta:g} {_times(cap)}" for beta, cap in caps.items()]
     return Decision(
-        all_of(answers), f"over the hidden layers {name}: ReLU {_times(relu)}, {', '.join(told)}"
+        all_of(answers), f"over the hidden layers {name}: ReLU {_times(relu)}, {', '.join(texts)}"
     )
 
 

@@ -23,9 +23,7 @@ from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset
 from cappaper.evaluation import EpsAttack, is_robust
-from cappaper.paper.marks import UNKNOWN
-from cappaper.paper.marks import judgement as outcome_row
-from cappaper.paper.marks import marks as outcomes
+from cappaper.paper.tables import UNKNOWN, outcome_row, outcomes
 from cappaper.surrogate import surrogate_gradient
 
 Row = dict[str, Any]

@@ -15,7 +15,7 @@ from cappaper._version import __version__
 from cappaper.data import load
 from cappaper.paper.machines import Machine
 from cappaper.paper.profiles import Profile
-from cappaper.paper.results import save
+from cappaper.paper.tables import save
 
 
 def publish(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from cappaper.paper.marks import STANDS
+from cappaper.paper.tables import ROBUST
 
 LEVEL = 0.05
 """The chance that one claim gets a wrong verdict, at most; its tests share it (Bonferroni)."""
@@ -68,7 +68,7 @@ class Gain(NamedTuple):
         low, high = self.interval(level)
         return True if low > margin else False if high < margin else None
 
-    def told(self, level: float) -> str:
+    def text(self, level: float) -> str:
         """The mean, and its interval if it has one."""
         low, high = self.interval(level)
         mean = f"{self.by_seed.mean():+.3f}"
@@ -97,7 +97,7 @@ class Measured(NamedTuple):
             images = int(rows["images"].to_numpy()[0])
             of = TEST_IMAGES[str(rows["dataset"].iloc[0])]
         if value == "robust_accuracy" and images < of:
-            stands = np.array([[mark == STANDS for mark in row] for row in rows["outcomes"]])
+            stands = np.array([[mark == ROBUST for mark in row] for row in rows["outcomes"]])
         return cls(rows.set_index("seed")[value], images, of, stands)
 
     def minus(self, other: Measured) -> Gain:
@@ -155,7 +155,7 @@ def some_beyond(
     if answer is not True:
         each = [m.minus(other).beyond(margin, level) for m in candidates.values()]
         answer = False if all(a is False for a in each) else None
-    return answer, gain.told(level / CHOICE["best"])
+    return answer, gain.text(level / CHOICE["best"])
 
 
 def widest_beyond(
@@ -174,4 +174,4 @@ def widest_beyond(
         each = [high.minus(low).beyond(margin, level) for high, low in pairs]
         answer = False if all(a is False for a in each) else None
     widest = max(gaps, key=lambda i: gaps[i].mean())
-    return answer, gain.told(level / CHOICE["widest"]), *pairs[widest]
+    return answer, gain.text(level / CHOICE["widest"]), *pairs[widest]

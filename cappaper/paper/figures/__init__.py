@@ -1,8 +1,7 @@
 """The figures of the book, each a function from a result table to a picture."""
 
-from cappaper.paper.figures.activations import cap, functions
+from cappaper.paper.figures.curves import cap, functions, headline
 from cappaper.paper.figures.grids import followed, heat_maps, hidden, sandwich
-from cappaper.paper.figures.headline import headline
 from cappaper.paper.figures.lines import (
     by_layer,
     curve_at,
@@ -14,7 +13,6 @@ from cappaper.paper.figures.lines import (
     steepness,
 )
 from cappaper.paper.figures.slider import beta_explorer
-from cappaper.paper.figures.speed import contests, growth
 from cappaper.paper.figures.style import RATE_NAMES, SMALL, Picture, beta_label, save, style
 
 __all__ = [
@@ -25,11 +23,9 @@ __all__ = [
     "beta_label",
     "by_layer",
     "cap",
-    "contests",
     "curve_at",
     "followed",
     "functions",
-    "growth",
     "hardening",
     "headline",
     "heat_maps",

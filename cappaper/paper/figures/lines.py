@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
 from cappaper.paper.figures.style import (
     COLOURS,
     NAMES,
-    RATE_NAMES,
+    SHARES,
     WIDTH,
     Picture,
     beta_axis,
     beta_label,
+    draw_lines,
+    groups,
     legend,
-    line,
-    looks,
     stacked,
     style,
 )
-from cappaper.paper.prose import name_of
-from cappaper.paper.results import RATES, over_seeds
+from cappaper.paper.tables import RATES, network_name, over_seeds
+
+_OF_IMAGES = "share of the test images"
 
 
 def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATES) -> Picture:
@@ -35,20 +37,22 @@ def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATE
     """
     summary = over_seeds(table, ["beta", by], values)
     betas = sorted(summary["beta"].unique())
+    lines = [
+        (f"ε = {name:g}" if by == "eps" else str(name), rows.set_index("beta").reindex(betas))
+        for name, rows in summary.groupby(by, sort=by == "eps")
+    ]
     with style():
         figure, axes = stacked(len(values), sharex=True)
         for axis, value in zip(axes, values, strict=True):
             axis.set_title(NAMES[value])
-            groups = list(summary.groupby(by, sort=by == "eps"))
-            # The attack does not change standard accuracy: one line tells it all.
+            # An attack does not change standard accuracy: one line without a name is enough.
             one = by == "eps" and value == RATES[0]
-            for (name, group), look in zip(groups[: 1 if one else None], looks(), strict=False):
-                label = None if one else f"ε = {name:g}" if by == "eps" else str(name)
-                line(axis, group.set_index("beta").reindex(betas), value, label, look)
-            axis.set_ylim(*((-0.03, 1.03) if value in RATES else (0, None)))
+            draw_lines(axis, [(None, lines[0][1])] if one else lines, value)
+            if value not in RATES:
+                axis.set_ylim(0, None)
         beta_axis(axes[-1], betas)
         if set(values) <= set(RATES):
-            figure.supylabel("share of the test images", size="medium")
+            figure.supylabel(_OF_IMAGES, size="medium")
         legend(figure, axes[-1])
     return figure
 
@@ -61,21 +65,21 @@ def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Picture
         rates: what the panels show.
     """
     summary = over_seeds(table, ["placement", "beta"], rates)
-    capped = summary[summary["placement"] != "none"]
-    level = summary[summary["placement"] == "none"]
+    capped, level = (summary[(summary["placement"] == "none") == plain] for plain in (False, True))
     betas = sorted(capped["beta"].unique())
+    lines = [
+        (f"layer{'s' if '+' in str(name) else ''} {name} capped", rows.set_index("beta").loc[betas])
+        for name, rows in capped.groupby("placement")
+    ]
     with style():
         figure, axes = stacked(len(rates), sharex=True)
         for axis, rate in zip(axes, rates, strict=True):
-            axis.set_title(RATE_NAMES[rate])
-            for (name, group), look in zip(capped.groupby("placement"), looks(), strict=False):
-                label = f"layer {name} capped" if "+" not in str(name) else f"layers {name} capped"
-                line(axis, group.set_index("beta").loc[betas], rate, label, look)
+            axis.set_title(NAMES[rate])
+            draw_lines(axis, lines, rate)
             for value in level[rate]:
                 axis.axhline(value, color="black", linewidth=1, label="ReLU, no layer capped")
-            axis.set_ylim(-0.03, 1.03)
         beta_axis(axes[-1], betas)
-        figure.supylabel("share of the test images", size="medium")
+        figure.supylabel(_OF_IMAGES, size="medium")
         legend(figure, axes[0])
     return figure
 
@@ -84,8 +88,7 @@ def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pic
     """What happens layer by layer: a row per value, a column per architecture, a line per β.
 
     Args:
-        table: as :func:`cappaper.paper.run` gives for distances at one ε, or for
-            signals.
+        table: as :func:`cappaper.paper.run` gives for distances at one ε, or for signals.
         values: the rows. Norms are drawn on a logarithmic axis, shares from 0 to 1.
     """
     summary = over_seeds(table, ["architecture", "beta", "layer"], values)
@@ -95,20 +98,18 @@ def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Pic
         axes = figure.subplots(len(values), len(architectures), sharey="row", squeeze=False)
         for column, architecture in zip(axes.T, architectures, strict=True):
             widths = architecture.split("-")
-            alike = len(widths) > 2 and len(set(widths)) == 1
-            name = f"{len(widths)} × {widths[0]}" if alike else "–".join(widths)
-            column[0].set_title(name)
+            equal = len(widths) > 2 and len(set(widths)) == 1
+            column[0].set_title(f"{len(widths)} × {widths[0]}" if equal else "–".join(widths))
             chosen = summary[summary["architecture"] == architecture]
-            by_beta = sorted(chosen.groupby("beta"), key=lambda item: -float(item[0]))
+            by_beta = groups(chosen, "beta")[::-1]
             for axis, value in zip(column, values, strict=True):
-                for (beta, group), look in zip(by_beta, looks(), strict=False):
-                    label = name_of(beta)
-                    line(axis, group.set_index("layer"), value, label, look)
+                draw_lines(axis, [(network_name(beta), rows) for beta, rows in by_beta], value)
                 if value in ("at_cap", "at_zero", "silent"):
-                    axis.set_ylim(-0.03, 1.03)
+                    axis.set_ylim(*SHARES)
                 else:
                     axis.set_yscale("log")
-                axis.set_xticks(range(len(group)), [str(i) for i in group["layer"]])
+                layers = by_beta[-1][1]["layer"]
+                axis.set_xticks(range(len(layers)), map(str, layers))
         for axis, value in zip(axes[:, 0], values, strict=True):
             axis.set_ylabel(NAMES[value])
         figure.supxlabel("hidden layer", size="medium")
@@ -123,22 +124,21 @@ def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
         table: robust accuracies; one row per network, attack and number of ``epochs``.
         attacks: the lines, "no attack" among them.
     """
-    summary = over_seeds(table, ["beta", "attack", "epochs"], ["robust_accuracy"])
+    by = ["beta", "attack", "epochs"]
+    summary = over_seeds(table, by, ["robust_accuracy"]).sort_values("epochs")
     betas = sorted(summary["beta"].unique(), reverse=True)
     with style():
         figure = Picture(figsize=(WIDTH, 2.1 * math.ceil(len(betas) / 2) + 0.6))
         axes = figure.subplots(math.ceil(len(betas) / 2), 2, sharex=True, sharey=True)
         for axis, beta in zip(axes.flat, betas, strict=False):
-            axis.set_title(name_of(beta))
-            for attack, look in zip(attacks, looks(), strict=False):
-                chosen = (summary["beta"] == beta) & (summary["attack"] == attack)
-                rows = summary[chosen].sort_values("epochs")
-                line(axis, rows, "robust_accuracy", attack, look, x=rows["epochs"].to_numpy())
-            axis.set_ylim(-0.03, 1.03)
+            axis.set_title(network_name(beta))
+            rows = summary[summary["beta"] == beta]
+            lines = [(attack, rows[rows["attack"] == attack]) for attack in attacks]
+            draw_lines(axis, lines, "robust_accuracy", "epochs")
         for axis in axes.flat[len(betas) :]:
             axis.set_visible(False)
         figure.supxlabel("epochs of training", size="medium")
-        figure.supylabel("share of the test images", size="medium")
+        figure.supylabel(_OF_IMAGES, size="medium")
         legend(figure, axes.flat[0])
     return figure
 
@@ -154,23 +154,17 @@ def over_budget(table: pd.DataFrame, factor_of: dict[str, float]) -> Picture:
     chosen = chosen.assign(factor=chosen["attack"].map(factor_of))
     by = ["training_eps", "eps", "beta", "factor"]
     summary = over_seeds(chosen, by, ["robust_accuracy"]).sort_values(by)
-    trainings = summary[["training_eps", "eps"]].drop_duplicates().itertuples(index=False)
+    panels = groups(summary, ["training_eps", "eps"])
     betas = sorted(summary["beta"].unique(), reverse=True)
-    look_of = dict(zip(betas, looks(), strict=False))
     with style():
-        figure, axes = stacked(summary["training_eps"].nunique(), sharex=True)
-        for axis, (training_eps, eps) in zip(axes, trainings, strict=True):
+        figure, axes = stacked(len(panels), sharex=True)
+        for axis, ((training_eps, eps), rows) in zip(axes, panels, strict=True):
             name = "adversarial" if training_eps else "standard"
             axis.set_title(f"{name} training, attacked at ε = {eps:g}")
-            for beta, look in look_of.items():
-                is_it = (summary["training_eps"] == training_eps) & (summary["beta"] == beta)
-                rows = summary[is_it]
-                label = name_of(beta)
-                if len(rows):
-                    line(axis, rows, "robust_accuracy", label, look, x=rows["factor"].to_numpy())
+            lines = [(network_name(beta), rows[rows["beta"] == beta]) for beta in betas]
+            draw_lines(axis, lines, "robust_accuracy", "factor")
             axis.set_xscale("log", base=2)
             axis.set_xticks(list(factor_of.values()), [f"{f:g}" for f in factor_of.values()])
-            axis.set_ylim(-0.03, 1.03)
         axes[-1].set_xlabel("budget of the attack (1: as in the other chapters)")
         figure.supylabel("robust accuracy", size="medium")
         legend(figure, *axes)
@@ -184,17 +178,18 @@ def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2
         families: name and rates at one ε; each table with a column ``slope``.
         rates: what the panels show.
     """
+    lines = [
+        (name, over_seeds(table, ["slope"], rates).sort_values("slope"))
+        for name, table in families.items()
+    ]
     with style():
         figure, axes = stacked(len(rates), sharex=True)
         for axis, rate in zip(axes, rates, strict=True):
-            axis.set_title(RATE_NAMES[rate])
-            for (name, table), look in zip(families.items(), looks(), strict=False):
-                rows = over_seeds(table, ["slope"], [rate]).sort_values("slope")
-                line(axis, rows, rate, name, look, x=rows["slope"].to_numpy())
+            axis.set_title(NAMES[rate])
+            draw_lines(axis, lines, rate, "slope")
             axis.set_xscale("log")
-            axis.set_ylim(-0.03, 1.03)
         axes[-1].set_xlabel("slope at full range")
-        figure.supylabel("share of the test images", size="medium")
+        figure.supylabel(_OF_IMAGES, size="medium")
         legend(figure, axes[0])
     return figure
 
@@ -206,23 +201,15 @@ def curve_at(table: pd.DataFrame, beta: float) -> Picture:
         table: as :func:`cappaper.paper.run` gives for one architecture and attack.
         beta: a max value of the table.
     """
-    summary = _from_zero(table, ["beta", "eps"])
+    chosen: dict[str, Any] = {"color": COLOURS[0], "linewidth": 2.4, "marker": "o", "zorder": 3}
+    other: dict[str, Any] = {"color": "#bbbbbb", "linewidth": 1, "zorder": 1, "label": "other β"}
     with style():
         figure, (axis,) = stacked(1, height=2.6)
-        for other, group in summary.groupby("beta"):
-            chosen = other == beta
-            axis.errorbar(
-                group["eps"],
-                group["robust_accuracy"],
-                yerr=group["robust_accuracy_spread"].fillna(0) if chosen else None,
-                color=COLOURS[0] if chosen else "#bbbbbb",
-                linewidth=2.4 if chosen else 1,
-                marker="o" if chosen else None,
-                capsize=3,
-                zorder=3 if chosen else 1,
-                label=f"β = {beta_label(beta)}" if chosen else "other β",
-            )
-        axis.set_ylim(-0.03, 1.03)
+        for each, rows in groups(_from_zero(table, ["beta", "eps"]), "beta"):
+            look = chosen | {"label": f"β = {beta_label(beta)}"} if each == beta else other
+            spread = rows["robust_accuracy_spread"].fillna(0) if each == beta else None
+            axis.errorbar(rows["eps"], rows["robust_accuracy"], yerr=spread, capsize=3, **look)
+        axis.set_ylim(*SHARES)
         axis.set_xlabel("attack radius ε (0: no attack)")
         axis.set_ylabel("robust accuracy")
         legend(figure, axis)
@@ -236,21 +223,15 @@ def hardening(table: pd.DataFrame) -> Picture:
         table: as :func:`cappaper.paper.run` gives for one architecture and attack, with
             several values of ``training_eps`` (0 is standard training).
     """
-    summary = _from_zero(table, ["training_eps", "beta", "eps"])
-    trainings = sorted(summary["training_eps"].unique())
+    panels = groups(_from_zero(table, ["training_eps", "beta", "eps"]), "training_eps")
     with style():
-        figure, axes = stacked(len(trainings), sharex=True)
-        for axis, eps in zip(axes, trainings, strict=True):
-            chosen = summary[summary["training_eps"] == eps]
+        figure, axes = stacked(len(panels), sharex=True)
+        for axis, (eps, panel) in zip(axes, panels, strict=True):
             axis.set_title(f"trained at ε = {eps:g}" if eps else "standard training")
             if eps:
                 axis.axvline(eps, color="#888888", linewidth=1, label="training ε")
-            betas = sorted(chosen["beta"].unique(), reverse=True)
-            for beta, look in zip(betas, looks(), strict=False):
-                group = chosen[chosen["beta"] == beta]
-                label = name_of(beta)
-                line(axis, group, "robust_accuracy", label, look, x=group["eps"].to_numpy())
-            axis.set_ylim(-0.03, 1.03)
+            lines = [(network_name(beta), rows) for beta, rows in groups(panel, "beta")]
+            draw_lines(axis, lines[::-1], "robust_accuracy", "eps")
         axes[-1].set_xlabel("attack radius ε (0: no attack)")
         figure.supylabel("robust accuracy", size="medium")
         # Not every training has every β.

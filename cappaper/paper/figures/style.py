@@ -1,10 +1,10 @@
-"""One look for all plots: colours that survive colour-blindness, and marks that survive grey."""
+"""What all figures share: colours for the colour-blind, marks for print in grey, and parts."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -16,9 +16,10 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from cappaper.files import whole
-from cappaper.paper.results import RATES
+from cappaper.paper.tables import RATES
 
 # Okabe and Ito's palette, dark to light; every line also has a mark and a dash of its own.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -46,6 +47,7 @@ _STYLE: dict[Any, Any] = {
 # Inches. On the narrowest phones, whose column has 342 pixels, 9.2 points are still 9 pixels high.
 WIDTH = 4.8
 SMALL = 9.2
+SHARES = (-0.03, 1.03)  # the limits of an axis of shares
 
 RATE_NAMES = dict(zip(RATES, ("standard accuracy", "robust accuracy", "success rate"), strict=True))
 NAMES = RATE_NAMES | {
@@ -73,9 +75,9 @@ class Picture(Figure):
     def svg(self) -> str:
         """The figure as an SVG in one line, letters as outlines; the same figure, the same text."""
         buffer = io.StringIO()
-        unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         with style():
-            self.savefig(buffer, format="svg", metadata=unsaid)
+            self.savefig(buffer, format="svg", metadata=nothing)
         return " ".join(line.strip() for line in buffer.getvalue().splitlines())
 
     _repr_svg_ = svg
@@ -117,28 +119,60 @@ def beta_axis(axis: Axes, betas: Sequence[float]) -> None:
     axis.set_xlabel("max value β (∞ is ReLU)" if math.isinf(betas[-1]) else "max value β")
 
 
-def line(
-    axis: Axes,
-    rows: pd.DataFrame,
-    value: str,
-    label: str | None,
-    look: tuple[Any, ...],
-    x: Any = None,
-) -> None:
-    """A line of means with a band of ± one spread; over ranks where no ``x`` is given."""
-    colour, mark, dash = look
-    x, mean = np.arange(len(rows)) if x is None else x, rows[value].to_numpy()
-    spread = rows[f"{value}_spread"].fillna(0).to_numpy()
-    axis.plot(x, mean, color=colour, marker=mark, linestyle=dash, label=label)
-    axis.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-
-
-def looks() -> Iterator[tuple[Any, ...]]:
+def line_styles() -> Iterator[tuple[Any, ...]]:
+    """Colour, mark and dash of one line after another; no two of six share any."""
     return zip(cycle(COLOURS), cycle(_MARKS), cycle(_DASHES), strict=False)
 
 
+def groups(table: pd.DataFrame, by: Any, sort: bool = True) -> list[tuple[Any, pd.DataFrame]]:
+    """The rows of each value of ``by``."""
+    return list(table.groupby(by, sort=sort))
+
+
+def draw_lines(
+    axis: Axes, lines: Iterable[tuple[str | None, pd.DataFrame]], value: str, x: str = ""
+) -> None:
+    """Lines of means with bands of ± one standard deviation.
+
+    ``lines`` are labels and rows, with columns ``value`` and ``value_spread``; without rows, a line
+    is left out, and the styles of the others stay. ``x`` is a column; without it, ranks.
+    """
+    for (label, rows), (colour, mark, dash) in zip(lines, line_styles(), strict=False):
+        if len(rows):
+            places = rows[x].to_numpy() if x else np.arange(len(rows))
+            mean = rows[value].to_numpy()
+            spread = rows[f"{value}_spread"].fillna(0).to_numpy()
+            axis.plot(places, mean, color=colour, marker=mark, linestyle=dash, label=label)
+            band: dict[str, Any] = {"color": colour, "alpha": 0.15, "linewidth": 0}
+            axis.fill_between(places, mean - spread, mean + spread, **band)
+    if value in RATES:
+        axis.set_ylim(*SHARES)
+
+
+def draw_grid(axis: Axes, grid: pd.DataFrame) -> None:
+    """Shares as coloured fields with their numbers; rows are named, columns are max values."""
+    axis.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (i, j), share in np.ndenumerate(grid.to_numpy()):
+        colour = "black" if share > 0.6 else "white"  # dark letters on light fields
+        if not math.isnan(share):
+            axis.text(j, i, f"{share:.2f}", ha="center", va="center", color=colour, size=SMALL)
+    axis.set_yticks(range(len(grid)), [str(name) for name in grid.index], size=SMALL)
+    axis.grid(False)
+
+
+def draw_pixels(axis: Axes, image: Tensor, title: str = "", change: float = 0.0) -> None:
+    """An image ``[1, H, W]`` in [0, 1], or the change of one: in full colour at ± ``change``."""
+    limits = (-change, change) if change else (0, 1)
+    colours = "PuOr_r" if change else "gray_r"
+    axis.imshow(image[0].numpy(), cmap=colours, vmin=limits[0], vmax=limits[1])
+    axis.set_title(title)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+
+
 def legend(figure: Figure, *axes: Axes) -> None:
-    """What the lines of ``axes`` are, above the panels, in as many columns as find room."""
+    """The names of the lines of ``axes``, above the panels, in as many columns as fit."""
     unique: dict[str, Artist] = {}
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()

@@ -5,27 +5,27 @@ import re
 
 import pandas as pd
 
-from cappaper.paper import board
-from cappaper.paper.results import STRONGEST
+from cappaper.paper import leaderboard
+from cappaper.paper.tables import STRONGEST
 from tests.answers import table_of
 from tests.browser import looked_at
 from tests.conftest import ROOT
 
-BOARD = board.board(ROOT / "book")
+TABLE = leaderboard.leaderboard(ROOT / "book")
 
 
 def test_what_is_proven_stands_and_no_attack_finds_more_than_all_of_them():
-    known = BOARD.dropna(subset="certified")
+    known = TABLE.dropna(subset="certified")
     assert (known["certified"] <= known["strongest attack"]).all()
-    assert (BOARD["strongest attack"] <= BOARD["PGD"]).all()
-    assert (BOARD["PGD"] <= BOARD["standard"]).all()
+    assert (TABLE["strongest attack"] <= TABLE["PGD"]).all()
+    assert (TABLE["PGD"] <= TABLE["standard"]).all()
 
 
 def test_each_network_stands_once_and_the_most_robust_first():
-    assert not BOARD.duplicated(["network", "trained at ε", "epochs", "attacked at ε"]).any()
-    for _, group in BOARD.groupby("attacked at ε"):
+    assert not TABLE.duplicated(["network", "trained at ε", "epochs", "attacked at ε"]).any()
+    for _, group in TABLE.groupby("attacked at ε"):
         assert group["strongest attack"].is_monotonic_decreasing
-    assert set(BOARD["chapter"]) == {
+    assert set(TABLE["chapter"]) == {
         "how-robust",
         "what-survives",
         "train-longer",
@@ -37,8 +37,8 @@ def test_each_network_stands_once_and_the_most_robust_first():
 
 def test_the_page_has_every_row():
     page = (ROOT / "book" / "all-networks.md").read_text()
-    assert page == board.page(ROOT / "book")
-    for _, row in BOARD.iterrows():
+    assert page == leaderboard.page(ROOT / "book")
+    for _, row in TABLE.iterrows():
         assert f"| {row['network']} | {row['trained at ε']:g} | {row['epochs']} |" in page
 
 
@@ -70,7 +70,7 @@ def test_the_recipes_have_the_numbers_of_their_chapters_and_the_verdicts_of_the_
 
 
 def test_a_press_of_a_head_sorts_and_a_second_one_turns_it_around(html):
-    column = list(BOARD.columns).index("certified")
+    column = list(TABLE.columns).index("certified")
     script = f"""
       const table = document.querySelector('table.sortable');
       const head = table.tHead.rows[0].cells[{column}];
@@ -84,7 +84,7 @@ def test_a_press_of_a_head_sorts_and_a_second_one_turns_it_around(html):
     """
     (none, *_), (up, *rising), (down, *falling) = looked_at(html / "all-networks.html", script)
     assert (none, up, down) == (None, "ascending", "descending")
-    unknown = int(BOARD["certified"].isna().sum())
+    unknown = int(TABLE["certified"].isna().sum())
     assert rising[-unknown:] == falling[-unknown:] == [""] * unknown
     numbers = [float(text) for text in rising[:-unknown]]
     assert numbers == sorted(numbers) and pd.Series(numbers).nunique() > 1

@@ -1,0 +1,166 @@
+"""A Sphinx extension: what the pages of the book have beside the text of their notebooks.
+
+A chapter's page begins with its verdicts, its conclusions and its first figure. Links to terms of
+the glossary have a title, formulas are MathML, and the live page gets its networks.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from docutils import nodes
+from latex2mathml.converter import convert
+
+from cappaper.paper import figures, weights
+from cappaper.paper.publishing import git_commit
+from cappaper.paper.tables import read
+
+CONCLUSIONS, METHOD = "What came out", "How it was done"
+# An empty corner of a table is no heading: a screen reader must see a cell.
+_EMPTY = re.compile(r"<th([^>]*)>\s*(?:<p>\s*</p>)?\s*(?:&nbsp;)?\s*</th>")
+
+
+def chapter_head(chapter: str, ledger: pd.DataFrame) -> str:
+    """The line under a chapter's title: its verdicts, its table, its notebook.
+
+    >>> ledger = pd.DataFrame({"claim": [2], "chapter": ["fig-05"], "verdict": ["holds"]})
+    >>> print(chapter_head("fig-05", ledger).splitlines()[1])
+    <a class="book-verdict" href="../claims.html">claim 2: holds</a>
+    """
+    tests = ledger[ledger["chapter"] == chapter]
+    lines = ['<p class="book-head">']
+    for claim, verdict in dict.fromkeys(zip(tests["claim"], tests["verdict"], strict=True)):
+        text = html.escape(f"claim {claim}: {verdict}")
+        lines.append(f'<a class="book-verdict" href="../claims.html">{text}</a>')
+    lines.append(
+        f'<a href="../results/{chapter}.csv" download>Data (CSV)</a> ·'
+        f' <a href="../_sources/chapters/{chapter}.ipynb" download>Notebook</a>'
+    )
+    return "\n".join([*lines, "</p>"])
+
+
+def conclusions_first(document: Any) -> None:
+    """Move a chapter's conclusions, and its first figure with a caption, under its title.
+
+    What was there gets a heading. The figure's text for the blind says the finding, too. A document
+    without conclusions stays as it is.
+    """
+    chapter: Any = next(document.findall(nodes.section), nodes.section())
+    parts = [node for node in chapter.children if isinstance(node, nodes.section)]
+    conclusions = next((part for part in parts if part[0].astext() == CONCLUSIONS), None)
+    if conclusions is None:
+        return
+    cell = next(chapter.findall(nodes.figure), None)
+    while cell is not None and "cell" not in cell.get("classes", ()):
+        cell = cell.parent  # the notebook's cell that the figure is an output of
+    if cell is not None:
+        for image in cell.findall(nodes.image):
+            image["alt"] = f"{image.get('alt', '')} {_finding(conclusions)}".strip()
+        cell.parent.remove(cell)
+        conclusions.insert(2, cell)  # behind the heading and the output of the first cell
+    opening = [node for node in chapter.children[1:] if node not in parts]
+    method = nodes.section("", nodes.title("", METHOD), *opening, ids=[nodes.make_id(METHOD)])
+    chapter.children[1:] = []
+    chapter += [conclusions, method, *(part for part in parts if part is not conclusions)]
+
+
+def _finding(conclusions: Any) -> str:
+    """The first sentence of the conclusions outside tables, and the next if it is very short."""
+    paragraphs = conclusions.findall(nodes.paragraph)
+    texts = [p.astext() for p in paragraphs if not isinstance(p.parent, nodes.entry)]
+    finding = ""
+    for sentence in re.findall(r".+?\.(?=\s|$)", " ".join(" ".join(texts).split())):
+        if len(finding) < 60:
+            finding += sentence
+    return finding.strip()
+
+
+def glossary(document: Any) -> dict[str, str]:
+    """The first sentence about each term of a document's glossary, by the term's id."""
+    sentences: dict[str, str] = {}
+    for item in document.findall(nodes.definition_list_item):
+        for definition in list(item.findall(nodes.definition))[:1]:
+            text = definition.astext().split("\n")[0].partition(". ")[0].rstrip(".") + "."
+            sentences |= {i: text for term in item.findall(nodes.term) for i in term["ids"]}
+    return sentences
+
+
+def title_links(document: Any, sentences: dict[str, str]) -> None:
+    """Give every link to a term the sentence about it as a title."""
+    for link in document.findall(nodes.reference):
+        term = link.get("refid") or link.get("refuri", "").rpartition("#")[2]
+        if term in sentences:
+            link["reftitle"] = sentences[term]
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Connect all of this to Sphinx's events."""
+    repository = os.environ.get("CAPPAPER_REPOSITORY", "").rstrip("/")
+    github = re.fullmatch(r"https://github\.com/([^/]+)/([^/]+)", repository)
+    if github:  # only GitHub's pages have an address that follows from the repository's
+        app.setup_extension("sphinxext.opengraph")
+
+    def configure(app: Any, config: Any) -> None:
+        config.html_last_updated_fmt = f"%Y-%m-%d from commit {git_commit()}"
+        if repository:
+            config.html_theme_options |= {
+                "repository_url": repository,
+                "repository_branch": "main",
+                "path_to_docs": "book",
+                "use_repository_button": True,
+                "launch_buttons": {
+                    "binderhub_url": "https://mybinder.org",
+                    "colab_url": "https://colab.research.google.com",
+                },
+            }
+        if github:
+            config.ogp_site_url = f"https://{github[1].lower()}.github.io/{github[2]}/"
+            config.ogp_image = f"{config.ogp_site_url}card.png"
+
+    def read_document(app: Any, document: Any) -> None:
+        app.env.glossary = getattr(app.env, "glossary", {}) | glossary(document)
+        if app.env.docname.startswith("chapters/"):
+            conclusions_first(document)
+
+    def finish_page(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+        ledger = Path(app.srcdir) / "results" / "claims.csv"
+        body = _EMPTY.sub(r"<td\1></td>", context.get("body", ""))
+        if page.startswith("chapters/") and ledger.exists():
+            head = chapter_head(page.removeprefix("chapters/"), pd.read_csv(ledger))
+            body = body.replace("</h1>", f"</h1>\n{head}", 1)
+        if body:
+            context["body"] = body
+
+    def write_files(app: Any, failed: Exception | None) -> None:
+        if failed is not None or app.builder.format != "html":
+            return
+        source, out = Path(app.srcdir) / "results", Path(app.outdir)
+        (out / "results").mkdir(exist_ok=True)
+        for table in source.glob("*.csv"):
+            shutil.copy(table, out / "results")
+        weights.write_scripts(out / "live" / "networks")
+        if github and (source / "how-robust.csv").exists():
+            (out / "card.png").write_bytes(figures.headline(read(source / "how-robust.csv")).png())
+
+    def inline(translator: Any, node: Any) -> None:
+        translator.body.append(convert(node.astext(), display="inline"))
+        raise nodes.SkipNode
+
+    def block(translator: Any, node: Any) -> None:
+        formula = convert(node.astext(), display="block")
+        translator.body.append(f'<div class="book-formula">{formula}</div>')
+        raise nodes.SkipNode
+
+    app.add_html_math_renderer("mathml", (inline, None), (block, None))
+    app.connect("config-inited", configure)
+    app.connect("doctree-read", read_document, priority=100)  # before Sphinx lists the headings
+    app.connect("doctree-resolved", lambda app, tree, page: title_links(tree, app.env.glossary))
+    app.connect("html-page-context", finish_page)
+    app.connect("build-finished", write_files)
+    return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -1,0 +1,142 @@
+"""Result tables: outcomes of single images, CSV files, means over seeds, Markdown."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cappaper.files import whole
+
+RATES = ("standard_accuracy", "robust_accuracy", "success_rate")
+STRONGEST = "strongest attack"
+ROBUST, FOOLED, UNKNOWN = ".", "x", "?"  # the outcome of one judge on one image
+
+
+def outcomes(robust: Iterable[bool]) -> str:
+    """A character per image, all of them known."""
+    return "".join(ROBUST if image else FOOLED for image in robust)
+
+
+def outcome_row(
+    name: str, eps: float, standard: float, outcomes: str, **more: float
+) -> dict[str, Any]:
+    """A row of a table. ``name`` is the judge's, attack or certificate: the column ``attack``."""
+    return {
+        "attack": name,
+        "eps": eps,
+        "standard_accuracy": standard,
+        "robust_accuracy": outcomes.count(ROBUST) / len(outcomes),
+        **more,
+        "images": len(outcomes),
+        "outcomes": outcomes,
+        "warning": "",
+    }
+
+
+def contradictions(lower: str, upper: str) -> int:
+    """The number of images that a lower bound calls robust although an attack fooled the network.
+
+    >>> contradictions("..x?", ".x..")
+    1
+    """
+    return sum(a == ROBUST and b == FOOLED for a, b in zip(lower, upper, strict=True))
+
+
+def worst_outcomes(several: Iterable[str]) -> str:
+    """The outcome of each image after several attacks: one success is enough.
+
+    >>> worst_outcomes(["..x.", ".xx?"])
+    '.xx?'
+    """
+    return "".join(
+        FOOLED if FOOLED in image else UNKNOWN if UNKNOWN in image else ROBUST
+        for image in zip(*several, strict=True)
+    )
+
+
+def save(table: pd.DataFrame, path: str | Path, origin: dict[str, str]) -> None:
+    """Write a table as CSV, its provenance on top as ``# key: value`` lines."""
+    head = "".join(f"# {key}: {value}\n" for key, value in origin.items())
+    text = head + table.to_csv(index=False, float_format="%.6g", na_rep="nan")
+    with whole(Path(path)) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """A table as :func:`save` wrote it, its provenance in ``table.attrs["provenance"]``."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    head = [line[2:].split(": ", 1) for line in lines if line.startswith("# ")]
+    table: pd.DataFrame = pd.read_csv(path, comment="#", keep_default_na=False, na_values=["nan"])
+    table.attrs["provenance"] = dict(head)
+    return table
+
+
+def over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
+    """Means over seeds: ``by``, each of ``values``, its ``_spread`` (standard deviation), seeds."""
+    groups = table.groupby(list(by), sort=False)[list(values)]
+    spread = groups.std().add_suffix("_spread")
+    summary: pd.DataFrame = groups.mean().join(spread).assign(seeds=groups.size())
+    return summary.reset_index()
+
+
+def strongest(table: pd.DataFrame, attacks: Sequence[str], name: str = STRONGEST) -> pd.DataFrame:
+    """Rows of one more attack, the union of these: an image is robust only if it is to each."""
+    chosen = table[table["attack"].isin(attacks)]
+    measured = ("attack", "robust_accuracy", "success_rate", "outcomes", "warning", "seconds")
+    same = [name for name in map(str, table) if name not in measured]
+    rows = []
+    for key, group in chosen.groupby(same, sort=False):
+        row: dict[str, Any] = dict(zip(same, key, strict=True))
+        standard = float(group["standard_accuracy"].iloc[0])
+        row |= outcome_row(name, row["eps"], standard, worst_outcomes(group["outcomes"]))
+        success = 1 - row["robust_accuracy"] / standard if standard else 0.0
+        rows.append(row | {"success_rate": success, "seconds": 0.0})
+    return pd.DataFrame(rows)
+
+
+def network_name(beta: float) -> str:
+    """A network by its cap.
+
+    >>> network_name(0.05), network_name(math.inf)
+    ('β = 0.05', 'ReLU')
+    """
+    return "ReLU" if math.isinf(beta) else f"β = {beta:g}"
+
+
+def format_mean_sd(values: pd.Series[Any]) -> str:
+    """A mean over seeds and its standard deviation; "none" where the mean is infinite.
+
+    >>> [format_mean_sd(pd.Series(values)) for values in ([0.1, 0.2, 0.3], [0.25], [math.inf])]
+    ['0.200 ± 0.100', '0.250', 'none']
+    """
+    if math.isinf(values.mean()):
+        return "none"
+    spread = f" ± {values.std():.3f}" if len(values) > 1 else ""
+    return f"{values.mean():.3f}{spread}"
+
+
+def markdown_table(frame: pd.DataFrame, corner: str = "") -> str:
+    """A Markdown table of index and columns; floats have three decimals.
+
+    >>> print(markdown_table(pd.DataFrame({"PGD": [0.5], "at": ["β = 1"]}, ["both"]), "capped"))
+    | capped | PGD | at |
+    |---|---|---|
+    | both | 0.500 | β = 1 |
+    """
+    rows = [[name, *row] for name, row in zip(frame.index, frame.values.tolist(), strict=True)]
+    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    head = [f"| {' | '.join([corner, *frame.columns])} |", "|---" * (1 + frame.shape[1]) + "|"]
+    return "\n".join(head + [f"| {' | '.join(row)} |" for row in cells])
+
+
+def show_markdown(text: str) -> None:
+    """Show Markdown as the output of a cell, in JupyterLab and on the book's pages."""
+    from IPython.display import display
+
+    text = inspect.cleandoc(text)
+    display({"text/markdown": text, "text/plain": text}, raw=True)

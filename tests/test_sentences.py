@@ -1,0 +1,194 @@
+"""Sentences with numbers in README, landing page and method: each is made from its table."""
+
+import math
+import re
+
+import nbformat
+import pytest
+
+from cappaper.paper import decisions, profiles, tables
+from tests.answers import BOOK, means, table_of
+from tests.test_book import NAMES, ROOT
+
+INF, STRONGEST = math.inf, tables.STRONGEST
+
+
+def text_of(path):
+    return re.sub(r"\s+", " ", path.read_text())
+
+
+README, INDEX, METHOD = map(text_of, (ROOT / "README.md", BOOK / "index.md", BOOK / "method.md"))
+
+
+def under_pgd():
+    table = table_of("fig-04", eps=0.1)
+    mean = tables.over_seeds(table, ["beta"], tables.RATES).set_index("beta")
+    best, relu = mean.loc[mean["robust_accuracy"].idxmax()], mean.loc[INF]
+    return (
+        f"Under PGD at ε = 0.1 the ReLU network keeps a robust accuracy of"
+        f" {relu['robust_accuracy']:.3f}; with a cap at β = {best.name:g} it is"
+        f" {best['robust_accuracy']:.3f}. Their standard accuracies are"
+        f" {relu['standard_accuracy']:.3f} and {best['standard_accuracy']:.3f}"
+    )
+
+
+def under_the_cap_aware_attack():
+    where = {"training_eps": 0, "eps": 0.1}
+    mean = means("how-robust", "attack", "beta", **where)
+    best = mean["PGD"].idxmax()
+    return (
+        f"on {table_of('how-robust', **where)['images'].iloc[0]:,} test images the networks with"
+        f" β = {best:g} keep {mean['cap-aware PGD', best]:.3f} under it, and"
+        f" {mean['PGD', best]:.3f} under PGD"
+    )
+
+
+def exact():
+    where = {"attack": "exact", "eps": 0.05}
+    kept = means("exact", "beta", **where).sort_index()
+    low, high = kept.index[0], kept.index[-2]
+    assert (kept.drop(INF) < kept[INF]).all()
+    return (
+        "none of the caps we tried keeps more than ReLU on average: of"
+        f" {table_of('exact', **where)['images'].iloc[0]} test images {kept[INF]:.0%} withstand"
+        f" every attack at ε = 0.05 with ReLU, {kept[high]:.0%} with β = {high:g}"
+        f" and {kept[low]:.0%} with β = {low:g}"
+    ).replace("%", " %")
+
+
+def setting():
+    paper = profiles.profile("paper")
+    return (
+        f"step size {paper.lr:g}, batches of {paper.batch_size}, {paper.epochs} epochs"
+        f" ({paper.adversarial_epochs} of adversarial training), 60,000 images"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sentence", "pages"),
+    [
+        (under_pgd, [README]),
+        (under_the_cap_aware_attack, [README]),
+        (exact, [README, INDEX]),
+        (setting, [METHOD]),
+    ],
+)
+def test_a_sentence_has_the_numbers_of_its_table(sentence, pages):
+    assert all(sentence() in page for page in pages)
+
+
+def test_the_method_has_the_settings_of_the_profile():
+    paper = profiles.profile("paper")
+    assert f"{paper.hidden[0]} and {paper.hidden[1]} units" in METHOD
+    assert f"PGD in L∞, {paper.steps} steps of 2.5·ε/{paper.steps}" in METHOD
+    assert f"ε = {', '.join(f'{e:g}' for e in paper.epsilons)} of the pixels' range" in METHOD
+    (line,) = [row for row in (BOOK / "method.md").read_text().splitlines() if "| seeds |" in row]
+    few = {name for name in NAMES if len(table_of(name).attrs["provenance"]["seeds"].split()) < 5}
+    assert few == set(re.findall(r"{doc}`chapters/([\w-]+)`", line))
+
+
+def test_no_result_is_typed():
+    """Results have three decimals: pages get them from tables, or a test compares them."""
+    checked = (under_pgd(), under_the_cap_aware_attack(), setting())
+    texts = {path.name: path.read_text() for path in [ROOT / "README.md", *BOOK.glob("*.md")]}
+    for name in NAMES:
+        cells = nbformat.read(BOOK / "chapters" / f"{name}.ipynb", 4).cells
+        shown = [
+            c.source for c in cells if c.cell_type == "markdown" or "show_markdown(" in c.source
+        ]
+        texts[name] = "\n".join(shown)
+    for name in texts.keys() - {"claims.md", "all-networks.md"}:  # generated as a whole
+        text = re.sub(r"\s+", " ", re.sub(r"\{glue:\w+\}`[^`]*`", "", texts[name]))
+        for sentence in checked:
+            text = text.replace(sentence, "")
+        assert not re.findall(r"(?<![\w/])0?\.\d{3,}", text), name
+
+
+def percent(*shares):
+    return [f"{100 * share:.0f} %" for share in shares]
+
+
+def test_what_survives():
+    """At ε = 0.1 nothing beyond the spread; at 0.3 a cap at 1, under every attack."""
+    table = table_of("what-survives")
+    assert decisions.lasting(table, eps=0.1).holds is not True
+    assert decisions.lasting(table, eps=0.3).holds is True
+    by = means("what-survives", "attack", "variant", eps=0.3)
+    for attack in ("PGD", "APGD-CE", "APGD-T", "Square", "cap-aware PGD"):
+        assert by[attack, "β = 1, knowing"] > by[attack, "ReLU"], attack
+
+
+def test_moving_caps():
+    """Lower caps stop PGD more and more, and the strongest attack not at all."""
+    mean = means("moving-cap", "attack", "variant")
+    pgd, left = mean["PGD"], mean[STRONGEST]
+    free, *_, low = moving = [name for name in pgd.index if name.startswith("moving")]
+    assert pgd[moving].is_monotonic_increasing and left.max() < left["ReLU"] + 0.01
+    (kept,) = set(percent(left[free], left[low], left["ReLU"]))
+    stopped = percent(pgd[low], pgd[free])
+    assert (
+        f"pulled hardest, they keep {stopped[0]} under PGD instead of {stopped[1]}, and {kept}"
+        " under the strongest attack, as without a penalty and as ReLU"
+    ) in INDEX
+
+
+def test_longer_training():
+    """A low cap learns to stop PGD; β = 1 leads by one recipe, ReLU by two others."""
+    mean = means("train-longer", "attack", "epochs", "beta")
+    pgd, left, aware = mean["PGD", 40], mean[STRONGEST, 40], mean["cap-aware PGD"]
+    others = ("another-schedule", "train-knowing")
+    schedule, knowing = (means(c, "beta", attack=STRONGEST, epochs=40) for c in others)
+    one, relu = (percent(*(by[b] for by in (left, schedule, knowing))) for b in (1.0, INF))
+    low = "{} under PGD and {} under the strongest attack".format(*percent(pgd[0.2], left[0.2]))
+    for page in (README, INDEX):
+        assert low in page and "At the recipe that suits each best, the two are level" in page
+        assert f"ReLU keeps {relu[1]} and β = 1 {one[1]}" in page
+        assert f"ReLU keeps {relu[2]} and β = 1 {one[2]}" in page
+    assert f"β = 1 keeps {one[0]} and ReLU {relu[0]}" in INDEX
+    assert f"With β = 1 they keep {one[0]}, ReLU {relu[0]}" in README
+    best = [max(by[beta] for by in (left, schedule, knowing)) for beta in (1.0, INF)]
+    assert abs(best[0] - best[1]) < 0.02 and knowing[INF] > knowing[1.0] + 0.1
+    table = table_of("train-longer")
+    assert decisions.capping(table, eps=0.3, trained=True, attack=STRONGEST).holds is True
+    lead = aware[:, 1.0] - aware[:, INF]
+    assert lead[24] > lead[32] > lead[40] and aware[40, INF] > aware[32, INF] + 0.01
+    assert left.idxmax() == 1.0 and mean["transfer", 40, 0.2] < pgd[0.2]
+
+
+def test_longer_training_at_a_smaller_radius():
+    """ReLU keeps most, and a low cap has learned to stop PGD."""
+    mean = means("smaller-radius", "attack", "beta", epochs=20)
+    pgd, left = mean["PGD"], mean[STRONGEST]
+    kept = "β = 1 keeps {} and ReLU {}".format(*percent(left[1.0], left[INF]))
+    low = "{} under PGD and {} under the strongest attack".format(*percent(pgd[0.2], left[0.2]))
+    assert f"Trained for 20 epochs at ε = 0.1, {kept}: there, no cap has a clear" in README
+    assert f"a clear gain over ReLU: trained for 20 epochs at ε = 0.1, {kept}" in INDEX
+    assert low in INDEX and left.idxmax() == INF
+    table = table_of("smaller-radius")
+    assert decisions.capping(table, eps=0.1, trained=True, attack=STRONGEST).holds is not True
+
+
+def test_more_budget_and_longer_training():
+    """Twice the budget finds little more; with twice the training ReLU has almost caught up."""
+    wide = means("attack-budget", "training_eps", "epochs", "beta", "attack").unstack()
+    assert (wide["× 1"] - wide["× 2"]).max() < 0.005
+    lead = wide.loc[0.3].xs(1.0, level="beta") - wide.loc[0.3].xs(INF, level="beta")
+    for budget in ("× 1", "× 2"):
+        assert 0 < lead[budget][80] < lead[budget][40]
+
+
+def test_alternative_texts_of_later_figures():
+    deep = means("capped-layers", "placement", architecture="300-200-100", beta=0.05)
+    assert deep.drop("2").min() > 0.75 > 0.5 > deep["2"]
+    truth = means("exact", "beta", attack="exact", eps=0.05).sort_index()
+    weak = means("exact", "beta", attack="PGD", eps=0.05)
+    assert truth.is_monotonic_increasing and weak[0.1] > weak[INF] - 0.05
+    by = ["attack", "architecture", "beta", "layer"]
+    grown = table_of("fig-01").groupby(by)["relative_l2"].mean().unstack()
+    growth = grown.apply(lambda row: row.dropna().iloc[-1] / row[1], axis=1)
+    pgd = growth["PGD", "100-100-100-100-100"]
+    assert pgd[INF] > 1.5 and pgd[1.0] > 1.5 and pgd[0.1] < 1 and growth["noise"].max() < 1.5
+    small = means("how-robust", "beta", attack=STRONGEST, eps=0.02)
+    assert small.drop([1.0, INF]).max() < small[INF] - 0.01 and abs(small[1.0] - small[INF]) < 0.01
+    families = means("fig-03", "activation", "beta", eps=0.1)
+    assert families["sigmoid"].max() < families["capped"].max() - 0.2
