@@ -16,18 +16,14 @@ Activation = Callable[[float], nn.Module]
 
 
 def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
-    """Capped ReLU, ``a(z, β) = max(0, min(z, β))``.
+    """Capped ReLU, ``a(z, β) = max(0, min(z, β))``, with slope 1 on (0, β] and 0 elsewhere.
 
     Source: Sooksatra, Hamerly and Rivas, arXiv 2405.03777, the activation that the paper proposes.
 
     Args:
         z: pre-activations, any shape.
-        beta: the max value, above 0 or a ValueError is raised; ``inf`` gives ReLU. A tensor must
-            broadcast against ``z``.
-
-    Returns:
-        A tensor shaped like ``z`` with values in [0, β]. Its derivative is 1 on (0, β] and 0
-        elsewhere, so ``beta=inf`` has exactly ReLU's gradient.
+        beta: the max value, above 0 or a ValueError is raised; ``inf`` gives ReLU, gradient
+            included. A tensor must broadcast against ``z``.
 
     >>> capped_relu(torch.tensor([-1.0, 0.5, 3.0]), 1.0)
     tensor([0.0000, 0.5000, 1.0000])
@@ -115,14 +111,11 @@ def replace_relu(
         model: any torch module; it stays as it is.
         beta: one max value for all chosen layers, or one per chosen layer, in their order.
         layers: which ReLUs, ReLU6s and capped ReLUs to cap, by position (0 is the first to be
-            registered) or by name as in ``model.named_modules()``; all of them by default.
-
-    Warns:
-        LeftAloneWarning: all were to be capped, and a module is an activation of another kind.
+            registered) or by name as in ``model.named_modules()``. By default all of them, with a
+            :class:`LeftAloneWarning` where the model has activations of another kind.
 
     Raises:
-        ValueError: there is no ReLU module, a layer does not exist, ``beta`` is not above 0, or
-            there are not as many max values as layers.
+        ValueError: no such ReLU, or a ``beta`` that is not above 0, or too many or too few.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU6())
     >>> replace_relu(net, 0.5, layers=[1])[3]
@@ -130,36 +123,38 @@ def replace_relu(
     """
     checks.module(model)
     model = copy.deepcopy(model)
-    # A module may be registered twice (one ReLU used all over a network): keep every name it has.
-    names: dict[nn.Module, list[str]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, (nn.ReLU, nn.ReLU6, CappedReLU)):
-            names.setdefault(module, []).append(name)
-    if not names:
+    relus = {  # a module may have many names
+        name: part
+        for name, part in model.named_modules(remove_duplicate=False)
+        if isinstance(part, (nn.ReLU, nn.ReLU6, CappedReLU))
+    }
+    if not relus:
         raise ValueError("the model has no ReLU to cap: functions in a forward must become modules")
-    known: dict[Any, nn.Module] = dict(enumerate(names))
-    known |= {name: module for module, all_names in names.items() for name in all_names}
-    chosen = []
-    positions = range(len(names)) if layers is None else layers
-    for layer in checks.sequence(positions, "layers", "positions or names"):
+    each = list(dict.fromkeys(relus.values()))
+    known = dict[Any, nn.Module](enumerate(each)) | relus
+    chosen = range(len(each)) if layers is None else layers
+    chosen = checks.sequence(chosen, "layers", "positions or names")
+    for layer in chosen:
         if layer not in known:
             use = ", ".join(map(repr, known))
             raise ValueError(f"there is no ReLU layer {checks.shown(layer)}: use one of {use}")
-        chosen.append(known[layer])
-    if len(set(chosen)) < len(chosen):
+    if len({known[layer] for layer in chosen}) < len(chosen):
         raise ValueError("a ReLU layer was named twice: name each layer once")
     device = next((weight.device for weight in model.parameters()), None)
-    for relu, value in zip(chosen, per_layer(beta, len(chosen)), strict=True):
-        capped = CappedReLU(value).train(relu.training).to(device)
-        for name in names[relu]:
-            if not name:
-                return capped
-            model.set_submodule(name, capped)
+    caps = {
+        known[layer]: CappedReLU(value).train(known[layer].training).to(device)
+        for layer, value in zip(chosen, per_layer(beta, len(chosen)), strict=True)
+    }
+    for name, relu in relus.items():
+        if not name:
+            return caps[relu]
+        if relu in caps:
+            model.set_submodule(name, caps[relu])
+    no_activations = (nn.MultiheadAttention, nn.Softmax)
     others = [
-        f"{type(module).__name__} at {name!r}"
-        for name, module in model.named_modules()
-        if type(module).__module__ == nn.ReLU.__module__
-        and not isinstance(module, (nn.MultiheadAttention, nn.Softmax))
+        f"{type(part).__name__} at {name!r}"
+        for name, part in model.named_modules()
+        if type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations)
     ]
     if others and layers is None:
         message = f"replace_relu left alone: {'; '.join(others)}"
@@ -169,12 +164,12 @@ def replace_relu(
 
 def per_layer(value: float | Sequence[float], count: int) -> list[float]:
     """One max value for all of ``count`` layers, or a sequence with one for each, as a list."""
-    listed = checks.entries(value)
-    values: Sequence[Any] = [value] * count if listed is None else listed
-    for one in values:
-        checks.number(one, "a max value")
+    values: Any = checks.entries(value)
+    values = [value] * count if values is None else values
     if len(values) != count:
         raise ValueError(f"got {len(values)} max values for {count} layers: give one or {count}")
+    for one in values:
+        checks.number(one, "a max value")
     return [float(one) for one in values]
 
 

@@ -15,11 +15,10 @@ from cappaper import checks
 
 
 class Bounded(NamedTuple):
-    """One call of a bounded activation: it rises between two bounds of ``z`` and is flat outside.
+    """One call of a bounded activation: it has a slope between two bounds of ``z``, 0 outside.
 
-    ``z``: pre-activations, any shape. ``lower``, ``upper``: the bounds, in units of ``z``; tensors
-    must broadcast against it. ``slope``: between the bounds. A sigmoid is flat everywhere but
-    around 0: both bounds are 0, and ``slope / 4`` is its slope there.
+    ``z``: pre-activations, any shape. ``lower``, ``upper``: numbers, or tensors that broadcast
+    against ``z``. For a sigmoid both bounds are 0, and ``slope / 4`` is its slope there.
     """
 
     z: Tensor
@@ -35,13 +34,10 @@ def register_bounded(activation: Callable[..., Any] | type[nn.Module], read: Rea
     """Make a bounded activation of yours known to :func:`~cappaper.surrogate_gradient`.
 
     Args:
-        activation: a class of modules, with its subclasses; or a function of torch, as the model
-            calls it (``torch.sign`` and ``Tensor.sign`` are two).
+        activation: a class of modules, with its subclasses; or one of torch's functions (others
+            raise a ValueError), as the model calls it: ``torch.sign`` and ``Tensor.sign`` are two.
         read: takes what the function takes, or the module and its input, and returns where it is
             flat; None leaves this call alone.
-
-    Raises:
-        TypeError, ValueError: no function or class; or a function that is not torch's.
 
     >>> class Step(nn.Module):
     ...     def forward(self, z):

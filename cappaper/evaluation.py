@@ -51,17 +51,14 @@ def evaluate(
         batch_size: examples attacked at once; a loader has its own.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.pgd`; or the attack returns no images of the
-            same shape in [0, 1], or leaves the ball of an ``eps`` that a ``partial`` binds.
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or the attack returns no images in [0, 1],
+            or leaves the ball of an ``eps`` that a ``partial`` binds.
 
-    >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
     >>> evaluate(mlp(64, [32]), *load("digits", "test"), partial(pgd, eps=1.0)).robust_accuracy
     0.0
     """
     if isinstance(x, Tensor) or isinstance(y, Tensor):
-        if attack is None:
-            raise TypeError("evaluate needs an attack: evaluate(model, x, y, attack)")
         return _curve(model, _split(x, y, batch_size), [attack])[0]
     return _curve(model, x, [y if attack is None else attack])[0]
 
@@ -115,17 +112,15 @@ def _split(x: Any, y: Any, batch_size: int) -> Batches:
     return zip(x.split(batch_size), y.split(batch_size), strict=True)
 
 
-def _curve(model: nn.Module, batches: Batches, attacks: Sequence[Attack]) -> list[Rates]:
+def _curve(model: nn.Module, batches: Any, attacks: Sequence[Any]) -> list[Rates]:
     """The rates after each attack; lists of them for a population."""
     robust = _robust(members(model), batches, attacks)
     counts = robust.sum(2).T.cpu().double()  # [1 + attacks, models]
     shares = counts / robust.shape[2]
     success = (1 - counts / counts[0]).nan_to_num()  # 0 / 0 where no example is correct
-    curve = []
-    for columns in zip(shares[:1].expand_as(shares), shares, success, strict=True):
-        numbers = [column.tolist() for column in columns]
-        curve.append(Rates(*numbers if isinstance(model, Population) else (n[0] for n in numbers)))
-    return curve[1:]
+    rates = torch.stack([shares[:1].expand_as(shares), shares, success], dim=1)[1:]
+    numbers = rates if isinstance(model, Population) else rates[..., 0]
+    return [Rates(*row) for row in numbers.tolist()]
 
 
 def _robust(models: Sequence[nn.Module], batches: Batches, attacks: Sequence[Attack]) -> Tensor:
@@ -154,10 +149,9 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
             if len(left):
                 adversarial = attack(model, x[left], y[left])
                 checks.adversarial(adversarial, x[left])
-                moved = (adversarial - x[left]).abs().amax().item()
-                eps = attack.keywords.get("eps") if isinstance(attack, partial) else None
+                eps = attack.keywords.get("eps", 1.0) if isinstance(attack, partial) else 1.0
                 # In an L2 ball no pixel moves further than in the L∞ ball; the rest is rounding.
-                if eps is not None and moved > eps + 1e-4:
+                if (moved := (adversarial - x[left]).abs().amax().item()) > eps + 1e-4:
                     moves = f"a pixel moved by {moved:.4g}, ε is {eps:g}"
                     raise ValueError(f"the attack left its ball: {moves}")
                 rows[-1][left] = is_correct(model, adversarial, y[left])

@@ -30,12 +30,11 @@ def mlp(
         num_classes: of the logits ``[B, num_classes]`` that it returns.
         beta: the max value of every hidden layer, or one per hidden layer; ``inf`` is ReLU.
         seed: of the initialisation, torch's default; the global random state stays as it was.
-        activation: made from each layer's ``beta``, which :class:`~cappaper.ScaledSigmoid` takes
-            as its ``c``.
+        activation: made from each layer's ``beta``: also :class:`~cappaper.ScaledSigmoid`.
 
     Raises:
-        TypeError, ValueError: a width is no whole number of at least 1, or a ``beta`` not above 0,
-            or there is one ``beta`` too many or too few.
+        TypeError, ValueError: a width that is no whole number of at least 1; a ``beta`` that is
+            not above 0, or too many or too few.
 
     >>> mlp(784, [300, 100], beta=[0.1, math.inf])(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
@@ -55,15 +54,13 @@ def convnet(
     seed: int = 0,
     activation: Activation = CappedReLU,
 ) -> nn.Sequential:
-    """A classifier of images ``[B, in_channels, side, side]`` with capped hidden layers.
-
-    Convolutions of 5×5 with stride 2, and one dense layer.
+    """A classifier of 5×5 convolutions with stride 2 and one dense layer, all capped.
 
     Args:
         side: height and width of an image.
         hidden: filters of each convolution, from the input on, then units of the dense layer, for
             example ``[8, 16, 100]``.
-        in_channels: 1 for grey images.
+        in_channels: of the images ``[B, in_channels, side, side]``.
         num_classes, beta, seed, activation: as :func:`mlp`.
 
     Raises:
@@ -107,13 +104,11 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
 
     Args:
         model: as :func:`mlp` or :func:`convnet` give it, with :class:`CappedReLU` layers.
-        beta: the new max value of every capped layer, or one per layer; ``inf`` for a ReLU layer
-            (β = ∞), which has no cap to move.
+        beta: the new max value of every capped layer, or one per layer; ``inf`` where it was ∞.
 
     Raises:
-        TypeError: the model is no nn.Sequential of linear, convolutional, capped, flatten layers.
-        ValueError: weights and caps do not take turns, or serve in two places; a finite cap for a
-            ReLU layer or the reverse; or one cap too many or too few.
+        TypeError, ValueError: the model is no nn.Sequential of weights and caps in turn, each in
+            one place; a finite cap for ∞ or the reverse; or too many or too few.
 
     >>> net = mlp(64, [32, 16], beta=1.0)
     >>> x = torch.rand(5, 1, 8, 8)

@@ -37,10 +37,9 @@ def surrogate_gradient(
     layer's pre-activations for that example: :func:`~cappaper.rescale` does not change the slope.
 
     It reaches capped ReLU, ``relu6``, ``hardtanh``, ``hardsigmoid``, ``sigmoid``, ``tanh``,
-    ``clamp``, ``minimum`` and ``maximum`` with a bound, as modules, functions and methods, and all
-    that :func:`~cappaper.register_bounded` names; a ReLU only where a cap follows at once. It does
-    not reach clamps inside :func:`~cappaper.exact_gradient`, traced and scripted models, and custom
-    autograd functions.
+    ``clamp``, ``minimum`` and ``maximum`` with a bound, as modules, functions and methods, and what
+    :func:`~cappaper.register_bounded` names; ReLU only where a cap follows at once. It does not
+    reach clamps in :func:`~cappaper.exact_gradient`, scripted models, custom autograd functions.
 
     Source: backward pass differentiable approximation, Athalye et al., arXiv 1802.00420, section
     4.1; the smooth slope is this project's.
@@ -48,11 +47,10 @@ def surrogate_gradient(
     Args:
         model: any torch module, or a :class:`~cappaper.Population`, to be called in this thread.
         sharpness: above 0; None is the exact gradient.
-        relu: also give ReLU the slope of a cap at ∞, ``σ(kz)``, so that a capped network and one of
-            ReLUs differ in the cap alone.
+        relu: also give ReLU the slope ``σ(kz)`` of a cap at ∞, so that only the cap differs.
 
     Raises:
-        TypeError, ValueError: ``sharpness`` is not above 0.
+        ValueError: ``sharpness`` is not above 0.
 
     >>> z = torch.tensor([[2.0, 0.5]], requires_grad=True)
     >>> with surrogate_gradient(nn.ReLU6(), sharpness=2.0) as relu6:
