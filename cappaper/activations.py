@@ -22,13 +22,12 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
 
     Args:
         z: pre-activations, any shape.
-        beta: the max value, above 0 or a ValueError is raised; ``inf`` gives ReLU, gradient
-            included. A tensor must broadcast against ``z``.
+        beta: the max value, above 0 or a ValueError is raised; ``inf`` gives exactly ReLU. A tensor
+            must broadcast against ``z``.
 
     >>> capped_relu(torch.tensor([-1.0, 0.5, 3.0]), 1.0)
     tensor([0.0000, 0.5000, 1.0000])
     """
-    checks.tensor(z, "z")
     if not isinstance(beta, Tensor):
         _check_max_value(beta)
     return torch.relu(z).clamp(max=beta)
@@ -70,8 +69,7 @@ class ScaledSigmoid(nn.Module):
     Source: the family in the caption of Figure 3 of arXiv 2405.03777, as this project reads it.
 
     Args:
-        c: the constant, finite and above 0, or a ValueError is raised; a large one comes close to a
-            step, with slope c/4 at 0.
+        c: the slope at 0, times 4: finite and above 0, or a ValueError is raised.
 
     >>> ScaledSigmoid(4.0)(torch.tensor([0.0]))
     tensor([0.5000])
@@ -141,15 +139,13 @@ def replace_relu(
     if len({known[layer] for layer in chosen}) < len(chosen):
         raise ValueError("a ReLU layer was named twice: name each layer once")
     device = next((weight.device for weight in model.parameters()), None)
-    caps = {
-        known[layer]: CappedReLU(value).train(known[layer].training).to(device)
-        for layer, value in zip(chosen, per_layer(beta, len(chosen)), strict=True)
-    }
-    for name, relu in relus.items():
-        if not name:
-            return caps[relu]
-        if relu in caps:
-            model.set_submodule(name, caps[relu])
+    for layer, value in zip(chosen, per_layer(beta, len(chosen)), strict=True):
+        relu = known[layer]
+        capped = CappedReLU(value).train(relu.training).to(device)
+        for name in [name for name, part in relus.items() if part is relu]:
+            if not name:
+                return capped
+            model.set_submodule(name, capped)
     no_activations = (nn.MultiheadAttention, nn.Softmax)
     others = [
         f"{type(part).__name__} at {name!r}"
@@ -157,8 +153,7 @@ def replace_relu(
         if type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations)
     ]
     if others and layers is None:
-        message = f"replace_relu left alone: {'; '.join(others)}"
-        warnings.warn(message, LeftAloneWarning, stacklevel=2)
+        warnings.warn(f"replace_relu left alone: {'; '.join(others)}", LeftAloneWarning, 2)
     return model
 
 

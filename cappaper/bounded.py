@@ -44,7 +44,6 @@ def register_bounded(activation: Callable[..., Any] | type[nn.Module], read: Rea
     ...         return z.sign().clamp(min=0)
     >>> register_bounded(Step, lambda module, z: Bounded(z, 0.0, 0.0))
     """
-    checks.function(activation, "the activation")
     checks.function(read, "read")
     functions = torch.overrides.get_testing_overrides()
     if not isinstance(activation, type) and activation not in functions:

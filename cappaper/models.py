@@ -1,9 +1,8 @@
 """Networks like the paper's, and the same network under another cap."""
 
-import contextlib
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,13 +57,10 @@ def convnet(
 
     Args:
         side: height and width of an image.
-        hidden: filters of each convolution, from the input on, then units of the dense layer, for
-            example ``[8, 16, 100]``.
+        hidden: filters of each convolution, at least one, from the input on, then units of the
+            dense layer, for example ``[8, 16, 100]``.
         in_channels: of the images ``[B, in_channels, side, side]``.
-        num_classes, beta, seed, activation: as :func:`mlp`.
-
-    Raises:
-        TypeError, ValueError: as :func:`mlp`; or there is no convolution in ``hidden``.
+        num_classes, beta, seed, activation: as :func:`mlp`; so are the errors.
 
     >>> convnet(28, [8, 16, 100], beta=0.5)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
@@ -83,8 +79,10 @@ def _network(
     for width in (size, *filters, *units):
         checks.count(width, "every width of a network")
     checks.function(make, "the activation")
+    checks.whole(seed, "the seed")
     layers: list[nn.Module] = []
-    with seeded(seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would reseed a GPU's too
         for before, after, cap in zip(filters, filters[1:], caps, strict=False):
             layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), make(cap)]
             size = math.ceil(size / 2)
@@ -139,12 +137,3 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
             if part.bias is not None:
                 part.bias.mul_(after)
     return model
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw from ``seed`` inside the block; the global random state is restored after it."""
-    checks.whole(seed, "the seed")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would reseed a GPU's too
-        yield

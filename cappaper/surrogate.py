@@ -46,11 +46,8 @@ def surrogate_gradient(
 
     Args:
         model: any torch module, or a :class:`~cappaper.Population`, to be called in this thread.
-        sharpness: above 0; None is the exact gradient.
+        sharpness: above 0, or a ValueError is raised; None is the exact gradient.
         relu: also give ReLU the slope ``σ(kz)`` of a cap at ∞, so that only the cap differs.
-
-    Raises:
-        ValueError: ``sharpness`` is not above 0.
 
     >>> z = torch.tensor([[2.0, 0.5]], requires_grad=True)
     >>> with surrogate_gradient(nn.ReLU6(), sharpness=2.0) as relu6:
@@ -102,9 +99,7 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
         why = f"cannot reach into the custom autograd function {name}: give its module {hint}"
     elif all(not isinstance(call.upper, Tensor) and math.isinf(call.upper) for call in calls):
         kind = UnreachedWarning
-        why = (
-            f"met no bounded activation in {type(model).__name__}: if there is one, give it {hint}"
-        )
+        why = f"met no bounded activation in {type(model).__name__}: if it has one, give it {hint}"
     else:
         return
     warnings.warn(f"{attack} {why}", kind, stacklevel=3)

@@ -55,24 +55,18 @@ def test_the_next_run_removes_what_a_killed_run_left(project, fresh):
     run.communicate()
     assert len(leftovers(project / "build")) == 2  # the page, and the folder of its table
     edit(project, "time.sleep(60)", "None")
-    (fresh / "weights").mkdir()
-    (fresh / "weights" / f"a.{gone()}@{platform.node()}@.kept").write_text("half")
+    (fresh / "weights" / f"a.kept.{gone()}@{platform.node()}@").mkdir(parents=True)
     assert cli.main(["reproduce", "--only", "works", "--no-build"]) == 0
     assert leftovers(project / "build") == [] and leftovers(fresh) == []
 
 
 def test_files_of_running_processes_and_other_machines_stay(tmp_path):
     here = platform.node()
-    mine, theirs, other = (
-        tmp_path / f"a.{os.getpid()}@{here}@.csv",
-        tmp_path / f"a.{gone()}@{here}.elsewhere@.csv",
-        tmp_path / "a.csv",
-    )
-    for path in (mine, theirs, other):
-        path.write_text("")
-    (tmp_path / f"a.{gone()}@{here}@.csv").write_text("")
+    names = ["a.csv", f"a.csv.{os.getpid()}@{here}@", f"a.csv.{gone()}@{here}.elsewhere@"]
+    for name in (*names, f"a.csv.{gone()}@{here}@"):
+        (tmp_path / name).mkdir()
     files.sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([mine, theirs, other])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
