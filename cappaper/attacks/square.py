@@ -31,29 +31,25 @@ def square(
     progress: Progress | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Random search in the L∞ ball: squares of ±ε that shrink, kept where they lower the margin.
+    """Square Attack: random search with squares of ±ε that shrink, without any gradient.
 
-    It uses no gradient, so masked gradients do not stop it. The defaults are those of AutoAttack's
-    standard version.
-
-    Source: Andriushchenko, Croce, Flammarion and Hein, arXiv 1912.00049, algorithms 1 and 2. As in
-    AutoAttack, all examples get their squares at the same places. The signs depend on the seed
-    and an example's own pixels, so its result is the same in any batch.
+    Source: Andriushchenko, Croce, Flammarion and Hein, arXiv 1912.00049, algorithms 1 and 2; the
+    defaults are AutoAttack's. All examples get their squares at the same places, and an example's
+    signs depend on the seed and its own pixels, so its result is the same in any batch.
 
     Args:
-        model, y, eps, batch_size, progress: as :func:`~cappaper.pgd`.
+        model, y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         queries: forward passes for each example, the first one with stripes.
         share: the part of the image that the first squares cover, above 0 and at most 1.
-        seed: of the search.
 
     Returns:
         Examples shaped like ``x``: the first success of each; where there was none, the one with
-        the smallest margin; ``x`` itself where it was misclassified to begin with.
+        the smallest margin; ``x`` itself where it is misclassified.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.pgd`; or images that are not ``[B, C, H, W]``,
-            or a share outside (0, 1].
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or images of another shape, or a share
+            outside (0, 1].
 
     >>> from cappaper import load, mlp
     >>> x, y = load("digits", "test", limit=8)
