@@ -33,51 +33,19 @@ from cappaper.surrogate import surrogate_gradient
 from cappaper.training import fit
 from cappaper.zoo import PRETRAINED, pretrained
 
-# By job. fmt: off
+# fmt: off
 __all__ = [  # noqa: RUF022
     # the activation, and networks
-    "CappedReLU",
-    "ScaledSigmoid",
-    "capped_relu",
-    "replace_relu",
-    "mlp",
-    "convnet",
-    "rescale",
-    "Population",
-    "PRETRAINED",
-    "pretrained",
-    "Dataset",
-    "load",
+    "CappedReLU", "ScaledSigmoid", "capped_relu", "replace_relu", "mlp", "convnet", "rescale",
+    "Population", "PRETRAINED", "pretrained", "Dataset", "load",
     # training and evaluation
-    "fit",
-    "Rates",
-    "evaluate",
-    "robustness_curve",
-    "is_robust",
+    "fit", "Rates", "evaluate", "robustness_curve", "is_robust",
     # attacks
-    "fgsm",
-    "pgd",
-    "adaptive_pgd",
-    "apgd",
-    "square",
-    "cw_l2",
-    "auto_attack",
-    "strongest_attack",
-    "Bounded",
-    "register_bounded",
-    "surrogate_gradient",
-    "exact_gradient",
+    "fgsm", "pgd", "adaptive_pgd", "apgd", "square", "cw_l2", "auto_attack", "strongest_attack",
+    "Bounded", "register_bounded", "surrogate_gradient", "exact_gradient",
     # what to believe: certificates, masked gradients, a look inside
-    "certify",
-    "certified_accuracy",
-    "exact_robustness",
-    "RobustnessReport",
-    "robustness_report",
-    "Indicator",
-    "MaskingReport",
-    "masking_report",
-    "layer_distances",
-    "layer_signals",
+    "certify", "certified_accuracy", "exact_robustness", "RobustnessReport", "robustness_report",
+    "Indicator", "MaskingReport", "masking_report", "layer_distances", "layer_signals",
     "__version__",
 ]
 # fmt: on
