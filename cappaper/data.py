@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cappaper.checks import check_count, one_of
+from cappaper import checks
 
 IMAGE_SIDE = {"digits": 8, "mnist": 28, "fashion-mnist": 28}
 DATASETS = tuple(IMAGE_SIDE)
@@ -64,10 +64,10 @@ def load(
     >>> load("digits", "test").images.shape
     torch.Size([360, 1, 8, 8])
     """
-    one_of(name, DATASETS, "dataset")
-    one_of(split, SPLITS, "split")
+    checks.one_of(name, DATASETS, "dataset")
+    checks.one_of(split, SPLITS, "split")
     if limit is not None:
-        check_count(limit, "limit")
+        checks.count(limit, "limit")
     data = _digits(split) if name == "digits" else _torchvision(name, split, data_root(root))
     return Dataset(*(tensor[:limit] for tensor in data))
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.activations import ACTIVATIONS
-from cappaper.checks import check_batch, check_logits, check_module, check_tensor
 
 
 class LayerDistance(NamedTuple):
@@ -48,9 +48,9 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
     >>> layer_distances(net, torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))[0].l2
     0.0
     """
-    check_module(model)
-    check_tensor(x, "the clean images")
-    check_tensor(x_adv, "the adversarial images")
+    checks.module(model)
+    checks.tensor(x, "the clean images")
+    checks.tensor(x_adv, "the adversarial images")
     if x.shape != x_adv.shape:
         raise ValueError(
             "clean and adversarial images must share a shape,"
@@ -110,10 +110,10 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
     >>> 0 <= signal.at_zero + signal.at_cap <= 1
     True
     """
-    check_batch(x, y)
-    check_module(model)
+    checks.batch(x, y)
+    checks.module(model)
     logits, calls = _calls(model, x)
-    check_logits(logits, y)
+    checks.logits(logits, y)
     inputs = [call.z for call in calls]
     if not logits.requires_grad or not all(z.requires_grad for z in inputs):
         raise ValueError("the model's weights do not require gradients: call requires_grad_(True)")

@@ -13,19 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.balls import BALLS
 from cappaper.attacks.common import Progress, in_batches
 from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
-from cappaper.checks import (
-    check_ascending,
-    check_attack,
-    check_count,
-    check_eps,
-    check_module,
-    check_sequence,
-    input_gradient,
-    logits_of,
-)
 from cappaper.surrogate import UnreachedWarning, bounded_calls
 
 _PATH = (1, 2, 5, 10, 20, 40)  # steps of PGD after which its loss is measured
@@ -171,16 +162,16 @@ def masking_report(
     >>> masking_report(net, *digits, eps=0.3, steps=[10], epsilons=[1.0]).signs()
     []
     """
-    check_module(model)
-    check_attack(x, y, eps, seed)
-    steps = check_sequence(steps, "steps", "numbers of steps")
-    epsilons = check_sequence(epsilons, "epsilons", "radii")
+    checks.module(model)
+    checks.attack(x, y, eps, seed)
+    steps = checks.sequence(steps, "steps", "numbers of steps")
+    epsilons = checks.sequence(epsilons, "epsilons", "radii")
     for count in steps:
-        check_count(count, "steps")
+        checks.count(count, "steps")
     for radius in epsilons:
-        check_eps(radius)
-    check_ascending(steps, "steps")
-    check_ascending(epsilons, "epsilons")
+        checks.eps(radius)
+    checks.ascending(steps, "steps")
+    checks.ascending(epsilons, "epsilons")
     if y.ndim != 1:
         raise ValueError("masking_report takes one classifier and labels [B], not a population")
     ask = _Questions(model, x, y, eps, batch_size, seed)
@@ -223,7 +214,7 @@ class _Questions:
         return in_batches(function, self.model, images, self.y, self.batch_size, None)
 
     def logits(self, images: Tensor) -> Tensor:
-        return self.each(torch.no_grad()(partial(logits_of, self.model)), images)
+        return self.each(torch.no_grad()(partial(checks.logits_of, self.model)), images)
 
     def is_correct(self, images: Tensor) -> Tensor:
         return self.logits(images).argmax(-1) == self.y
@@ -251,8 +242,8 @@ class _Questions:
     def signals(self) -> dict[str, float]:
         def signals(x: Tensor, y: Tensor) -> Tensor:
             point = x.detach().requires_grad_()
-            loss = F.cross_entropy(logits_of(self.model, point, y), y, reduction="sum")
-            silent = input_gradient(loss, point).flatten(1).eq(0).all(1, keepdim=True)
+            loss = F.cross_entropy(checks.logits_of(self.model, point, y), y, reduction="sum")
+            silent = checks.input_gradient(loss, point).flatten(1).eq(0).all(1, keepdim=True)
             low, high = [silent[:, :0]], [silent[:, :0]]
             for z, lower, upper, _ in bounded_calls(self.model, x, y)[0]:
                 # A clamped weight is no unit. A sigmoid never reaches its bounds: both are 0.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from cappaper.checks import check_count, check_module, check_no_hooks, check_sequence
+from cappaper import checks
 
 # All members are computed by one template, into which functional_call puts their weights in turn.
 _template_lock = threading.RLock()
@@ -44,11 +44,11 @@ class Population(nn.Module):
 
     def __init__(self, models: Sequence[nn.Module], *, sample_dims: int = 3) -> None:
         super().__init__()
-        check_count(sample_dims, "sample_dims")
-        models = cast(tuple[nn.Module, ...], check_sequence(models, "models", "modules"))
+        checks.count(sample_dims, "sample_dims")
+        models = cast(tuple[nn.Module, ...], checks.sequence(models, "models", "modules"))
         for model in models:
-            check_module(model, "a member of a population")
-            check_no_hooks(model, "a member of a population")
+            checks.module(model, "a member of a population")
+            checks.no_hooks(model, "a member of a population")
         for model in models[1:]:
             _check_same_layout(models[0], model)
         parameters, buffers = stack_module_state([copy.deepcopy(m) for m in models])
@@ -144,7 +144,7 @@ def _check_same_layout(one: nn.Module, other: nn.Module) -> None:
 def _layout(part: nn.Module) -> tuple[Any, ...]:
     named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
     tensors = [(name, t.shape, t.dtype, t.device, t.requires_grad) for name, t in named]
-    kinds = bool | int | float | str | tuple
+    kinds = (bool, int, float, str, tuple)
     simple = {name: value for name, value in vars(part).items() if isinstance(value, kinds)}
     return type(part).__module__, type(part).__qualname__, tensors, simple
 

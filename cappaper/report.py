@@ -12,10 +12,10 @@ from html import escape
 
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.common import Progress
 from cappaper.attacks.pgd import pgd
 from cappaper.attacks.strongest import strongest_attack
-from cappaper.checks import check_attack, check_module, shown
 from cappaper.evaluation import in_eval_mode, is_robust
 from cappaper.masking import MaskingReport, masking_report
 from cappaper.surrogate import OutOfReachWarning, UnreachedWarning
@@ -159,10 +159,10 @@ def robustness_report(
     >>> report.strongest <= report.pgd <= report.standard
     True
     """
-    check_attack(x, y, eps, seed)
-    check_module(model)
+    checks.attack(x, y, eps, seed)
+    checks.module(model)
     if not isinstance(name, str):
-        raise TypeError(f"name must be text, got {shown(name)}")
+        raise TypeError(f"name must be text, got {checks.shown(name)}")
     eps = float(eps)
     bar = progress or (lambda part: lambda done, of: None)
     plain = partial(pgd, eps=eps, steps=_STEPS, seed=seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cappaper.checks import one_of
+from cappaper import checks
 from cappaper.models import mlp
 
 FOLDER = Path(__file__).with_name("weights")
@@ -57,7 +57,7 @@ def about(name: str) -> dict[str, Any]:
 def _read(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import safe_open
 
-    one_of(name, PRETRAINED, "network")
+    checks.one_of(name, PRETRAINED, "network")
     with safe_open(FOLDER / f"{name}.safetensors", framework="pt") as file:
         header = {key: json.loads(value) for key, value in file.metadata().items()}
         return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -30,13 +30,13 @@ from cappaper.paper.tables import markdown_table
 # Modules below cappaper/, and the tests that ought to notice, besides the modules' own doctests.
 TARGETS = {
     "attacks": (
-        "attacks/common attacks/pgd attacks/auto_pgd attacks/square attacks/carlini_wagner"
-        " attacks/strongest attacks/autoattack",
+        "attacks/balls attacks/common attacks/pgd attacks/auto_pgd attacks/square"
+        " attacks/carlini_wagner attacks/strongest attacks/autoattack",
         "attacks attack_manners auto_pgd autoattack carlini strongest adaptive",
     ),
     "training": ("training population", "training models resuming"),
     "certificates": ("certificates/bounds certificates/exact", "certification layers"),
-    "surrogate": ("surrogate masking", "surrogate activations adaptive masking"),
+    "surrogate": ("bounded surrogate masking", "surrogate activations adaptive masking"),
     "decisions": (
         "paper/claims paper/decision paper/decisions paper/growth paper/statistics",
         "statistics claims",

@@ -1,6 +1,5 @@
 """The benchmarks: who takes turns, and what the page shows of it."""
 
-import pandas as pd
 from scipy import special
 
 from benchmarks import clock, figures
@@ -75,13 +74,3 @@ def test_the_figures_show_every_contest_and_everything_that_grows():
     assert names == list(TABLE["work"].unique())
     titles = [axis.get_title(loc="left") for axis in figures.growth(GROWTH).axes]
     assert titles == list(GROWTH["what"].unique())
-
-
-def test_figures_of_time_show_others_beside_us_and_growth_in_proportion():
-    rows = [("PGD", "ours", 1, 1, 1), ("PGD", "theirs", 3, 2, 4), ("fit", "ours", 1, 1, 1)]
-    table = pd.DataFrame(rows, columns=["work", "who", "ratio", "low", "high"])
-    assert list(figures.contests(table).axes[0].get_lines()[0].get_xdata()) == [3]
-    grown = pd.DataFrame({"what": "members", "count": [1, 2, 4], "seconds": [0.5, 0.6, 0.9]})
-    measured, proportion = figures.growth(grown).axes[0].get_lines()
-    assert list(measured.get_ydata()) == [0.5, 0.6, 0.9]
-    assert list(proportion.get_ydata()) == [0.5, 1, 2]

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.activations import CappedReLU
 from cappaper.attacks.common import is_correct
-from cappaper.checks import check_attack, check_eps, check_module, check_no_hooks, one_of
 from cappaper.population import Population, members
 
 METHODS = ("ibp", "crown")
@@ -58,7 +58,7 @@ def certified_accuracy(
     >>> certified_accuracy(mlp(64, [32], beta=0.1), *load("digits", "test"), eps=1.0)
     0.0
     """
-    check_module(model)
+    checks.module(model)
     shares = [certify(m, x, y, eps, method).double().mean().item() for m in members(model)]
     return shares if isinstance(model, Population) else shares[0]
 
@@ -94,9 +94,9 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
     >>> certify(mlp(64, [32]), *load("digits", "test", limit=3), eps=0.0).shape
     torch.Size([3])
     """
-    check_attack(x, y, eps)
-    check_module(model)
-    one_of(method, METHODS, "method")
+    checks.attack(x, y, eps)
+    checks.module(model)
+    checks.one_of(method, METHODS, "method")
     network, certified = read_layers(model), []
     for images, labels in zip(torch.split(x, _BATCH), torch.split(y, _BATCH), strict=True):
         is_correct(model, images, labels)  # for its checks of the model and the labels
@@ -137,8 +137,8 @@ def bounds(model: nn.Module, x: Tensor, eps: float, method: str = "crown") -> li
     >>> bool((lower <= net(x)).all() and (net(x) <= upper).all())
     True
     """
-    check_eps(eps)
-    one_of(method, METHODS, "method")
+    checks.eps(eps)
+    checks.one_of(method, METHODS, "method")
     network = read_layers(model)
     return layer_bounds(network, box_around(network, x, eps), method)
 
@@ -161,7 +161,7 @@ def read_layers(model: nn.Module) -> Layers:
             f" them, themselves and no subclasses, got {type(model).__name__} of"
             f" {', '.join(type(m).__name__ for m in layers) or 'nothing'}"
         )
-    check_no_hooks(model, "a model with certificates")
+    checks.no_hooks(model, "a model with certificates")
     if not all(p.isfinite().all() for p in model.parameters()):
         raise ValueError("certificates need finite weights: some are NaN or infinite")
     weights, biases, caps = [], [], []

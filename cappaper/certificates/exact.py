@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.common import is_correct
 from cappaper.certificates.bounds import (
     Interval,
@@ -19,7 +20,6 @@ from cappaper.certificates.bounds import (
     read_layers,
     rounding_error,
 )
-from cappaper.checks import check_attack, check_module, check_positive
 
 _LEAST = 1e-4  # a smaller lead between logits is undecided
 _TINY = 1e-8  # HiGHS drops coefficients of 1e-9
@@ -67,9 +67,9 @@ def exact_robustness(
     >>> exact_robustness(mlp(64, [4], beta=0.1), *digits, eps=1.0).robust
     tensor([False, False])
     """
-    check_attack(x, y, eps)
-    check_module(model)
-    check_positive(time_limit, "the time limit")
+    checks.attack(x, y, eps)
+    checks.module(model)
+    checks.positive(time_limit, "the time limit")
     eps, network, correct = float(eps), read_layers(model), is_correct(model, x, y)
     # The rounding errors of n terms add up like a random walk, to the bound for all n over √n.
     terms = max(weight.shape[1] for weight in network.weights)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.activations import Activation, CappedReLU, ScaledSigmoid, per_layer
 from cappaper.attacks.common import Attack
 from cappaper.attacks.pgd import pgd
-from cappaper.checks import one_of
 from cappaper.data import IMAGE_SIDE, load
 from cappaper.models import convnet, mlp, rescale
 from cappaper.paper.profiles import Profile
@@ -92,8 +92,8 @@ class Spec:
 
     def build(self) -> nn.Sequential:
         """The network as it starts out."""
-        one_of(self.activation, tuple(_ACTIVATIONS), "activation")
-        one_of(self.architecture, ("mlp", "convnet"), "architecture")
+        checks.one_of(self.activation, tuple(_ACTIVATIONS), "activation")
+        checks.one_of(self.architecture, ("mlp", "convnet"), "architecture")
         if self.after is not None and not 1 <= self.after <= self.epochs:
             raise ValueError(f"after must lie in 1 to {self.epochs}, its epochs, got {self.after}")
         side, beta = IMAGE_SIDE[self.dataset], self.beta

@@ -12,7 +12,7 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
-from cappaper.checks import one_of
+from cappaper import checks
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def machine(device: str = "auto", jobs: int | str = 1) -> Machine:
     Raises:
         ValueError: CUDA is not there, or the device or ``jobs`` is none of these.
     """
-    one_of(device, ("auto", "cpu", "cuda"), "device")
+    checks.one_of(device, ("auto", "cpu", "cuda"), "device")
     if isinstance(jobs, str) and "://" in jobs:
         if device == "cuda":
             raise ValueError("a cluster's work is done on CPUs: use device 'cpu'")

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from cappaper.checks import check_count, one_of
+from cappaper import checks
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ def profile(name: str = "quick", **changes: Any) -> Profile:
     >>> profile("quick", epochs=3, seeds=[7]).seeds
     (7,)
     """
-    one_of(name, tuple(PROFILES), "profile")
+    checks.one_of(name, tuple(PROFILES), "profile")
     allowed = tuple(field.name for field in dataclasses.fields(Profile) if field.name != "name")
     for field in changes:
-        one_of(field, allowed, "profile field")
+        checks.one_of(field, allowed, "profile field")
     given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
     }
     if "epochs" in given:
         given = {"adversarial_epochs": given["epochs"], **given}
     base = dataclasses.replace(PROFILES[name], **given)
-    check_count(base.effort, "effort")
+    checks.count(base.effort, "effort")
     longer = ("epochs", "adversarial_epochs", "steps")
     return dataclasses.replace(base, **{k: base.effort * getattr(base, k) for k in longer})

