@@ -1,4 +1,4 @@
-"""Figures of time: ours against others', and how cost grows."""
+"""Figures of time: this package's against others', and how cost grows."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from cappaper.paper.figures.style import COLOURS, SMALL, WIDTH, Picture, legend,
 
 
 def contests(table: pd.DataFrame) -> Picture:
-    """For each work, how many times our seconds the others take; whiskers are all rounds.
+    """For each work, others' seconds divided by this package's; whiskers reach over all rounds.
 
     Args:
         table: ``work``, ``who``, ``ratio``, ``low``, ``high``; the first of each work is ours.
     """
     works = list(table["work"].unique())
-    others = table[table["ratio"].ne(1) | table.duplicated("work")]
+    others = table[table.duplicated("work")]
     with style():
         figure = Picture(figsize=(WIDTH, 1.4 + 0.42 * len(works)))
         axis = figure.subplots()
-        for (who, rows), (colour, mark, _) in zip(
-            others.groupby("who", sort=False), line_styles(), strict=False
-        ):
+        groups = others.groupby("who", sort=False)
+        for (who, rows), (colour, mark, _) in zip(groups, line_styles(), strict=False):
             place = [len(works) - works.index(work) for work in rows["work"]]
             reach = [rows["ratio"] - rows["low"], rows["high"] - rows["ratio"]]
-            axis.errorbar(
-                rows["ratio"], place, xerr=reach, fmt=mark, color=colour, capsize=2, label=str(who)
-            )
+            shape = {"fmt": mark, "color": colour, "capsize": 2, "label": str(who)}
+            axis.errorbar(rows["ratio"], place, xerr=reach, **shape)
         axis.axvline(1, color=COLOURS[0], linewidth=1)
-        named = [textwrap.fill(work, 24) for work in works]
-        axis.set_yticks(range(len(works), 0, -1), named, size=SMALL)
+        names = [textwrap.fill(work, 24) for work in works]
+        axis.set_yticks(range(len(works), 0, -1), names, size=SMALL)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_xlabel("seconds, divided by this package's")
@@ -39,7 +37,7 @@ def contests(table: pd.DataFrame) -> Picture:
 
 
 def growth(table: pd.DataFrame) -> Picture:
-    """Seconds over what grows, a panel each; both axes are logarithmic.
+    """Seconds over what grows, a panel each, both axes logarithmic.
 
     Args:
         table: ``what`` grows, to what ``count``, and the ``seconds``.
@@ -49,14 +47,14 @@ def growth(table: pd.DataFrame) -> Picture:
         figure = Picture(figsize=(WIDTH, 2.2 * len(groups)))
         axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
         for axis, (what, rows) in zip(axes, groups, strict=True):
-            first = rows.iloc[0]
-            even = first["seconds"] * rows["count"] / first["count"]
-            axis.plot(rows["count"], rows["seconds"], "o-", color=COLOURS[0], label="measured")
-            axis.plot(rows["count"], even, ":", color="#555555", label="in proportion")
+            count, seconds = rows["count"], rows["seconds"]
+            in_proportion = seconds.iloc[0] * count / count.iloc[0]
+            axis.plot(count, seconds, "o-", color=COLOURS[0], label="measured")
+            axis.plot(count, in_proportion, ":", color="#555555", label="in proportion")
             axis.set_title(str(what))
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")
-            axis.set_xticks(rows["count"], rows["count"])
+            axis.set_xticks(count, count)
             axis.minorticks_off()
             axis.set_ylabel("seconds")
         axes[0].legend()

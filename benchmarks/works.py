@@ -1,101 +1,102 @@
-"""The work that is timed: attacks, a curve over ε, training, and one step against the machine."""
+"""The work that is timed: attacks, a curve over ε, and training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 import cappaper
-from benchmarks.clock import Hand
-from benchmarks.peers import PGD, STEPS, Peer, pyautoattack_part
+from benchmarks.clock import Hand, contest
+from benchmarks.peers import PGD, Attack, autoattack
 from cappaper.data import Dataset
 
 EPS = 0.1
 HIDDEN = (300, 100)
-RADII = tuple(0.04 * i for i in range(1, 9))
+RADII = [0.04 * i for i in range(1, 9)]
 MEMBERS = 36
+SIZES = (256, 1024, 4096)
 
-_SIZES = (256, 1024, 4096)
+mlp = partial(cappaper.mlp, 28 * 28)
 
 
 class Bench(NamedTuple):
-    """What the work is done on: data, trained networks by name, and how many images there are."""
+    """What the work is done on: data, and trained networks by name."""
 
     train: Dataset
     test: Dataset
     nets: dict[str, nn.Module]
-    images: int
 
 
-def bench(device: str, images: int) -> Bench:
-    """MNIST, and the networks: ReLU, two caps, one with convolutions, and one trained to resist."""
+def bench(device: str) -> Bench:
+    """MNIST and the networks: ReLU, two caps, convolutions, and adversarially trained ReLU."""
     train, test = (cappaper.load("mnist", split).to(device) for split in ("train", "test"))
     madry = partial(cappaper.pgd, eps=EPS, steps=7, early_exit=False)
-    mlp = partial(cappaper.mlp, 28 * 28, HIDDEN)
     nets: dict[str, nn.Module] = {}
     for name, net, attack in (
-        ("ReLU", mlp(), None),
-        ("β = 0.1", mlp(beta=0.1), None),
-        ("β = 0.05", mlp(beta=0.05), None),
+        ("ReLU", mlp(HIDDEN), None),
+        ("β = 0.1", mlp(HIDDEN, beta=0.1), None),
+        ("β = 0.05", mlp(HIDDEN, beta=0.05), None),
         ("convolutions", cappaper.convnet(28, [8, 16, 100]), None),
-        ("adversarially trained ReLU", mlp(), madry),
+        ("adversarially trained ReLU", mlp(HIDDEN), madry),
     ):
-        print(f"training {name}", flush=True)
         nets[name] = cappaper.fit(net.to(device), *train, epochs=2, attack=attack)
-    return Bench(train, test, nets, images)
+    return Bench(train, test, nets)
 
 
-def works(bench: Bench) -> Iterator[tuple[str, dict[str, Hand]]]:
-    """Every contest: what the work is, and who does it; the first hand is ours."""
-    for name in ("ReLU", "β = 0.1", "β = 0.05"):
-        yield f"PGD-40, {name}", _attacks(bench, name, cappaper.pgd, PGD, bench.images)
-    few = max(1, bench.images // 2)
-    yield (
-        "PGD-40, convolutions",
-        _attacks(bench, "convolutions", cappaper.pgd, PGD, few),
-    )
+def works(bench: Bench, images: int) -> Iterator[tuple[str, dict[str, Hand]]]:
+    """Every contest: what the work is, and who does it; the first hand is this package."""
+    autocast = partial(cappaper.pgd, autocast=torch.bfloat16)
+    yield "PGD-40, ReLU", _attacks(bench, "ReLU", cappaper.pgd, PGD, images)
+    yield "PGD-40, ReLU, autocast", _attacks(bench, "ReLU", autocast, PGD, images)
+    yield "PGD-40, β = 0.1", _attacks(bench, "β = 0.1", cappaper.pgd, PGD, images)
+    yield "PGD-40, β = 0.05", _attacks(bench, "β = 0.05", cappaper.pgd, PGD, images)
+    few = images // 2
+    yield "PGD-40, convolutions", _attacks(bench, "convolutions", cappaper.pgd, PGD, few)
     yield "PGD-40 at 8 radii, ReLU", _curve(bench, few)
+    parts: dict[str, Attack] = {
+        "apgd-ce": cappaper.apgd,
+        "apgd-t": partial(cappaper.apgd, targets=9),
+        "square": cappaper.square,
+    }
     for name in ("ReLU", "β = 0.1", "adversarially trained ReLU"):
-        for part, ours in (
-            ("apgd-ce", cappaper.apgd),
-            ("apgd-t", partial(cappaper.apgd, targets=9)),
-            ("square", cappaper.square),
-        ):
-            peers = {"pyautoattack": pyautoattack_part(part)}
+        for part, ours in parts.items():
+            peers = {"pyautoattack": partial(autoattack, part)}
             yield f"{part}, {name}", _attacks(bench, name, ours, peers, 500, sizes=(500,))
     yield f"training of {MEMBERS} networks, the same batches", _training(bench, [0] * MEMBERS)
     yield f"training of {MEMBERS} networks, each its own", _training(bench, [*range(MEMBERS)])
-    yield "a step of PGD", _step(bench)
 
 
 def _attacks(
     bench: Bench,
     name: str,
-    ours: Callable[..., Tensor],
-    peers: dict[str, Peer],
+    ours: Attack,
+    peers: Mapping[str, Attack],
     images: int,
-    sizes: tuple[int, ...] = _SIZES,
+    radii: Sequence[float] = (EPS,),
+    sizes: tuple[int, ...] = SIZES,
 ) -> dict[str, Hand]:
+    """Attacks on a network, which leave the robust accuracy at the last radius."""
     net, (x, y) = bench.nets[name], (t[:images] for t in bench.test)
 
-    def by(attack: Peer, size: int, seed: int) -> float:
-        batches = zip(x.split(size), y.split(size), strict=True)
-        return _left(net, torch.cat([attack(net, *both, EPS, seed) for both in batches]), y)
+    def left(attack: Attack, size: int, seed: int) -> float:
+        batches = list(zip(x.split(size), y.split(size), strict=True))
+        for eps in radii:
+            x_adv = torch.cat([attack(net, *batch, eps=eps, seed=seed) for batch in batches])
+        with torch.no_grad():
+            return float((net(x_adv).argmax(-1) == y).double().mean())
 
-    def own(model: nn.Module, x: Tensor, y: Tensor, eps: float, seed: int) -> Tensor:
-        return ours(model, x, y, eps=eps, seed=seed)
-
-    hands = {"cappaper": own, **peers}
-    return {name: Hand(partial(by, attack), sizes) for name, attack in hands.items()}
+    hands = {"cappaper": ours, **peers}
+    return {who: Hand(partial(left, attack), sizes) for who, attack in hands.items()}
 
 
 def _curve(bench: Bench, images: int) -> dict[str, Hand]:
-    """A curve over ε: ours attacks what is left, a peer runs once for each radius."""
+    """A curve over ε: ours attacks the images that are left, a peer all of them at each radius."""
     net, (x, y) = bench.nets["ReLU"], (t[:images] for t in bench.test)
 
     def ours(size: int, seed: int) -> float:
@@ -103,16 +104,8 @@ def _curve(bench: Bench, images: int) -> dict[str, Hand]:
         curve = cappaper.robustness_curve(net, x, y, attack, RADII, batch_size=size)
         return float(curve[-1].robust_accuracy)  # type: ignore[arg-type]
 
-    def peer(attack: Peer, size: int, seed: int) -> float:
-        for eps in RADII:
-            batches = zip(x.split(size), y.split(size), strict=True)
-            found = torch.cat([attack(net, *both, eps, seed) for both in batches])
-        return _left(net, found, y)
-
-    return {
-        "cappaper": Hand(ours, _SIZES),
-        "torchattacks": Hand(partial(peer, PGD["torchattacks"]), _SIZES),
-    }
+    peers = _attacks(bench, "ReLU", cappaper.pgd, PGD, images, RADII)
+    return peers | {"cappaper": Hand(ours, SIZES)}
 
 
 def _training(bench: Bench, seeds: list[int]) -> dict[str, Hand]:
@@ -123,14 +116,13 @@ def _training(bench: Bench, seeds: list[int]) -> dict[str, Hand]:
     x, y = (t[: 30 * 128] for t in bench.train)
 
     def nets() -> list[nn.Module]:
-        made = [cappaper.mlp(28 * 28, HIDDEN, seed=seed) for seed in range(MEMBERS)]
-        return [net.to(x.device) for net in made]
+        return [mlp(HIDDEN, seed=seed).to(x.device) for seed in range(MEMBERS)]
 
     def populations(at_once: int, _: int) -> None:
-        made = nets()
+        members = nets()
         for first in range(0, MEMBERS, at_once):
             some = slice(first, first + at_once)
-            population = cappaper.Population(made[some])
+            population = cappaper.Population(members[some])
             cappaper.fit(population, x, y, epochs=1, batch_size=128, seed=seeds[some])
 
     def loop(*_: int) -> None:
@@ -142,59 +134,29 @@ def _training(bench: Bench, seeds: list[int]) -> dict[str, Hand]:
                 F.cross_entropy(net(x[batch]), y[batch]).backward()
                 optimizer.step()
 
-    return {"cappaper": Hand(populations, (12, 18, 36)), "a loop of torch's Adam": Hand(loop)}
+    return {"cappaper": Hand(populations, (1, 12, 36)), "a loop of torch's Adam": Hand(loop)}
 
 
-def _step(bench: Bench) -> dict[str, Hand]:
-    """Steps in which nothing is finished, against their matrix products and nothing else."""
-    net = bench.nets["ReLU"]
-    x, y = (t[:1024] for t in bench.test)
-    weights = [m.weight.detach() for m in net.modules() if isinstance(m, nn.Linear)]
-
-    def step(*_: int) -> None:
-        cappaper.pgd(net, x, y, EPS, steps=STEPS, early_exit=False, random_start=False)
-
-    def products(*given: int) -> None:
-        for _ in range(STEPS):
-            z = x.flatten(1)
-            for weight in weights:
-                z = F.linear(z, weight)
-            for weight in reversed(weights):
-                z = F.linear(z, weight.t())
-
-    return {"cappaper": Hand(step), "its matrix products alone": Hand(products)}
-
-
-def _left(net: nn.Module, found: Tensor, y: Tensor) -> float:
-    with torch.no_grad():
-        right: Tensor = net(found).argmax(-1) == y
-    return right.double().mean().item()
-
-
-def growth(bench: Bench) -> Iterator[tuple[str, int, Callable[[], object]]]:
-    """How cost grows: what grows, to how much, and the work."""
+def growth(bench: Bench, repeats: int) -> pd.DataFrame:
+    """How cost grows: ``what`` grows, to which ``count``, and the ``seconds``."""
     x, y = (t[:512] for t in bench.test)
     some = tuple(t[: 8 * 128] for t in bench.train)
-    mlp = partial(cappaper.mlp, 28 * 28)
+    rows = []
+
+    def row(what: str, count: int, function: Callable[..., object], *given: Any) -> None:
+        hand = Hand(lambda *_: function(*given))
+        (seconds,) = contest(f"{what}: {count}", {"cappaper": hand}, repeats)["seconds"]
+        rows.append({"what": what, "count": count, "seconds": seconds})
+
     for members in (1, 4, 16, 64, 256):
         nets = [mlp(HIDDEN, seed=seed).to(x.device) for seed in range(members)]
-        population = cappaper.Population(nets)
-        yield (
-            "members trained as one, 8 steps",
-            members,
-            partial(cappaper.fit, population, *some, epochs=1),
-        )
+        fit = partial(cappaper.fit, epochs=1)
+        row("members trained as one, 8 steps", members, fit, cappaper.Population(nets), *some)
     for width in (32, 128, 512, 2048):
-        net = mlp([width, width]).to(x.device)
-        yield (
-            "width, PGD-40 on 512 images",
-            width,
-            partial(cappaper.pgd, net, x, y, EPS, early_exit=False),
-        )
+        pgd = partial(cappaper.pgd, early_exit=False)
+        row("width, PGD-40 on 512 images", width, pgd, mlp([width] * 2).to(x.device), x, y, EPS)
     for count in (1, 2, 4, 8, 16, 32):
         radii = [0.32 * (i + 1) / count for i in range(count)]
-        yield (
-            "radii, PGD-40 on 512 images",
-            count,
-            partial(cappaper.robustness_curve, bench.nets["ReLU"], x, y, cappaper.pgd, radii),
-        )
+        curve = partial(cappaper.robustness_curve, attack=cappaper.pgd, epsilons=radii)
+        row("radii, PGD-40 on 512 images", count, curve, bench.nets["ReLU"], x, y)
+    return pd.DataFrame(rows)

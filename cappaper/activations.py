@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cappaper.checks import check_module, check_number, check_sequence, check_tensor, entries, shown
+from cappaper import checks
 
 Activation = Callable[[float], nn.Module]
 """Makes a hidden layer's activation from the layer's constant (β, or c)."""
@@ -36,7 +36,7 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
     >>> capped_relu(torch.tensor([-1.0, 0.5, 3.0]), 1.0)
     tensor([0.0000, 0.5000, 1.0000])
     """
-    check_tensor(z, "z")
+    checks.tensor(z, "z")
     if not isinstance(beta, Tensor):
         _positive(beta, "the max value β")
     return torch.relu(z).clamp(max=beta)
@@ -157,7 +157,7 @@ def replace_relu(
     >>> replace_relu(net, 0.5, layers=[1])[3]
     CappedReLU(beta=0.5)
     """
-    check_module(model)
+    checks.module(model)
     model = copy.deepcopy(model)
     # A module may be registered twice (one ReLU used all over a network): keep every name it has.
     names: dict[nn.Module, list[str]] = {}
@@ -192,10 +192,10 @@ def replace_relu(
 
 def per_layer(value: float | Sequence[float], count: int, what: str = "max value") -> list[float]:
     """One number for all of ``count`` layers, or a sequence with one for each, as a list."""
-    listed = entries(value)
+    listed = checks.entries(value)
     values: tuple[Any, ...] = (value,) * count if listed is None else listed
     for one in values:
-        check_number(one, f"a {what}")
+        checks.number(one, f"a {what}")
     if len(values) != count:
         raise ValueError(
             f"got {len(values)} {what}s for {count} layers: give one number or {count}"
@@ -205,15 +205,15 @@ def per_layer(value: float | Sequence[float], count: int, what: str = "max value
 
 def _select(layers: Sequence[int | str], names: dict[nn.Module, list[str]]) -> list[nn.Module]:
     """The modules at these positions or of these names."""
-    layers = check_sequence(layers, "layers", "positions or names")
+    layers = checks.sequence(layers, "layers", "positions or names")
     known: dict[int | str, nn.Module] = dict(enumerate(names))
     known |= {name: module for module, all_names in names.items() for name in all_names}
     for layer in layers:
         if not isinstance(layer, (int, str)) or layer not in known:
             first = ", ".join(repr(all_names[0]) for all_names in names.values())
             raise ValueError(
-                f"there is no ReLU layer {shown(layer)}: use 0 to {len(names) - 1} or a name of"
-                f" {first}"
+                f"there is no ReLU layer {checks.shown(layer)}:"
+                f" use 0 to {len(names) - 1} or a name of {first}"
             )
     chosen = [known[layer] for layer in layers]
     if len(set(chosen)) < len(chosen):
@@ -222,7 +222,7 @@ def _select(layers: Sequence[int | str], names: dict[nn.Module, list[str]]) -> l
 
 
 def _positive(value: float, what: str) -> float:
-    check_number(value, what)
+    checks.number(value, what)
     value = float(value)
     if not value > 0:
         raise ValueError(f"{what} must be above 0, got {value}")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import get_testing_overrides
 
-from cappaper.checks import check_function
+from cappaper import checks
 
 Bound = float | Tensor
 
@@ -51,8 +51,8 @@ def register_bounded(activation: Callable[..., Any] | type[nn.Module], read: Rea
     ...         return z.sign().clamp(min=0)
     >>> register_bounded(Step, lambda module, z: Bounded(z, 0.0, 0.0))
     """
-    check_function(activation, "the activation")
-    check_function(read, "read")
+    checks.function(activation, "the activation")
+    checks.function(read, "read")
     if not isinstance(activation, type) and activation not in get_testing_overrides():
         raise ValueError(
             f"{getattr(activation, '__name__', activation)!r} is none of torch's functions, and"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 
-def check_batch(x: Tensor, y: Tensor) -> None:
+def batch(x: Tensor, y: Tensor) -> None:
     """Refuse anything but images of single or double precision in [0, 1], an int64 label each.
 
     The labels' shape ([B], or [M, B] for a population) says which dimensions are batch.
     """
     for value, what in ((x, "images"), (y, "labels")):
-        check_tensor(value, what)
+        tensor(value, what)
     if x.dtype not in (torch.float32, torch.float64):  # half precision rounds by more than an ε
         raise TypeError(f"images must be float32 or float64 in [0, 1], got {x.dtype}")
     if y.dtype != torch.int64:
@@ -35,34 +35,32 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
 
 
-def check_attack(x: Tensor, y: Tensor, eps: float, seed: int = 0, **counts: int) -> None:
+def attack(x: Tensor, y: Tensor, radius: float, seed: int = 0, **counts: int) -> None:
     """Refuse bad images, labels, radii, seeds, and counts below 1."""
-    check_batch(x, y)
-    check_eps(eps)
-    check_whole(seed, "the seed")
-    for what, count in counts.items():
-        check_count(count, what)
+    batch(x, y)
+    eps(radius)
+    whole(seed, "the seed")
+    for what, value in counts.items():
+        count(value, what)
 
 
-def check_tensor(value: Tensor, what: str) -> None:
+def tensor(value: Tensor, what: str) -> None:
     """Refuse what is no tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{what} must be a tensor, got {type(value).__name__}")
 
 
-def check_adversarial(adversarial: Tensor, x: Tensor) -> None:
+def adversarial(examples: Tensor, x: Tensor) -> None:
     """Refuse what an attack may not return for images ``x``."""
-    same = isinstance(adversarial, Tensor) and adversarial.is_floating_point()
-    if not (same and adversarial.shape == x.shape):
+    if not (isinstance(examples, Tensor) and examples.shape == x.shape):
         raise ValueError(
-            "the attack must return floating-point images of shape"
-            f" {list(x.shape)}, got {shown(adversarial)}"
+            f"the attack must return images of shape {list(x.shape)}, got {shown(examples)}"
         )
-    if not (adversarial.amin() >= 0 and adversarial.amax() <= 1):  # NaN fails too
+    if not (examples.amin() >= 0 and examples.amax() <= 1):  # NaN fails too
         raise ValueError("the attack must return finite images in [0, 1]")
 
 
-def check_module(model: nn.Module, what: str = "the model") -> None:
+def module(model: nn.Module, what: str = "the model") -> None:
     """Refuse what is no torch module, and one whose weights hold no numbers yet."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"{what} must be a torch module, got {type(model).__name__}")
@@ -77,7 +75,7 @@ def has_hooks(model: nn.Module) -> bool:
     return any(p["_forward_hooks"] or p["_forward_pre_hooks"] or "forward" in p for p in parts)
 
 
-def check_no_hooks(model: nn.Module, what: str) -> None:
+def no_hooks(model: nn.Module, what: str) -> None:
     """Refuse a model with hooks."""
     if has_hooks(model):
         raise ValueError(f"{what} may have no hooks, and no forward of its own: remove them first")
@@ -88,38 +86,38 @@ def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     if not callable(model):
         raise TypeError(f"the model must be callable, got {type(model).__name__}")
     if isinstance(model, nn.Module):
-        check_module(model)
+        module(model)
     before = None if x.is_inference() else x._version  # torch has no public word for it
-    logits: Tensor = model(x)
+    result: Tensor = model(x)
     if before not in (None, x._version):
         raise ValueError("the model has changed its images in place: let it work on a copy")
-    check_logits(logits, y)
-    return logits
+    logits(result, y)
+    return result
 
 
-def check_logits(logits: Tensor, y: Tensor) -> None:
+def logits(values: Tensor, y: Tensor) -> None:
     """Refuse logits that do not fit the labels, and labels that are no class of the model."""
-    if not isinstance(logits, Tensor):
+    if not isinstance(values, Tensor):
         raise TypeError(
-            f"the model must return a tensor of logits, got {type(logits).__name__}: wrap it in a"
+            f"the model must return a tensor of logits, got {type(values).__name__}: wrap it in a"
             " module that returns the logits alone"
         )
-    if not logits.is_floating_point():
-        raise TypeError(f"the model's logits must be real floating point, got {logits.dtype}")
-    if logits.ndim != y.ndim + 1 or logits.shape[:-1] != y.shape:
+    if not values.is_floating_point():
+        raise TypeError(f"the model's logits must be real floating point, got {values.dtype}")
+    if values.ndim != y.ndim + 1 or values.shape[:-1] != y.shape:
         raise ValueError(
             f"labels of shape {list(y.shape)} need logits of shape {[*y.shape, 'classes']},"
-            f" the model gave {list(logits.shape)}"
-            f"{'; a population needs [M, B]' if logits.ndim == y.ndim + 2 else ''}"
+            f" the model gave {list(values.shape)}"
+            f"{'; a population needs [M, B]' if values.ndim == y.ndim + 2 else ''}"
         )
-    if logits.shape[-1] < 2:
+    if values.shape[-1] < 2:
         raise ValueError("the model has one class: a classifier needs at least 2")
-    if logits.isnan().any():
+    if values.isnan().any():
         raise ValueError("the model's logits are NaN: its weights or its input are not finite")
     low, high = torch.aminmax(y)
-    if low < 0 or high >= logits.shape[-1]:
+    if low < 0 or high >= values.shape[-1]:
         raise ValueError(
-            f"labels must lie in 0 to {logits.shape[-1] - 1},"
+            f"labels must lie in 0 to {values.shape[-1] - 1},"
             f" got values from {low.item()} to {high.item()}"
         )
 
@@ -139,55 +137,53 @@ def input_gradient(total: Tensor, point: Tensor) -> Tensor:
     return gradient
 
 
-def check_ascending(values: Sequence[float], what: str) -> None:
+def ascending(values: Sequence[float], what: str) -> None:
     """Refuse what does not ascend."""
     if list(values) != sorted(values):
         raise ValueError(f"{what} must ascend, got {list(values)}")
 
 
-def check_eps(eps: float) -> None:
+def eps(radius: float) -> None:
     """Refuse a negative, infinite or undefined attack radius."""
-    check_number(eps, "ε")
-    if not 0 <= eps < math.inf:
-        raise ValueError(f"ε must be a finite number of at least 0, got {eps}")
+    number(radius, "ε")
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"ε must be a finite number of at least 0, got {radius}")
 
 
-def check_count(value: int, what: str) -> None:
+def count(value: int, what: str) -> None:
     """Refuse a count below 1, and what is no whole number."""
-    check_whole(value, what)
+    whole(value, what)
     if value < 1:
         raise ValueError(f"{what} must be at least 1, got {value}")
 
 
-def check_whole(value: int, what: str) -> None:
+def whole(value: int, what: str) -> None:
     """Refuse what is no whole number."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"{what} must be a whole number, got {shown(value)}")
 
 
-def check_number(value: float, what: str) -> None:
+def number(value: float, what: str) -> None:
     """Refuse what is no real number."""
     single = isinstance(value, Tensor) and not value.ndim and not value.is_complex()
     if not (single or isinstance(value, numbers.Real)) or isinstance(value, bool):
         raise TypeError(f"{what} must be a number, got {shown(value)}")
 
 
-def check_positive(value: float, what: str) -> None:
+def positive(value: float, what: str) -> None:
     """Refuse what is no finite number above 0, NaN too."""
-    check_number(value, what)
+    number(value, what)
     if not 0 < value < math.inf:
         raise ValueError(f"{what} must be a finite number above 0, got {value}")
 
 
-def check_function(value: Any, what: str) -> None:
+def function(value: Any, what: str) -> None:
     """Refuse what cannot be called."""
     if not callable(value):
         raise TypeError(f"{what} must be a function, got {shown(value)}")
 
 
-def check_sequence(
-    values: Iterable[Any], what: str, like: str, *, empty: bool = False
-) -> tuple[Any, ...]:
+def sequence(values: Any, what: str, like: str, *, empty: bool = False) -> tuple[Any, ...]:
     """The entries of a sequence, or of an array of one dimension; a single word is neither."""
     listed = entries(values)
     if listed is None:
@@ -206,7 +202,7 @@ def entries(values: Any) -> tuple[Any, ...] | None:
     return None
 
 
-def one_of(value: str, allowed: tuple[str, ...], what: str) -> None:
+def one_of(value: str, allowed: Sequence[str], what: str) -> None:
     """Refuse a name that is not on the list."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"unknown {what} {shown(value)}: use one of {', '.join(allowed)}")

@@ -1,4 +1,4 @@
-"""Images and labels, checked: scikit-learn's digits without a download, MNIST and Fashion-MNIST."""
+"""Data sets: scikit-learn's digits, which need no download, MNIST and Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cappaper.checks import check_count, one_of
+from cappaper import checks
 
 IMAGE_SIDE = {"digits": 8, "mnist": 28, "fashion-mnist": 28}
 DATASETS = tuple(IMAGE_SIDE)
@@ -53,9 +53,9 @@ def load(
             scikit-learn), ``"mnist"`` or ``"fashion-mnist"`` (28×28, 60,000 and 10,000).
         split: ``"train"`` or ``"test"``.
         root: folder with torchvision's layout (``MNIST/raw/...``); by default the environment
-            variable ``CAPPAPER_DATA``, else ``cappaper/data`` in the user's cache folder. What is
-            absent is downloaded.
-        limit: keep the first so many examples.
+            variable ``CAPPAPER_DATA``, else ``~/.cache/cappaper/data``. Absent files are
+            downloaded.
+        limit: the number of examples to keep, from the first on.
 
     Raises:
         ValueError: unknown name or split, ``limit`` below 1, or MNIST files with a wrong checksum.
@@ -64,19 +64,17 @@ def load(
     >>> load("digits", "test").images.shape
     torch.Size([360, 1, 8, 8])
     """
-    one_of(name, DATASETS, "dataset")
-    one_of(split, SPLITS, "split")
+    checks.one_of(name, DATASETS, "dataset")
+    checks.one_of(split, SPLITS, "split")
     if limit is not None:
-        check_count(limit, "limit")
+        checks.count(limit, "limit")
     data = _digits(split) if name == "digits" else _torchvision(name, split, data_root(root))
     return Dataset(*(tensor[:limit] for tensor in data))
 
 
 def data_root(root: str | Path | None = None) -> Path:
     """The folder that holds downloaded data: ``root``, else ``CAPPAPER_DATA``, else a cache."""
-    if root is None:
-        root = os.environ.get("CAPPAPER_DATA") or Path.home() / ".cache" / "cappaper" / "data"
-    return Path(root).expanduser()
+    return Path(root or os.environ.get("CAPPAPER_DATA") or "~/.cache/cappaper/data").expanduser()
 
 
 def _digits(split: str) -> Dataset:
@@ -87,44 +85,36 @@ def _digits(split: str) -> Dataset:
     train, test = train_test_split(
         np.arange(len(classes)), test_size=DIGITS_TEST, random_state=0, stratify=classes
     )
-    chosen = train if split == "train" else test
-    images = torch.from_numpy(pixels[chosen]).float().div(16).reshape(-1, 1, 8, 8)
-    return Dataset(images, torch.from_numpy(classes[chosen]).long())
+    index = train if split == "train" else test
+    images = torch.from_numpy(pixels[index]).float().div(16).reshape(-1, 1, 8, 8)
+    return Dataset(images, torch.from_numpy(classes[index]).long())
 
 
 def _torchvision(name: str, split: str, root: Path) -> Dataset:
     datasets = import_torchvision().datasets
     kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
     raw = root / kind.__name__ / "raw"
-    if name == "mnist":
-        _check_mnist(raw)
+    for file, expected in MNIST_MD5.items() if name == "mnist" else ():
+        path = raw / file
+        if path.exists() and hashlib.md5(path.read_bytes()).hexdigest() != expected:
+            raise ValueError(
+                f"{path} is damaged (its MD5 is not {expected}): delete it to download it again"
+            )
     try:
-        # download=True leaves files alone that are there already.
-        data = kind(root, train=split == "train", download=True)
+        data = kind(root, train=split == "train", download=True)  # only if the files are absent
     except (OSError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FileNotFoundError(
-            f"{name} is not in {raw} and could not be downloaded ({_first_line(error)}):"
-            " put its four files there, or set CAPPAPER_DATA to the folder above"
-            f" {kind.__name__}/raw"
+            f"{name} is not in {raw} and could not be downloaded ({reason}): put its four files"
+            f" there, or set CAPPAPER_DATA to the folder that holds {kind.__name__}/raw"
         ) from error
-    if name == "mnist":
-        _check_mnist(raw)
     return Dataset(data.data.float().div(255).unsqueeze(1), data.targets.long())
 
 
-def _check_mnist(raw: Path) -> None:
-    for name, expected in MNIST_MD5.items():
-        file = raw / name
-        if file.exists() and hashlib.md5(file.read_bytes()).hexdigest() != expected:
-            raise ValueError(
-                f"{file} is damaged (its MD5 is not {expected}): delete it to download it again"
-            )
-
-
 def import_torchvision() -> Any:
-    """``import torchvision``, also where a CUDA build of it stands beside a CPU build of torch.
+    """``import torchvision``, even if its build is for CUDA and torch's for CPUs.
 
-    That import fails because two operators, of no use for data sets and models, are unknown.
+    That import fails because two operators are unknown, which data sets and models do not need.
     """
     try:
         import torchvision
@@ -136,7 +126,3 @@ def import_torchvision() -> Any:
             torch.library.define(f"torchvision::{operator}", schema)
         import torchvision
     return torchvision
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast, overload
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.common import Attack, is_correct
-from cappaper.checks import (
-    check_adversarial,
-    check_ascending,
-    check_batch,
-    check_count,
-    check_eps,
-    check_function,
-    check_module,
-    check_sequence,
-    shown,
-)
 from cappaper.population import Population, members
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -43,12 +33,6 @@ class Rates:
     success_rate: float | list[float]
 
 
-@overload
-def evaluate(
-    model: nn.Module, x: Tensor, y: Tensor, attack: Attack, *, batch_size: int = 2048
-) -> Rates: ...
-@overload
-def evaluate(model: nn.Module, x: Batches, y: Attack, /) -> Rates: ...
 def evaluate(
     model: nn.Module,
     x: Tensor | Batches,
@@ -79,18 +63,14 @@ def evaluate(
     >>> evaluate(mlp(64, [32]), *load("digits", "test"), partial(pgd, eps=1.0)).robust_accuracy
     0.0
     """
-    check_count(batch_size, "batch_size")
-    check_module(model)
+    checks.count(batch_size, "batch_size")
     if isinstance(x, Tensor) or isinstance(y, Tensor):
         if attack is None:
             raise TypeError("evaluate needs an attack: evaluate(model, x, y, attack)")
         batches: Batches = _split(cast(Tensor, x), cast(Tensor, y), batch_size)
     else:
-        attack = y if attack is None else attack
-        batches = _pairs(x)
-    check_function(attack, "the attack")
-    curves = [_rates([_is_robust(m, *b, [attack]) for b in batches]) for m in members(model)]
-    return _merge(model, curves)[0]
+        batches, attack = x, y if attack is None else attack
+    return _curve(model, batches, [attack])[0]
 
 
 class EpsAttack(Protocol):
@@ -128,17 +108,13 @@ def robustness_curve(
     >>> [rates.success_rate for rates in curve]
     [0.0, 1.0]
     """
-    check_count(batch_size, "batch_size")
-    check_module(model)
-    check_function(attack, "the attack")
-    epsilons = check_sequence(epsilons, "epsilons", "radii")
+    checks.count(batch_size, "batch_size")
+    epsilons = checks.sequence(epsilons, "epsilons", "radii")
     for eps in epsilons:
-        check_eps(eps)
-    check_ascending(epsilons, "epsilons")
-    attacks = [partial(attack, eps=eps) for eps in epsilons]
+        checks.eps(eps)
+    checks.ascending(epsilons, "epsilons")
     batches = _split(x, y, batch_size)
-    curves = [_rates([_is_robust(m, *b, attacks) for b in batches]) for m in members(model)]
-    return _merge(model, curves)
+    return _curve(model, batches, [partial(attack, eps=eps) for eps in epsilons])
 
 
 def is_robust(
@@ -163,30 +139,37 @@ def is_robust(
     >>> is_robust(mlp(64, [32]), *load("digits", "test"), [partial(pgd, eps=1.0)]).sum(1)[1].item()
     0
     """
-    check_count(batch_size, "batch_size")
-    check_module(model)
-    attacks = check_sequence(attacks, "attacks", "attacks", empty=True)
-    for attack in attacks:
-        check_function(attack, "an attack")
+    checks.count(batch_size, "batch_size")
+    checks.module(model)
+    attacks = checks.sequence(attacks, "attacks", "attacks", empty=True)
     return torch.cat([_is_robust(model, *b, attacks) for b in _split(x, y, batch_size)], dim=1)
 
 
-def _split(x: Tensor, y: Tensor, batch_size: int) -> list[tuple[Tensor, Tensor]]:
-    check_batch(x, y)
-    return list(zip(x.split(batch_size), y.split(batch_size), strict=True))
+def _split(x: Tensor, y: Tensor, batch_size: int) -> Batches:
+    checks.batch(x, y)
+    return zip(x.split(batch_size), y.split(batch_size), strict=True)
 
 
-def _pairs(loader: Batches) -> list[tuple[Tensor, Tensor]]:
-    """The batches of a loader, checked."""
-    try:
-        batches = [(images, labels) for images, labels in loader]
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"expected a tensor of images, or a loader of images and labels, got {shown(loader)}"
-        ) from error
-    for images, labels in batches:
-        check_batch(images, labels)
-    return batches
+def _curve(model: nn.Module, batches: Batches, attacks: Sequence[Attack]) -> list[Rates]:
+    """The rates after each attack; lists of them for a population."""
+    checks.module(model)
+    for attack in attacks:
+        checks.function(attack, "the attack")
+    networks, results = members(model), []
+    for x, y in batches:
+        checks.batch(x, y)
+        results.append(torch.stack([_is_robust(one, x, y, attacks) for one in networks]))
+    if not results:
+        raise ValueError("there are no images: the loader gave no batch")
+    robust = torch.cat(results, dim=2)  # [members, 1 + attacks, images]
+    correct, *left = robust.sum(2).T.tolist()
+    curve = []
+    for after in left:
+        success = [1 - n / c if c else 0.0 for n, c in zip(after, correct, strict=True)]
+        shares = [[n / robust.shape[2] for n in counts] for counts in (correct, after)]
+        columns = (*shares, success)
+        curve.append(Rates(*columns if isinstance(model, Population) else (c[0] for c in columns)))
+    return curve
 
 
 def _is_robust(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack]) -> Tensor:
@@ -201,7 +184,7 @@ def _is_robust(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[Attack]
             if len(left):
                 images, labels = x[left], y[left]
                 adversarial = attack(model, images, labels)
-                check_adversarial(adversarial, images)
+                checks.adversarial(adversarial, images)
                 _check_inside(adversarial, images, attack)
                 robust = robust.index_copy(0, left, is_correct(model, adversarial, labels))
             rows.append(robust)
@@ -228,22 +211,3 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for part, training in before:
             part.training = training
-
-
-def _rates(batches: list[Tensor]) -> list[Rates]:
-    """The rates after each attack from what :func:`_is_robust` says of each batch."""
-    if not batches:
-        raise ValueError("there are no images: the loader gave no batch")
-    correct, *left = torch.cat(batches, dim=1).sum(1).tolist()
-    count = sum(batch.shape[1] for batch in batches)
-    return [Rates(correct / count, n / count, 1 - n / correct if correct else 0.0) for n in left]
-
-
-def _merge(model: nn.Module, curves: list[list[Rates]]) -> list[Rates]:
-    """Curves of a population's members as one curve of lists; that of a single model as it is."""
-    if not isinstance(model, Population):
-        return curves[0]
-    return [
-        Rates(*([getattr(rates, field.name) for rates in row] for field in fields(Rates)))
-        for row in zip(*curves, strict=True)
-    ]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, and put there at once."""
+"""Files that are never half written: each is written beside its place, and then moved there."""
 
 from __future__ import annotations
 
@@ -10,24 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_UNFINISHED = re.compile(r"\.(\d+)@([^@]+)@[^@]*$")  # whose it is
+_UNFINISHED = re.compile(r"\.(\d+)@([^@]+)@[^@]*$")  # process and machine
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write to, which takes the place of ``path`` once the block has ended well.
-
-    A reader sees the old file or the new one, never half of either; where the block fails, on a
-    full disk for instance, nothing of it stays.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with whole(Path(folder) / "a.txt") as unfinished:
-    ...         _ = unfinished.write_text("all of it")
-    ...     [path.name for path in Path(folder).iterdir()]
-    ['a.txt']
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A file to write to, which replaces ``path`` when the block ends without an error."""
     unfinished = _beside(path)
     try:
         yield unfinished
@@ -38,12 +26,9 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def together(folder: Path, name: str) -> Iterator[Path]:
-    """A folder to write files to, which move to ``folder`` once the block has ended well.
-
-    ``name`` is what they belong to. Where the block fails, those that were there stay.
-    """
+    """A folder for the files of ``name``; they move to ``folder`` if the block has no error."""
     unfinished = _beside(folder / name)
-    unfinished.mkdir(parents=True, exist_ok=True)
+    unfinished.mkdir(exist_ok=True)
     try:
         yield unfinished
         for path in unfinished.iterdir():
@@ -53,11 +38,12 @@ def together(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f"{path.stem}.{os.getpid()}@{platform.node()}@{path.suffix}")
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes of this machine, killed since, have left unfinished in ``folder``."""
+    """Remove the unfinished files in ``folder`` of this machine's processes that have ended."""
     for path in list(folder.rglob("*")):
         owner = _UNFINISHED.search(path.name)
         if owner and owner[2] == platform.node() and not _runs(int(owner[1])):
@@ -66,9 +52,7 @@ def sweep(folder: Path) -> None:
 
 def _runs(process: int) -> bool:
     try:
-        os.kill(process, 0)  # asks, and does nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it runs, and is someone else's
-        pass
+        os.kill(process, 0)  # signal 0 does nothing but check
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True

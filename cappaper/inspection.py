@@ -1,18 +1,16 @@
-"""What happens inside a network, layer by layer: how far a perturbation comes, and a gradient."""
+"""Inside a network, layer by layer: the growth of a perturbation, and the gradient."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.activations import ACTIVATIONS
-from cappaper.checks import check_batch, check_logits, check_module, check_tensor
 
 
 class LayerDistance(NamedTuple):
@@ -30,19 +28,18 @@ class LayerDistance(NamedTuple):
 
 
 def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDistance]:
-    """How far an adversarial perturbation has come at each hidden layer.
+    """How large an adversarial perturbation is at each hidden layer.
 
-    Source: what Figure 1 of arXiv 2405.03777 shows. A hidden layer's output is that of its
-    activation (ReLU, capped ReLU or sigmoid).
+    Source: Figure 1 of arXiv 2405.03777. A hidden layer's output is that of its activation (ReLU,
+    capped ReLU or sigmoid).
 
     Args:
-        model: a single classifier, in the mode it is to be looked at in.
+        model: a single classifier; its mode stays.
         x: clean images ``[B, ...]``.
-        x_adv: their adversarial examples, shaped alike.
+        x_adv: their adversarial examples, of the same shape.
 
     Returns:
-        One entry per activation, in the order in which they are called; one that is called again
-        is listed again.
+        One entry per call of an activation, in the order of the calls.
 
     Raises:
         ValueError: the shapes differ, or the model calls no activation that this package knows.
@@ -51,9 +48,9 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
     >>> layer_distances(net, torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))[0].l2
     0.0
     """
-    check_module(model)
-    check_tensor(x, "the clean images")
-    check_tensor(x_adv, "the adversarial images")
+    checks.module(model)
+    checks.tensor(x, "the clean images")
+    checks.tensor(x_adv, "the adversarial images")
     if x.shape != x_adv.shape:
         raise ValueError(
             "clean and adversarial images must share a shape,"
@@ -62,28 +59,23 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
     if not x.numel():
         raise ValueError("the batch is empty: expected at least one image")
     with torch.no_grad():
-        with _watched(model) as clean:
-            model(x)
-        with _watched(model) as adversarial:
-            model(x_adv)
+        (_, clean), (_, adversarial) = (_calls(model, images) for images in (x, x_adv))
     distances = []
-    for (layer, _, _, before), (_, _, _, after) in zip(clean, adversarial, strict=True):
-        outputs, moved = before.flatten(1), after.flatten(1)
-        if not (outputs.isfinite().all() and moved.isfinite().all()):
-            raise ValueError(f"the outputs of {layer or 'the model'} are not finite")
-        delta, size = moved - outputs, outputs.norm(dim=1)
-        length = delta.norm(dim=1)
-        seen = size > 0
-        relative = (length[seen] / size[seen]).mean().item() if seen.any() else float("nan")
-        linf = delta.abs().amax(1).mean().item()
+    for call, moved in zip(clean, adversarial, strict=True):
+        before, after = call.output.flatten(1), moved.output.flatten(1)
+        if not (before.isfinite().all() and after.isfinite().all()):
+            raise ValueError(f"the outputs of {call.layer or 'the model'} are not finite")
+        delta, size = after - before, before.norm(dim=1)
+        linf, l2 = delta.abs().amax(1).mean().item(), delta.norm(dim=1)
+        relative = (l2[size > 0] / size[size > 0]).mean().item()  # NaN if all outputs are 0
         distances.append(
-            LayerDistance(layer, outputs.shape[1], linf, length.mean().item(), relative)
+            LayerDistance(call.layer, before.shape[1], linf, l2.mean().item(), relative)
         )
     return distances
 
 
 class LayerSignal(NamedTuple):
-    """What a hidden layer passes on, and what comes back to it.
+    """A hidden layer's outputs, and the gradient that reaches it.
 
     ``gradient``: mean over examples of the L2 norm of the loss's gradient with respect to the
     layer's pre-activations. ``silent``: share of examples for which that gradient is exactly zero.
@@ -99,16 +91,15 @@ class LayerSignal(NamedTuple):
 
 
 def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
-    """How much gradient of the cross-entropy reaches each hidden layer, and where its units stand.
+    """The gradient of the cross-entropy at each hidden layer, and the share of units at a bound.
 
     Args:
-        model: a single classifier, in the mode it is to be looked at in.
+        model: a single classifier; its mode stays.
         x: images ``[B, ...]`` in [0, 1].
         y: int64 labels ``[B]``.
 
     Returns:
-        One entry per activation, in the order in which they are called; one that is called again
-        is listed again.
+        One entry per call of an activation, in the order of the calls.
 
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`; or the model calls no activation that this
@@ -119,37 +110,28 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
     >>> 0 <= signal.at_zero + signal.at_cap <= 1
     True
     """
-    check_batch(x, y)
-    check_module(model)
-    with _watched(model) as seen:
-        logits = model(x)
-    check_logits(logits, y)
-    inputs = [call.z for call in seen]
+    checks.batch(x, y)
+    checks.module(model)
+    logits, calls = _calls(model, x)
+    checks.logits(logits, y)
+    inputs = [call.z for call in calls]
     if not logits.requires_grad or not all(z.requires_grad for z in inputs):
         raise ValueError("the model's weights do not require gradients: call requires_grad_(True)")
     loss = F.cross_entropy(logits, y, reduction="sum")
-    signals = []
     gradients = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
-    for (layer, module, _, output), gradient in zip(seen, gradients, strict=True):
-        length = gradient.flatten(1).norm(dim=1)
-        # The norm of a tiny gradient underflows; a silent one has no entry but zero.
-        silent = gradient.flatten(1).eq(0).all(1).float().mean().item()
+    signals = []
+    for (layer, module, _, output), gradient in zip(calls, gradients, strict=True):
+        flat = gradient.flatten(1)
         cap = getattr(module, "beta", getattr(module, "max_val", math.inf))
-        signals.append(
-            LayerSignal(
-                layer,
-                output[0].numel(),
-                length.mean().item(),
-                silent,
-                output.eq(0).float().mean().item(),
-                output.ge(cap).float().mean().item(),
-            )
-        )
+        shares = (flat.eq(0).all(1), output.eq(0), output.ge(cap))  # a tiny norm would underflow
+        silent, at_zero, at_cap = (share.float().mean().item() for share in shares)
+        norm = flat.norm(dim=1).mean().item()
+        signals.append(LayerSignal(layer, output[0].numel(), norm, silent, at_zero, at_cap))
     return signals
 
 
 class _Call(NamedTuple):
-    """An activation's place in the model, its input and its output in one forward pass."""
+    """One call of an activation in a forward pass."""
 
     layer: str
     module: nn.Module
@@ -157,39 +139,32 @@ class _Call(NamedTuple):
     output: Tensor
 
 
-@contextmanager
-def _watched(model: nn.Module) -> Iterator[list[_Call]]:
-    """Every call of an activation in a forward pass, in their order."""
-    seen: list[_Call] = []
-    handles = []
+def _calls(model: nn.Module, x: Tensor) -> tuple[Any, list[_Call]]:
+    """What the model returns for images, and all calls of its activations."""
+    calls: list[_Call] = []
+    inputs: list[Tensor] = []
+    names = {module: name for name, module in model.named_modules()}
 
-    def watch(name: str, module: nn.Module) -> None:
-        met: list[Tensor] = []
+    def before(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        inputs.append(args[0])
+        # An activation in place overwrites its input, so it gets a copy.
+        return (args[0].clone(),) if getattr(module, "inplace", False) else None
 
-        def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-            met.append(inputs[0])
-            # One that works in place overwrites what it was given: a copy.
-            return (inputs[0].clone(),) if getattr(module, "inplace", False) else None
+    def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        # The model may change the output in place, too.
+        calls.append(_Call(names[module], module, inputs.pop(), output.detach().clone()))
 
-        def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            # The output may be changed in place, too.
-            seen.append(_Call(name, module, met.pop(), output.detach().clone()))
-
-        handles.append(module.register_forward_pre_hook(before))
-        handles.append(module.register_forward_hook(after))
-
-    for name, module in model.named_modules():
-        if isinstance(module, ACTIVATIONS):
-            watch(name, module)
-    if not handles:
-        raise ValueError(
-            "the model has no hidden layer: expected "
-            + ", ".join(activation.__name__ for activation in ACTIVATIONS)
-        )
+    activations = [module for module in names if isinstance(module, ACTIVATIONS)]
+    if not activations:
+        known = ", ".join(activation.__name__ for activation in ACTIVATIONS)
+        raise ValueError(f"the model has no hidden layer: expected {known}")
+    handles = [module.register_forward_pre_hook(before) for module in activations]
+    handles += [module.register_forward_hook(after) for module in activations]
     try:
-        yield seen
-        if not seen:
-            raise ValueError("the model calls none of its activations")
+        output = model(x)
     finally:
         for handle in handles:
             handle.remove()
+    if not calls:
+        raise ValueError("the model calls none of its activations")
+    return output, calls

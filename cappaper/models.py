@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from cappaper import checks
 from cappaper.activations import Activation, CappedReLU, per_layer
-from cappaper.checks import check_count, check_function, check_module, check_sequence, check_whole
 
 
 def mlp(
@@ -45,10 +45,10 @@ def mlp(
     >>> mlp(784, [300, 100], beta=[0.1, math.inf])(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    hidden = check_sequence(hidden, "hidden", "widths", empty=True)
+    hidden = checks.sequence(hidden, "hidden", "widths", empty=True)
     widths = [in_features, *hidden]
     for units in [*widths, num_classes]:
-        check_count(units, "every width of a network")
+        checks.count(units, "every width of a network")
     layers: list[nn.Module] = [nn.Flatten()]
     with seeded(seed):
         for fan_in, units, constant in zip(
@@ -89,9 +89,9 @@ def convnet(
     >>> convnet(28, [8, 16, 100], beta=0.5)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    hidden = check_sequence(hidden, "hidden", "widths")
+    hidden = checks.sequence(hidden, "hidden", "widths")
     for count in (side, in_channels, num_classes, *hidden):
-        check_count(count, "every width of a network")
+        checks.count(count, "every width of a network")
     if len(hidden) < 2:
         raise ValueError(
             f"hidden must hold at least one convolution and the dense layer, got {[*hidden]}"
@@ -133,7 +133,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     >>> torch.allclose(net(x), rescale(net, 0.05)(x), atol=1e-5)
     True
     """
-    check_module(model)
+    checks.module(model)
     if not isinstance(model, nn.Sequential):
         raise TypeError(f"rescale takes an nn.Sequential, got {type(model).__name__}")
     known = (nn.Flatten, nn.Linear, nn.Conv2d, CappedReLU)
@@ -166,16 +166,16 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
 
 
 def _layer(activation: Activation, constant: float) -> nn.Module:
-    check_function(activation, "the activation")
+    checks.function(activation, "the activation")
     layer = activation(constant)
-    check_module(layer, "what the activation returns")
+    checks.module(layer, "what the activation returns")
     return layer
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from ``seed`` inside the block; the global random state is restored after it."""
-    check_whole(seed, "the seed")
+    checks.whole(seed, "the seed")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would reseed a GPU's too
         yield

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from cappaper.checks import check_count, check_module, check_no_hooks, check_sequence
+from cappaper import checks
 
 # All members are computed by one template, into which functional_call puts their weights in turn.
 _template_lock = threading.RLock()
@@ -44,11 +44,11 @@ class Population(nn.Module):
 
     def __init__(self, models: Sequence[nn.Module], *, sample_dims: int = 3) -> None:
         super().__init__()
-        check_count(sample_dims, "sample_dims")
-        models = cast(tuple[nn.Module, ...], check_sequence(models, "models", "modules"))
+        checks.count(sample_dims, "sample_dims")
+        models = cast(tuple[nn.Module, ...], checks.sequence(models, "models", "modules"))
         for model in models:
-            check_module(model, "a member of a population")
-            check_no_hooks(model, "a member of a population")
+            checks.module(model, "a member of a population")
+            checks.no_hooks(model, "a member of a population")
         for model in models[1:]:
             _check_same_layout(models[0], model)
         parameters, buffers = stack_module_state([copy.deepcopy(m) for m in models])
@@ -58,8 +58,9 @@ class Population(nn.Module):
         for name, tensor in buffers.items():
             self.register_buffer(_flat(name), tensor)
         self._names = {_flat(name): name for name in (*parameters, *buffers)}
-        # In a tuple, so that the template's own tensors are not taken for the population's.
-        self._template = (copy.deepcopy(models[0]),)
+        # In a tuple, so that the templates' own tensors are not taken for the population's. The
+        # first computes, and may keep vmap's tensors, which cannot be copied; the second is copied.
+        self._templates = (copy.deepcopy(models[0]), copy.deepcopy(models[0]))
         self._size = len(models)
         self._sample_dims = sample_dims
         self.training = models[0].training
@@ -67,7 +68,7 @@ class Population(nn.Module):
     @property
     def template(self) -> nn.Module:
         """The layers that all members share; the numbers in it are the first member's at first."""
-        return self._template[0]
+        return self._templates[0]
 
     def __len__(self) -> int:
         return self._size
@@ -76,7 +77,7 @@ class Population(nn.Module):
         """Member ``index`` as a module of its own, with copies of its tensors."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"member {index} of a population of {len(self)}")
-        member = copy.deepcopy(self.template)
+        member = copy.deepcopy(self._templates[1])
         stacked = self._tensors()
         for name, tensor in [*member.named_parameters(), *member.named_buffers()]:
             tensor.data = stacked[name][index].detach().clone()
@@ -86,8 +87,13 @@ class Population(nn.Module):
         return (self[i] for i in range(len(self)))
 
     def train(self, mode: bool = True) -> Population:
-        self.template.train(mode)
+        for template in self._templates:
+            template.train(mode)
         return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        pristine = self._templates[1]
+        return self.__dict__ | {"_templates": (copy.deepcopy(pristine), pristine)}
 
     def forward(self, x: Tensor) -> Tensor:
         own_inputs = x.ndim == self._sample_dims + 2
@@ -124,27 +130,23 @@ def template_of(model: nn.Module) -> nn.Module:
 
 def _check_same_layout(one: nn.Module, other: nn.Module) -> None:
     """Refuse members that differ in more than the numbers in their parameters and buffers."""
-    parts, others = list(one.named_modules()), list(other.named_modules())
-    for (name, part), (its_name, its) in zip(parts, others, strict=False):
-        if _layout(name, part) != _layout(its_name, its):
+    problem = "the members of a population must share one architecture:"
+    # Tied weights are listed once, under their first name.
+    names = [[n for n, _ in (*m.named_modules(), *m.named_parameters())] for m in (one, other)]
+    if names[0] != names[1]:
+        raise ValueError(f"{problem} their layers, their order, or tied weights differ")
+    for (name, part), (_, its) in zip(one.named_modules(), other.named_modules(), strict=True):
+        if _layout(part) != _layout(its):
             where = f"{type(part).__name__}{f' at {name!r}' if name else ''}"
-            raise ValueError(
-                f"the members of a population must share one architecture: the type, mode, shapes"
-                f" or settings of {where} differ"
-            )
-    if len(parts) != len(others):
-        raise ValueError(
-            "the members of a population must share one architecture: one has more layers"
-        )
+            raise ValueError(f"{problem} the type, mode, shapes or settings of {where} differ")
 
 
-def _layout(name: str, part: nn.Module) -> tuple[Any, ...]:
+def _layout(part: nn.Module) -> tuple[Any, ...]:
     named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
-    tensors = [(key, t.shape, t.dtype, t.device, t.requires_grad) for key, t in named]
-    simple = {
-        key: v for key, v in vars(part).items() if isinstance(v, bool | int | float | str | tuple)
-    }
-    return name, type(part), tensors, simple
+    tensors = [(name, t.shape, t.dtype, t.device, t.requires_grad) for name, t in named]
+    kinds = (bool, int, float, str, tuple)
+    simple = {name: value for name, value in vars(part).items() if isinstance(value, kinds)}
+    return type(part).__module__, type(part).__qualname__, tensors, simple
 
 
 def _flat(name: str) -> str:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from cappaper import checks
 from cappaper.attacks.common import undisturbed
 from cappaper.bounded import Bound, Bounded, read_call, reader_of
-from cappaper.checks import check_module, check_positive, logits_of
 from cappaper.population import Population
 
 
@@ -69,11 +69,11 @@ def surrogate_gradient(
     >>> bool((z.grad > 0).all())
     True
     """
-    check_module(model)
+    checks.module(model)
     if sharpness is None:
         yield model
         return
-    check_positive(sharpness, "the sharpness")
+    checks.positive(sharpness, "the sharpness")
     with _watching(model, lambda call, output: _smooth(call, output, sharpness, relu)):
         yield model
 
@@ -88,13 +88,13 @@ def bounded_calls(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[Bounded]
         return output.detach() + _zero(call.z)
 
     with _watching(model, keep):
-        logits = logits_of(model, x.detach().clone().requires_grad_(), y)
+        logits = checks.logits_of(model, x.detach().clone().requires_grad_(), y)
     return list(calls.values()), logits
 
 
 def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
     """Warn where the surrogate gradient has nothing to do, or cannot look inside."""
-    check_module(model, f"the model of {attack}")
+    checks.module(model, f"the model of {attack}")
     few = min(2, y.shape[-1])  # not one: a BatchNorm in train mode refuses it
     with undisturbed(model):
         calls, logits = bounded_calls(model, x.narrow(y.ndim - 1, 0, few), y[..., :few])

@@ -11,20 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cappaper import checkpoints
+from cappaper import checkpoints, checks
 from cappaper.activations import CappedReLU
 from cappaper.attacks.common import Attack
-from cappaper.checks import (
-    check_adversarial,
-    check_batch,
-    check_count,
-    check_function,
-    check_logits,
-    check_module,
-    check_positive,
-    check_whole,
-    entries,
-)
 from cappaper.population import Population, template_of
 
 M = TypeVar("M", bound=nn.Module)
@@ -89,16 +78,16 @@ def fit(
     >>> madry = partial(pgd, eps=0.1, steps=7, early_exit=False)
     >>> net = fit(mlp(64, [32]), x, y, epochs=1, attack=madry)
     """
-    check_batch(x, y)
-    check_count(epochs, "epochs")
-    check_count(batch_size, "batch_size")
-    check_module(model)
+    checks.batch(x, y)
+    checks.count(epochs, "epochs")
+    checks.count(batch_size, "batch_size")
+    checks.module(model)
     if not callable(lr):
-        check_positive(lr, "the learning rate")
+        checks.positive(lr, "the learning rate")
     given = {"attack": attack, "attack_at": attack_at, "penalty": penalty, "progress": progress}
     for what, function in given.items():
         if function is not None:
-            check_function(function, what)
+            checks.function(function, what)
     if attack is not None and attack_at is not None:
         raise ValueError("got both attack and attack_at: give one of them")
     if not any(p.requires_grad for p in model.parameters()):
@@ -127,7 +116,7 @@ def fit(
             if current is not None:
                 clean, images = images, current(model, images, labels)
                 if epoch == done:
-                    check_adversarial(images, clean)
+                    checks.adversarial(images, clean)
             rate = _rate(lr, step, steps)
             fastest = max(fastest, rate)
             for group in optimizer.param_groups:
@@ -135,12 +124,15 @@ def fit(
             optimizer.zero_grad()
             logits = model(images)
             if epoch == done:
-                check_logits(logits, labels)
+                checks.logits(logits, labels)
             # The sum over members of their mean losses: no member's gradient depends on another's.
             loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
             loss = loss / batch.shape[-1]
             if penalty is not None:
-                loss = loss + penalty(model).squeeze()
+                extra = penalty(model)
+                if not isinstance(extra, Tensor) or extra.numel() != 1:
+                    raise ValueError("what penalty returns must be a tensor of one number")
+                loss = loss + extra.squeeze()
             loss.backward()
             optimizer.step()
             step += 1
@@ -174,11 +166,11 @@ def learned_caps(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    seeds = list(entries(seed) or [seed] * count)
+    seeds = list(checks.entries(seed) or [seed] * count)
     if len(seeds) != count:
         raise ValueError(f"got {len(seeds)} seeds for {count} networks: give one, or {count}")
     for one in seeds:
-        check_whole(one, "the seed")
+        checks.whole(one, "the seed")
     return [int(one) for one in seeds]
 
 
@@ -186,5 +178,5 @@ def _rate(lr: float | Callable[[int, int], float], step: int, steps: int) -> flo
     """The step size of one step; a schedule may begin or end with 0."""
     rate = lr(step, steps) if callable(lr) else lr
     if rate != 0:
-        check_positive(rate, "the learning rate")
+        checks.positive(rate, "the learning rate")
     return float(rate)

@@ -1,172 +1,103 @@
-"""``make doubled``: does a verdict stand after twice the training, under twice the attack?"""
-
-from __future__ import annotations
+"""``python -m tests.doubled``: the verdicts after twice the training, under twice the attack."""
 
 import math
 from pathlib import Path
-from typing import Any
 
 import click
 import pandas as pd
 import torch
 
 from cappaper.paper import chapters, tables
-from cappaper.paper.claims import CLAIMS, TESTS, Test, decided
+from cappaper.paper.claims import CLAIMS, TESTS, decided
 from cappaper.paper.machines import machine
 from cappaper.paper.statistics import AS_MEASURED
 from cappaper.paper.tables import markdown_table
 
-SEED = 0
+TWICE = {"seeds": [0], "effort": 2}
 # What trains for hours gets the two networks that its verdict compares.
 FEWER = {name: {"betas": [1.0, math.inf]} for name in ("train-longer", "train-knowing")}
-_WHY = (
-    "A verdict can hang on where training happened to stop, or on an attack that gave up too soon."
-    " Here every chapter that decides a claim runs once more, on one seed, with twice the epochs"
-    " and twice the budget of every attack: twice the steps, twice the queries, AutoAttack's parts"
-    " once again from other starts."
-)
-# In the order of their cost: an interrupted run has the more of them.
-LAST = (
-    *("carlini-wagner", "convolutions", "smaller-radius", "what-survives"),
-    *("train-longer", "another-schedule", "train-knowing"),
-)
+WANTED = {"holds": "yes", "does not hold": "no"}
 
 
 @click.command()
-@click.option("--profile", default="paper", show_default=True, help="Of chapters.")
+@click.option("--profile", default="paper", show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--jobs", default=2, show_default=True, help="Processes on a CPU.")
 @click.option("--only", multiple=True, help="This chapter; again for more.")
-@click.option("--table", is_flag=True, help="Run nothing: the table of what has run.")
+@click.option("--table", is_flag=True, help="Run nothing: write the table of earlier runs.")
 def main(profile: str, device: str, jobs: int, only: tuple[str, ...], table: bool) -> None:
     """Run the chapters that decide claims again, on one seed with twice of everything."""
-    root, here = Path.cwd(), machine(device, jobs)
-    folder = root / "build" / f"doubled-{profile}"
-    (folder / "chapters").mkdir(parents=True, exist_ok=True)
-    (folder / "results").mkdir(exist_ok=True)
-    given = {"profile": profile, "device": here.device, "jobs": jobs}
-    for chapter in [] if table else chosen(root, only):
+    root, folder = Path.cwd(), Path.cwd() / "build" / f"doubled-{profile}"
+    for part in ("chapters", "results"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    given = {"profile": profile, "device": machine(device, jobs).device, "jobs": jobs, **TWICE}
+    for chapter in [] if table else deciding(root, only):
         print(chapter.name, flush=True)
-        more: dict[str, Any] = {"seeds": [SEED], "effort": 2, **FEWER.get(chapter.name, {})}
-        chapters.execute(chapter, root, folder, given | more)
-    book = root / "book" if profile == "paper" else root / "build" / profile
-    write(compared(book / "results", folder / "results"), folder / "results", book / "results")
+        chapters.execute(chapter, root, folder, given | FEWER.get(chapter.name, {}))
+    out = (root / "book" if profile == "paper" else root / "build" / profile) / "results"
+    rows, origins = compared(out, folder / "results")
+    tables.save(rows, out / "doubled.csv", origins)
+    (out / "doubled.md").write_text(page(tables.read(out / "doubled.csv")), encoding="utf-8")
 
 
-def chosen(root: Path, only: tuple[str, ...] = ()) -> list[chapters.Chapter]:
-    """The chapters that decide claims, the dear ones last."""
-    asked = {test.chapter for test in TESTS}
-    found = [c for c in chapters.select(chapters.manifest(root), only) if c.name in asked]
-    return sorted(found, key=lambda c: LAST.index(c.name) if c.name in LAST else -1)
+def deciding(root: Path, only: tuple[str, ...] = ()) -> list[chapters.Chapter]:
+    """The chapters whose tables decide a claim."""
+    names = {test.chapter for test in TESTS}
+    return [c for c in chapters.select(chapters.manifest(root), only) if c.name in names]
 
 
-def compared(usual: Path, doubled: Path) -> pd.DataFrame:
-    """A row for each test whose chapter has run: its verdict, and what one seed says to it."""
-    rows = []
+def compared(usual: Path, doubled: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A row for each test: its verdict, and what one seed says to it; and the provenance."""
+    rows, origins = [], []
     for test in TESTS:
-        if not (doubled / f"{test.chapter}.csv").exists():
-            continue
-        row = asked(test, tables.read(usual / f"{test.chapter}.csv"))
-        twice, measured = one_seed(test, tables.read(doubled / f"{test.chapter}.csv"))
-        rows.append(row | {"twice": twice, "measured_twice": measured})
-    return pd.DataFrame(rows)
+        if (doubled / f"{test.chapter}.csv").exists():
+            table = tables.read(usual / f"{test.chapter}.csv")
+            twice = tables.read(doubled / f"{test.chapter}.csv")
+            alone = {s: decided(test, part, AS_MEASURED) for s, part in table.groupby("seed")}
+            double = decided(test, twice, AS_MEASURED)
+            row = {"claim": test.claim, "chapter": test.chapter, "test": test.says}
+            row |= {"verdict": decided(test, table).verdict, "seeds": len(alone)}
+            row |= {"yes": sum(bool(seed.holds) for seed in alone.values())}
+            row |= {"once": _answer(alone[0].holds), "measured_once": alone[0].evidence}
+            row |= {"twice": _answer(double.holds), "measured_twice": double.evidence}
+            rows.append(row)
+            origins.append({"chapter": test.chapter} | twice.attrs["provenance"])
+    by_chapter = pd.DataFrame(origins).drop_duplicates("chapter")
+    origin = {key: by_chapter[key].iloc[0] for key in ("profile", "seeds", "device")}
+    commits = " ".join(by_chapter["git_commit"].unique())
+    seconds = str(by_chapter["seconds"].astype(int).sum())
+    origin |= {"torch": torch.__version__, "git_commit": commits, "seconds": seconds}
+    return pd.DataFrame(rows), origin
 
 
-def asked(test: Test, table: pd.DataFrame) -> dict[str, Any]:
-    """A test, its verdict over all seeds, and what the numbers of single seeds say."""
-    alone = {seed: one_seed(test, rows) for seed, rows in table.groupby("seed")}
-    once, measured = alone[SEED]
-    return {
-        "claim": test.claim,
-        "chapter": test.chapter,
-        "test": test.says,
-        "verdict": decided(test, table).verdict,
-        "seeds": len(alone),
-        "yes": sum(answer == "yes" for answer, _ in alone.values()),
-        "once": once,
-        "measured_once": measured,
-    }
-
-
-def one_seed(test: Test, table: pd.DataFrame) -> tuple[str, str]:
-    """Yes or no, and the numbers: what is at the margin is not beyond it."""
-    decision = decided(test, table, AS_MEASURED)
-    return "yes" if decision.holds else "no", decision.evidence
-
-
-def fate(row: pd.Series[Any]) -> str:
-    """What twice of everything does to a verdict, told by one seed.
-
-    *stands*: the seed says the same. *open*: there was no answer. *falls*: it says otherwise, and
-    no seed did before. *varies*: it says otherwise, as some single seeds did before.
-    """
-    wanted = {"holds": "yes", "does not hold": "no"}.get(row["verdict"])
-    if wanted is None:
-        return "open"
-    one_voice = row["yes"] == (row["seeds"] if wanted == "yes" else 0)
-    return "stands" if row["twice"] == wanted else "falls" if one_voice else "varies"
-
-
-def write(table: pd.DataFrame, doubled: Path, out: Path) -> None:
-    """The table with its provenance, and what the book shows of it."""
-    origins = [
-        tables.read(doubled / f"{name}.csv").attrs["provenance"]
-        for name in table["chapter"].unique()
-    ]
-    origin = {
-        "profile": origins[0]["profile"],
-        "seeds": str(SEED),
-        "device": origins[0]["device"],
-        "torch": torch.__version__,
-        "git_commit": " ".join(dict.fromkeys(o["git_commit"] for o in origins)),
-        "seconds": str(sum(int(o["seconds"]) for o in origins)),
-    }
-    table.attrs["provenance"] = origin
-    tables.save(table, out / "doubled.csv", origin)
-    (out / "doubled.md").write_text(page(table), encoding="utf-8")
-    print(table[["claim", "chapter", "verdict", "once", "twice"]].to_string())
+def _answer(holds: bool | None) -> str:
+    return "yes" if holds else "no"
 
 
 def page(table: pd.DataFrame) -> str:
-    """How many verdicts survive, which do not, and the numbers of both runs."""
-    fates = table.apply(fate, axis=1)
-    count = fates.value_counts().to_dict()
-    answered = len(table) - count.get("open", 0)
-    stand = count.get("stands", 0)
-    told = (
-        f"{answered} of {len(table)} tests of the claims have an answer. After twice the training"
-        f" and under twice the attack {'all' if stand == answered else stand} of these stand, on"
-        f" seed {SEED}."
-    )
-    for word, what in (
-        ("varies", "For {} it says otherwise, as some seeds did before"),
-        ("falls", "For {} it says otherwise, as no seed did before"),
-    ):
-        rows = table[fates == word]
-        named = (rows["test"] + " ({doc}`chapters/" + rows["chapter"] + "`)").tolist()
-        told += f" {what.format(len(rows))}: {'; '.join(named)}." if named else ""
-    parts = [f"**{told}**", _WHY]
+    """How many verdicts stay, which do not, and the numbers of both runs."""
+    wanted = table["verdict"].map(WANTED)
+    other = table[wanted.notna() & (wanted != table["twice"])]
+    names = "; ".join(other["test"] + " ({doc}`chapters/" + other["chapter"] + "`)")
+    parts = [
+        f"**{wanted.count()} of {len(table)} tests of the claims have an answer. On seed 0,"
+        f" {wanted.count() - len(other)} of these have the same answer after twice the training"
+        " and under twice the attack.**" + f" These have another: {names}." * bool(names)
+    ]
     for claim in CLAIMS:
         rows = table[table["claim"] == claim.number]
-        if rows.empty:
-            continue
-        answers = pd.DataFrame(
-            {
-                "verdict": rows["verdict"],
-                "say yes": rows["yes"].astype(str) + "/" + rows["seeds"].astype(str),
-                "doubled": rows["twice"],
-            }
-        ).set_axis("{doc}`" + rows["test"] + " <chapters/" + rows["chapter"] + ">`")
-        numbers = pd.DataFrame(
-            {"one seed": rows["measured_once"], "twice of everything": rows["measured_twice"]}
-        ).set_axis(rows["test"])
+        links = "{doc}`" + rows["test"] + " <chapters/" + rows["chapter"] + ">`"
+        yes = rows["yes"].astype(str) + "/" + rows["seeds"].astype(str)
+        answers = {"verdict": rows["verdict"], "say yes": yes, "doubled": rows["twice"]}
+        numbers = {"one seed": rows["measured_once"], "twice": rows["measured_twice"]}
         parts += [
             f"## Claim {claim.number}: {claim.says.rstrip('.')}",
-            markdown_table(answers, "test"),
-            f":::{{dropdown}} The numbers\n{markdown_table(numbers, 'test')}\n:::",
+            markdown_table(pd.DataFrame(answers).set_axis(links), "test"),
+            f":::{{dropdown}} The numbers\n"
+            f"{markdown_table(pd.DataFrame(numbers).set_axis(rows['test']), 'test')}\n:::",
         ]
-    told = ", ".join(f"{key} {value}" for key, value in table.attrs["provenance"].items())
-    return "\n\n".join([*parts, f"Provenance: {told}."]) + "\n"
+    origin = ", ".join(f"{key} {value}" for key, value in table.attrs["provenance"].items())
+    return "\n\n".join([*parts, f"Provenance: {origin}."]) + "\n"
 
 
 if __name__ == "__main__":

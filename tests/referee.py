@@ -1,6 +1,4 @@
-"""``make referee``: the strongest attack, and AutoAttack as its authors wrote it, side by side."""
-
-from __future__ import annotations
+"""``python -m tests.referee``: the strongest attack beside AutoAttack as its authors wrote it."""
 
 import re
 import warnings
@@ -9,7 +7,7 @@ from pathlib import Path
 import click
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from pyautoattack import AutoAttack
 from tqdm import tqdm
 
 from cappaper import PRETRAINED, Dataset, load, masking_report, pretrained, strongest_attack
@@ -23,53 +21,36 @@ from cappaper.zoo import about
 @click.option("--images", default=500, show_default=True, help="Test images of MNIST.")
 @click.option("--out", default="book/results", show_default=True, help="Folder of the table.")
 def main(images: int, out: str) -> None:
-    """Attack every network that the package brings along, at the ε of its chapter."""
+    """Attack every network that comes with the package, at the ε of its chapter."""
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")  # the referee's: it doubts zero gradients
+    warnings.filterwarnings("ignore")  # AutoAttack warns of zero gradients
     test = load("mnist", "test", limit=images)
-    rows = [compared(name, test) for name in tqdm(PRETRAINED)]
+    table = pd.DataFrame([compared(name, test) for name in tqdm(PRETRAINED)])
     origin = {"images": str(images), "torch": torch.__version__, "git_commit": git_commit()}
-    table = pd.DataFrame(rows)
     save(table, Path(out) / "referee.csv", origin)
-    shown = markdown_table(table.set_index("network"), "network")
-    told = ", ".join(f"{key} {value}" for key, value in origin.items())
-    text = f"{shown}\n\nShares of the test images that withstand; {told}.\n"
+    provenance = ", ".join(f"{key} {value}" for key, value in origin.items())
+    text = f"{markdown_table(table.set_index('network'), 'network')}\n\n"
+    text += f"Shares of the test images on which the network is robust; {provenance}.\n"
     (Path(out) / "referee.md").write_text(text, encoding="utf-8")
-    print(shown)
+    print(text)
 
 
 def compared(name: str, test: Dataset) -> dict[str, str | float]:
-    """What each of the two leaves of a network, and what both together leave."""
-    against = re.search(r"ε = ([\d.]+)", about(name)["training"])
-    net, eps = pretrained(name), float(against[1]) if against else 0.1
-    _, marked, training = name.partition("-adversarial")
-    relu = f"relu{marked}{training}"
+    """The robust accuracy of a network under each of the two, and under both."""
+    trained_at = re.search(r"ε = ([\d.]+)", about(name)["training"])
+    net, eps = pretrained(name), float(trained_at[1]) if trained_at else 0.1
+    _, adversarial, training = name.partition("-adversarial")
+    relu = f"relu{adversarial}{training}"
     twins = [pretrained(relu)] if name != relu else []
-    ours = is_correct(net, strongest_attack(net, *test, eps, twins=twins), test.labels)
-    theirs = is_correct(net, standard_version(net, *test, eps), test.labels)
-    signs = masking_report(net, *test, eps).signs()
-    return {
-        "network": name,
-        "ε": f"{eps:g}",
-        "no attack": share(is_correct(net, *test)),
-        "strongest attack": share(ours),
-        "AutoAttack": share(theirs),
-        "both": share(ours & theirs),
-        "signs of masking": str(len(signs)),
-    }
-
-
-def standard_version(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    from pyautoattack import AutoAttack
-
-    attack = AutoAttack(model, norm="Linf", eps=eps, seed=0, device="cpu")
+    attack = AutoAttack(net, norm="Linf", eps=eps, seed=0, device="cpu")
     with torch.random.fork_rng():
-        found: Tensor = attack.run_standard_evaluation(x, y, batch_size=len(x))[0]
-    return found
-
-
-def share(stands: Tensor) -> float:
-    return stands.double().mean().item()
+        theirs = attack.run_standard_evaluation(*test, batch_size=len(test.labels))[0]
+    ours = strongest_attack(net, *test, eps, twins=twins)
+    correct = [is_correct(net, x, test.labels) for x in (test.images, ours, theirs)]
+    kept = [c.double().mean().item() for c in (*correct, correct[1] & correct[2])]
+    names = ("no attack", "strongest attack", "AutoAttack", "both")
+    signs = {"signs of masking": str(len(masking_report(net, *test, eps).signs()))}
+    return {"network": name, "ε": f"{eps:g}", **dict(zip(names, kept, strict=True)), **signs}
 
 
 if __name__ == "__main__":

@@ -110,23 +110,12 @@ class Mixed(nn.Module):
         return torch.nn.functional.relu(self.second(self.swish(self.relu(self.first(x)))))
 
 
-def test_replace_relu_says_what_it_left_alone():
-    mixed = nn.Sequential(Mixed())
-    with pytest.warns(LeftAloneWarning) as caught:
-        replace_relu(mixed, 0.1)
-    # The layer called relu was capped, so the function of that name cannot be told from it.
-    assert str(caught[0].message) == "replace_relu left alone: Hardswish at '0.swish'"
-    del Mixed.forward
-
-    def forward(self, x):
-        return torch.relu_(self.first(x))
-
-    Mixed.forward = forward
-    with pytest.warns(LeftAloneWarning, match=r"relu_ in Mixed.forward; Hardswish at"):
-        replace_relu(mixed, 0.1)
+def test_replace_relu_warns_of_activations_that_it_left_alone():
+    with pytest.warns(LeftAloneWarning, match="left alone: Hardswish at '0.swish'"):
+        replace_relu(nn.Sequential(Mixed()), 0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        replace_relu(mixed, 0.1, layers=["0.relu"])  # nothing else was asked for
+        replace_relu(nn.Sequential(Mixed()), 0.1, layers=["0.relu"])
         replace_relu(nested(), 0.1)
 
 

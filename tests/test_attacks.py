@@ -20,7 +20,7 @@ from cappaper import (
     mlp,
     pgd,
 )
-from cappaper.attacks.common import BALLS, integers, uniform
+from cappaper.attacks.balls import BALLS, integers, uniform
 from cappaper.data import import_torchvision
 
 
@@ -123,7 +123,7 @@ def batch(seed, count=24):
 
 @settings(max_examples=60)
 @given(networks, st.integers(0, 10_000), st.floats(0.01, 0.5), st.sampled_from(["linf", "l2"]))
-def test_early_exit_changes_no_verdict(net, seed, eps, norm):
+def test_early_exit_changes_no_result(net, seed, eps, norm):
     """Float64 keeps the rounding of other batch shapes out of the comparison."""
     x = batch(seed).double()
     y = net(x).argmax(-1)
@@ -157,7 +157,7 @@ def test_without_early_exit_pgd_is_the_textbook_loop(net, seed, eps):
     random_start=st.booleans(),
     early_exit=st.booleans(),
 )
-def test_examples_stay_in_the_ball_and_in_the_picture(
+def test_pgd_stays_in_the_ball_and_in_the_image_range(
     net, seed, eps, norm, random_start, early_exit
 ):
     """Float32 tolerance: 1e-6 in L∞, 1e-5 · (1 + ε) in L2; none at the bounds 0 and 1."""
@@ -176,7 +176,7 @@ def test_examples_stay_in_the_ball_and_in_the_picture(
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(2, 24), min_size=1, max_size=3), st.integers(0, 10_000))
-def test_a_population_falls_as_its_members_do(hidden, seed):
+def test_members_of_a_population_are_attacked_as_alone(hidden, seed):
     models = [mlp(16, hidden, beta=b, seed=seed).double() for b in (0.1, 1.0, math.inf)]
     population, x = Population(models), batch(seed).double()
     x = x.expand(3, *x.shape)
@@ -208,7 +208,7 @@ def test_zero_radius_changes_nothing(judged_on_digits):
         assert torch.equal(attack(net, x, y, eps=0.0), x)
 
 
-def test_the_tiniest_gradient_still_points_somewhere():
+def test_an_l2_step_follows_a_tiny_gradient():
     """Gradients whose squares underflow in float32: an L2 attack must not stop there."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
     with torch.no_grad():
@@ -227,7 +227,7 @@ def test_the_same_seed_gives_the_same_examples_and_spares_the_global_state(judge
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_start_hangs_on_seed_run_and_image_alone(norm):
+def test_a_start_depends_on_seed_run_and_image_alone(norm):
     x, ball = batch(0).double(), BALLS[norm](0.4, 1)
     start = ball.random(x, seed=3, run=1)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
@@ -241,7 +241,7 @@ def test_a_start_hangs_on_seed_run_and_image_alone(norm):
 
 def test_starts_are_uniform_and_independent():
     """Means and correlations within five standard errors, for a fixed seed: no draw can fail."""
-    draws = uniform(torch.arange(2000.0).div(2000).view(2000, 1).expand(2000, 9), 1, 0, more=1)
+    draws = uniform(torch.arange(2000.0).div(2000).view(2000, 1).expand(2000, 9), 1, 0, extra=1)
     assert draws.shape == (2000, 10) and draws.min() > 0 and draws.max() < 1
     assert (draws.mean(0) - 0.5).abs().max() < 5 * (1 / 12 / 2000) ** 0.5
     assert (draws.square().mean(0) - 1 / 3).abs().max() < 5 * (4 / 45 / 2000) ** 0.5
@@ -269,11 +269,11 @@ def test_a_seed_gives_the_same_start_on_every_machine_and_in_every_version():
 @given(networks, st.integers(1, 24), st.sampled_from(["linf", "l2"]), st.integers(0, 99))
 def test_the_batch_size_changes_nothing(net, batch_size, norm, seed):
     x = batch(seed).double()
-    y, told = net(x).argmax(-1), []
+    y, calls = net(x).argmax(-1), []
     attack = partial(pgd, net, x, y, 0.3, steps=6, norm=norm, restarts=2, seed=seed)
-    found = attack(batch_size=batch_size, progress=lambda *at: told.append(at))
+    found = attack(batch_size=batch_size, progress=lambda *at: calls.append(at))
     torch.testing.assert_close(found, attack(), atol=1e-9, rtol=0)
-    assert told[-1] == (24, 24) and len(told) == math.ceil(24 / batch_size)
+    assert calls[-1] == (24, 24) and len(calls) == math.ceil(24 / batch_size)
 
 
 def test_a_targeted_attack_ends_in_its_target(judged_on_digits):
@@ -286,7 +286,7 @@ def test_a_targeted_attack_ends_in_its_target(judged_on_digits):
     assert torch.equal(pgd(net, x, target, 0.3, targeted=True)[already], x[already])
 
 
-def test_a_loss_of_ones_own(judged_on_digits):
+def test_pgd_takes_a_loss_function(judged_on_digits):
     net, x, y = judged_on_digits[1]
 
     def margin(logits, labels):

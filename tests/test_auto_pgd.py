@@ -20,9 +20,10 @@ from cappaper import (
     square,
     surrogate_gradient,
 )
-from cappaper.attacks import ascent, auto_pgd, square_attack
-from cappaper.attacks.auto_pgd import _checkpoints
-from cappaper.attacks.common import BALLS, is_correct
+from cappaper.attacks.auto_pgd import _checkpoints, _climb
+from cappaper.attacks.balls import BALLS
+from cappaper.attacks.common import is_correct
+from cappaper.attacks.square import _side
 
 EPS = 0.1
 
@@ -49,7 +50,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize("name", ATTACKS)
 @given(eps=st.floats(0.0, 0.5), net=st.sampled_from(["ReLU", "capped", "robust"]))
-def test_what_comes_back_is_an_image_in_the_ball(nets, name, eps, net):
+def test_examples_are_images_in_the_ball(nets, name, eps, net):
     x, y = load("digits", "test", limit=12)
     few = {"queries": 20} if name == "Square" else {"steps": 8}
     found = ATTACKS[name](nets[net], x, y, eps, **few)
@@ -93,12 +94,12 @@ def test_it_is_stronger_than_pgd_and_stronger_still_along_the_surrogate(nets):
     assert left("capped", along_the_surrogate) < left("capped", apgd) - 0.1
 
 
-def test_the_step_size_is_looked_at_where_the_paper_says():
+def test_checkpoints_are_those_of_the_paper():
     assert sorted(_checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
 
 
 @pytest.mark.parametrize("name", ["APGD-CE", "APGD-T", "Square"])
-def test_a_member_falls_as_it_does_alone(nets, name):
+def test_a_member_is_attacked_as_alone(nets, name):
     x, y = load("digits", "test", limit=60)
     pair = [nets["ReLU"].double(), nets["robust"].double()]
     x = x.double()
@@ -111,13 +112,12 @@ def test_a_member_falls_as_it_does_alone(nets, name):
         net.float()
 
 
-def test_square_hears_of_a_change_as_the_whole_model_would(nets, monkeypatch):
+def test_square_computes_a_change_of_a_dense_first_layer_as_the_whole_model_would(nets):
     x, y = load("digits", "test", limit=60)
     net = nets["robust"].double()
-    by_difference = square(net, x.double(), y, EPS, queries=250)
-    monkeypatch.setattr(square_attack, "_split", lambda model: (square_attack._Images(), model))
-    whole = square(net, x.double(), y, EPS, queries=250)
-    same = is_correct(net, by_difference, y) == is_correct(net, whole, y)
+    wrapped = torch.nn.Sequential(net)  # no dense layer in sight: the whole model computes
+    incremental, whole = (square(m, x.double(), y, EPS, queries=250) for m in (net, wrapped))
+    same = is_correct(net, incremental, y) == is_correct(net, whole, y)
     net.float()
     assert same.all()
 
@@ -154,10 +154,10 @@ def test_a_run_is_that_of_the_authors_implementation(norm, target, seed):
     tops = torch.rand(4, 1, 1, 3, 3, generator=draw, dtype=torch.float64)
     x = torch.rand(20, 1, 3, 3, generator=draw, dtype=torch.float64)
     y, model, eps = torch.zeros(20, dtype=torch.long), Hills(tops), 0.2
-    start = BALLS[norm](eps, 1).random(x, seed)
+    ball = BALLS[norm](eps, 1)
+    start = ball.random(x, seed)
     goal = y if target is None else torch.full_like(y, target)
-    live = torch.ones_like(y, dtype=torch.bool)
-    ours = auto_pgd._climb(model, BALLS[norm](eps, 1), x, start, y, goal, live, 100, 20)
+    ours = _climb(model, ball, 100, seed, 0, x, y, goal, torch.ones_like(y, dtype=torch.bool))
     kind = "ce" if target is None else "dlr-targeted"
     named = {"linf": "Linf", "l2": "L2"}[norm]
     made = autopgd.APGDAttack if target is None else autopgd.APGDAttack_targeted
@@ -186,7 +186,7 @@ class LastResort(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("classes", "targets"), [(5, 1), (5, 3), (5, 4), (12, 9), (12, 11)])
-def test_it_climbs_towards_as_many_classes_as_were_asked_for(classes, targets):
+def test_apgd_aims_at_as_many_classes_as_asked(classes, targets):
     x, y = torch.zeros(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
     net = LastResort(classes)
     fooled = ~is_correct(net, apgd(net, x, y, 0.5, targets=targets), y)
@@ -194,7 +194,7 @@ def test_it_climbs_towards_as_many_classes_as_were_asked_for(classes, targets):
 
 
 @pytest.mark.parametrize("classes", [5, 10, 11])
-def test_autoattack_climbs_towards_nine_classes_at_most(classes):
+def test_autoattack_aims_at_nine_classes_at_most(classes):
     """As its authors have it."""
     x, y = torch.zeros(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
     net = LastResort(classes)
@@ -202,26 +202,12 @@ def test_autoattack_climbs_towards_nine_classes_at_most(classes):
     assert fooled.tolist() == 3 * [classes <= 10]
 
 
-@pytest.mark.parametrize("name", ["PGD", *ATTACKS])
-def test_looking_seldom_for_finished_examples_changes_no_verdict(nets, monkeypatch, name):
-    """A GPU looks every few steps, because it has to wait for the answer."""
-    x, y = load("digits", "test", limit=60)
-    net, attack = nets["robust"].double(), {"PGD": pgd, **ATTACKS}[name]
-    each = attack(net, x.double(), y, EPS)
-    for module in (ascent, auto_pgd, square_attack):
-        monkeypatch.setattr(module, "looks_every", lambda x: 8)
-    seldom = attack(net, x.double(), y, EPS)
-    same = is_correct(net, each, y) == is_correct(net, seldom, y)
-    net.float()
-    assert same.all()
-
-
 def test_squares_shrink_as_the_authors_do():
     peer = pytest.importorskip("pyautoattack.square")
     referee = peer.SquareAttack(None, n_queries=5000, p_init=0.8, resc_schedule=False)
     for query in range(1, 5000):
         side = round(math.sqrt(referee.p_selection(query) * 28 * 28))
-        assert square_attack._side(query, 0.8, 28, 28) == max(1, side), query
+        assert _side(query, 0.8, 28, 28) == max(1, side), query
 
 
 class Counted(torch.nn.Module):
@@ -237,7 +223,7 @@ class Counted(torch.nn.Module):
 
 
 @pytest.mark.parametrize("name", ["APGD-CE", "APGD-T", "Square"])
-def test_what_has_fallen_is_asked_about_no_more(nets, name):
+def test_finished_examples_cost_no_more_passes(nets, name):
     x, y = load("digits", "test", limit=60)
     net, few = Counted(nets["ReLU"]), {"queries": 200} if name == "Square" else {"steps": 200}
     found = ATTACKS[name](net, x, y, 0.5, **few)

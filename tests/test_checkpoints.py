@@ -1,4 +1,4 @@
-"""Trainings that go on: what belongs to one, and what it must not hang on."""
+"""Checkpoints: which training they belong to, and that a training resumes to the same result."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,13 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from cappaper import (
-    CappedReLU,
-    fit,
-    load,
-    mlp,
-    pgd,
-)
+from cappaper import CappedReLU, fit, load, mlp, pgd
+
+ONE_STEP = partial(pgd, steps=1, early_exit=False)
 
 
 @pytest.fixture(scope="module")
@@ -23,144 +19,95 @@ def digits():
     return load("digits", "test", limit=20)
 
 
-def test_a_checkpoint_is_of_one_training_alone(digits, tmp_path):
-    x, y = digits
-    path = tmp_path / "training"
-    given = {"epochs": 1, "checkpoint": path, "lr": np.float64(1e-3)}
-    fit(mlp(64, [8], beta=0.1), x, y, **given)
-    again = fit(mlp(64, [8], beta=0.1), x, y, **given)  # goes on from it, and has nothing to do
-    assert again[2].beta == pytest.approx(0.1)
-    attack = partial(pgd, eps=0.1, steps=1, early_exit=False)
-    for net, images, more in (
-        (mlp(64, [8], beta=5.0), x, {}),
-        (mlp(64, [8], beta=0.1), 1 - x, {}),
-        (mlp(64, [9], beta=0.1), x, {}),
-        (mlp(64, [8], beta=0.1), x, {"attack": attack}),
-        (mlp(64, [8], beta=0.1), x, {"lr": lambda *at: 1e-3}),
-    ):
-        with pytest.raises(ValueError, match="belongs to another training"):
-            fit(net, images, y, **given | more)
-    path.unlink()
-    fit(mlp(64, [8]), x, y, **given, attack=attack)
-    fit(mlp(64, [8]), x, y, **given, attack=partial(pgd, eps=0.1, steps=1, early_exit=False))
-    fit(mlp(64, [8]), x, y, **given, attack=partial(pgd, steps=1, early_exit=False, eps=0.1))
-    with pytest.raises(ValueError, match="belongs to another training"):
-        fit(mlp(64, [8]), x, y, **given, attack=partial(attack, eps=0.2))
-
-
-class Stronger:
-    """An object that is called, and whose method says what attack a step gets."""
-
-    def __init__(self, eps):
-        self.eps = eps
-
-    def __call__(self, model, x, y):
-        return pgd(model, x, y, self.eps, steps=1, early_exit=False)
-
-    def at(self, step, steps):
-        return self
-
-
-def closure(eps):
-    return lambda model, x, y: pgd(model, x, y, eps, steps=1, early_exit=False)
-
-
 @dataclasses.dataclass
 class Attacker:
+    """An attack with settings, and a method that returns the attack of a step."""
+
     eps: float
     attack: Callable = pgd
 
     def __call__(self, model, x, y):
         return self.attack(model, x, y, self.eps, steps=1, early_exit=False)
 
+    def at(self, step, steps):
+        return self
+
+
+def net_with(activation):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), activation, nn.Linear(8, 10))
+
+
+OTHERS = {
+    "cap": lambda x: (mlp(64, [8], beta=5.0), x, {}),
+    "images": lambda x: (mlp(64, [8], beta=0.1), 1 - x, {}),
+    "width": lambda x: (mlp(64, [9], beta=0.1), x, {}),
+    "activation": lambda x: (net_with(nn.GELU()), x, {}),
+    "activation's setting": lambda x: (net_with(nn.Hardtanh(0, 0.05)), x, {}),
+    "attack": lambda x: (mlp(64, [8], beta=0.1), x, {"attack": partial(ONE_STEP, eps=0.1)}),
+    "step size": lambda x: (mlp(64, [8], beta=0.1), x, {"lr": 2e-3}),
+    "schedule": lambda x: (mlp(64, [8], beta=0.1), x, {"lr": lambda *at: 1e-3}),
+    "seed": lambda x: (mlp(64, [8], beta=0.1), x, {"seed": 1}),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_checkpoint_of_another_training_is_refused(digits, tmp_path, what):
+    x, y = digits
+    given = {"epochs": 1, "checkpoint": tmp_path / "training", "lr": 1e-3}
+    fit(mlp(64, [8], beta=0.1), x, y, **given)
+    fit(mlp(64, [8], beta=0.1), x, y, **given)  # resumes, and has nothing left to do
+    net, images, changed = OTHERS[what](x)
+    with pytest.raises(ValueError, match="belongs to another training"):
+        fit(net, images, y, **given | changed)
+
 
 @pytest.mark.parametrize(
-    "made",
+    "make",
     [
-        lambda eps: {"attack": Stronger(eps)},
-        lambda eps: {"attack_at": Stronger(eps).at},
-        lambda eps: {"attack": closure(eps)},
+        lambda eps: {"attack": partial(ONE_STEP, eps=eps)},
         lambda eps: {"attack": Attacker(eps)},
         lambda eps: {"attack": Attacker(np.float64(eps))},
+        lambda eps: {"attack_at": Attacker(eps).at},
     ],
 )
-def test_an_attack_is_known_by_what_it_carries(digits, tmp_path, made):
+def test_an_attack_counts_by_its_settings(digits, tmp_path, make):
     given = {"epochs": 1, "checkpoint": tmp_path / "training"}
-    fit(mlp(64, [8]), *digits, **given, **made(0.1))
-    fit(mlp(64, [8]), *digits, **given, **made(0.1))
+    fit(mlp(64, [8]), *digits, **given, **make(0.1))
+    fit(mlp(64, [8]), *digits, **given, **make(0.1))
     with pytest.raises(ValueError, match="belongs to another training"):
-        fit(mlp(64, [8]), *digits, **given, **made(0.2))
+        fit(mlp(64, [8]), *digits, **given, **make(0.2))
 
 
-def test_what_a_function_says_counts_and_so_do_layers_without_weights(digits, tmp_path):
-    def weak(model, x, y):
-        return pgd(model, x, y, 0.1, steps=1, early_exit=False)
-
-    def strong(model, x, y):
-        return pgd(model, x, y, 0.3, steps=1, early_exit=False)
-
-    strong.__qualname__ = weak.__qualname__  # the same cell, edited
-    given = {"epochs": 1, "checkpoint": tmp_path / "training"}
-    fit(mlp(64, [8]), *digits, **given, attack=weak)
-    with pytest.raises(ValueError, match="belongs to another training"):
-        fit(mlp(64, [8]), *digits, **given, attack=strong)
-
-    def net(activation):
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), activation, nn.Linear(8, 10))
-
-    given["checkpoint"] = tmp_path / "other"
-    fit(net(nn.ReLU()), *digits, **given)
-    for other in (nn.GELU(), nn.Hardtanh(0, 0.05)):
-        with pytest.raises(ValueError, match="belongs to another training"):
-            fit(net(other), *digits, **given)
+def test_a_damaged_checkpoint_is_refused(digits, tmp_path):
+    path = tmp_path / "training"
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match="is no checkpoint of a training: delete it"):
+        fit(mlp(64, [8]), *digits, epochs=1, checkpoint=path)
 
 
-def test_a_penalty_may_hold_the_network_that_is_trained(digits, tmp_path):
-    def penalty(net, model):
-        return net[2].beta.square().sum()
-
-    net = mlp(64, [8], activation=partial(CappedReLU, learned=True), beta=1.0)
-    given = {"epochs": 2, "checkpoint": tmp_path / "t", "penalty": partial(penalty, net)}
-    fit(net, *digits, **given)
-    fit(net, *digits, **given)
-
-
-def test_a_cell_that_was_stopped_goes_on_with_the_network_it_had(digits, tmp_path):
-    """Statistics that training has moved are no setting, as caps are."""
-    layers = [nn.Linear(64, 8), nn.BatchNorm1d(8), CappedReLU(1.0), nn.Linear(8, 10)]
-    net = nn.Sequential(nn.Flatten(), *layers)
-    seen = []
-
-    def progress(done, of):
-        seen.append(done)
-        if seen == [1]:
+def stop_after(epoch):
+    def progress(done, epochs):
+        if done == epoch:
             raise KeyboardInterrupt
 
-    given = {"epochs": 2, "checkpoint": tmp_path / "training", "progress": progress}
-    with pytest.raises(KeyboardInterrupt):
-        fit(net, *digits, **given)
-    fit(net, *digits, **given)
-    assert seen == [1, 1, 2]
-    net[3] = CappedReLU(2.0)
-    with pytest.raises(ValueError, match="belongs to another training"):
-        fit(net, *digits, **given)
+    return progress
 
 
-def test_a_training_with_dropout_goes_on_to_the_same_result(digits, tmp_path):
-    def train(name, stop):
+@pytest.mark.parametrize("again", ["the same network", "a new one"])
+def test_a_training_with_dropout_and_statistics_resumes_to_the_same_result(digits, tmp_path, again):
+    def make():
         torch.manual_seed(0)
-        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(), nn.Linear(16, 10))
+        layers = [nn.Linear(64, 16), nn.BatchNorm1d(16), CappedReLU(1.0), nn.Dropout()]
+        return nn.Sequential(nn.Flatten(), *layers, nn.Linear(16, 10))
 
-        def progress(done, of):
-            if done == stop:
-                raise KeyboardInterrupt
-
-        return fit(net, *digits, epochs=2, checkpoint=tmp_path / name, progress=progress)
-
-    whole = train("whole", None)
+    whole = fit(make(), *digits, epochs=2)
+    net, path = make(), tmp_path / "training"
     with pytest.raises(KeyboardInterrupt):
-        train("halves", 1)
+        fit(net, *digits, epochs=2, checkpoint=path, progress=stop_after(1))
     torch.rand(7)
-    halves = train("halves", None)
-    for ours, theirs in zip(halves.parameters(), whole.parameters(), strict=True):
+    net = net if again == "the same network" else make()
+    epochs = []
+    fit(net, *digits, epochs=2, checkpoint=path, progress=lambda *at: epochs.append(at))
+    assert epochs == [(1, 2), (2, 2)]
+    for ours, theirs in zip(net.state_dict().values(), whole.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)

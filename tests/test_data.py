@@ -41,13 +41,13 @@ def test_mnist(mnist):
         (("digits", "test", 0), "limit must be at least 1"),
     ],
 )
-def test_bad_input_gets_a_sentence(arguments, says):
+def test_bad_arguments_are_refused(arguments, says):
     name, split, *limit = arguments
     with pytest.raises(ValueError, match=says):
         cappaper.load(name, split, limit=limit[0] if limit else None)
 
 
-def test_absent_and_unreachable(tmp_path, monkeypatch):
+def test_absent_files_without_a_network_are_reported(tmp_path, monkeypatch):
     def no_network(*args, **kwargs):
         raise OSError("network is unreachable")
 
@@ -57,7 +57,7 @@ def test_absent_and_unreachable(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value) and "CAPPAPER_DATA" in str(caught.value)
 
 
-def test_damaged(tmp_path):
+def test_damaged_files_are_refused(tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name in MNIST_MD5:

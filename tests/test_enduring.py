@@ -1,4 +1,4 @@
-"""What a run survives: a dying kernel, a kill, another run, a manifest with a mistake."""
+"""A run survives a signal, a kill, another run, and a mistake in the manifest."""
 
 import os
 import platform
@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from cappaper import files
 from cappaper.paper import chapters, cli
+from tests.test_chapters import edit
 
 RUN = [sys.executable, "-m", "cappaper", "reproduce", "--jobs", "1", "--no-build"]
 
@@ -27,32 +27,32 @@ def leftovers(folder):
     return [p for p in folder.rglob("*") if "@" in p.name or ".partial" in p.name]
 
 
-def edit(project, before, after):
-    notebook = project / "notebooks" / "small.ipynb"
-    notebook.write_text(notebook.read_text().replace(before, after))
-
-
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_dying_kernel_costs_its_own_chapter(project, capsys, jobs):
-    edit(project, "assert not breaks", "import os; breaks and os._exit(9)  #")
-    assert cli.main(["reproduce", "--jobs", jobs]) == 1
-    said = capsys.readouterr().err
-    assert "fails failed: its kernel died, perhaps for want of memory" in said
-    assert "Traceback" not in said
-    kept = project / "build" / "quick" / "chapters"
-    assert (kept / "works.ipynb").exists() and not (kept / "fails.ipynb").exists()
-    assert (kept / "fails.partial.ipynb").exists()
-
-
-def test_what_a_killed_run_leaves_is_swept_up_by_the_next(project, fresh):
-    sleep = "import time; open('asleep', 'w').close(); time.sleep(60)  #"
-    edit(project, "assert not breaks", sleep)
-    command = [*RUN, "--only", "works"]
-    running = subprocess.Popen(command, cwd=project, stdout=-1, stderr=-1)
-    while not (project / "asleep").exists() and running.poll() is None:
+def asleep(project):
+    """A run whose chapter sleeps."""
+    edit(
+        project, "assert not breaks", "import time; open('asleep', 'w').close(); time.sleep(60)  #"
+    )
+    run = subprocess.Popen([*RUN, "--only", "works"], cwd=project, stdout=-1, stderr=-1, text=True)
+    while not (project / "asleep").exists() and run.poll() is None:
         time.sleep(0.1)
-    os.kill(running.pid, signal.SIGKILL)
-    running.communicate()
+    return run
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_says_so(project, sent):
+    run = asleep(project)
+    run.send_signal(sent)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    # Kernels of older versions print a line of their own after it.
+    line = "cappaper: stopped; what was trained is kept, so a new run resumes"
+    assert line in errors.splitlines()
+
+
+def test_the_next_run_removes_what_a_killed_run_left(project, fresh):
+    run = asleep(project)
+    run.kill()
+    run.communicate()
     assert len(leftovers(project / "build")) == 2  # the page, and the folder of its table
     edit(project, "time.sleep(60)", "None")
     (fresh / "weights").mkdir()
@@ -61,7 +61,7 @@ def test_what_a_killed_run_leaves_is_swept_up_by_the_next(project, fresh):
     assert leftovers(project / "build") == [] and leftovers(fresh) == []
 
 
-def test_only_what_nobody_writes_any_more_is_swept_up(tmp_path):
+def test_files_of_running_processes_and_other_machines_stay(tmp_path):
     here = platform.node()
     mine, theirs, other = (
         tmp_path / f"a.{os.getpid()}@{here}@.csv",
@@ -75,7 +75,7 @@ def test_only_what_nobody_writes_any_more_is_swept_up(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted([mine, theirs, other])
 
 
-def test_half_a_file_never_takes_the_place_of_a_whole_one(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "folder" / "a.txt"
     with files.whole(path) as unfinished:
         unfinished.write_text("old")
@@ -85,38 +85,34 @@ def test_half_a_file_never_takes_the_place_of_a_whole_one(tmp_path):
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
 
 
-def test_runs_at_once_wait_for_each_other(project):
+def test_only_one_run_at_a_time_writes_to_a_book(project, fresh):
     edit(project, "assert not breaks", "import time; time.sleep(1)  #")
     runs = [
         subprocess.Popen([*RUN, "--only", "works"], cwd=project, stdout=-1, stderr=-1, text=True)
         for _ in range(3)
     ]
-    said = [run.communicate(timeout=120) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0, 0], said
-    waited = [out for out, _ in said if "waiting for another run that writes to build/quick" in out]
-    assert len(waited) == 2 and leftovers(project / "build") == []
+    printed = [run.communicate(timeout=120) for run in runs]
+    assert [run.returncode for run in runs] == [0] * 3, printed
+    waiting = "waiting for another run that writes to build/quick"
+    assert sum(waiting in out for out, _ in printed) == 2
+    assert leftovers(project / "build") == [] and len(list((fresh / "locks").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "must be a list of chapters"),
         ("name: works", "must be a list of chapters"),
-        ("- [", "is no YAML"),
-        ("- works", "a chapter has name, source and title"),
-        ("- {name: works, source: small}", "a chapter has name, source and title"),
-        ("- {name: a, source: small, title: A, colour: red}", "a chapter has name, source and"),
+        ("- [", "must be a list of chapters"),
+        ("- works", "must be a list of chapters with name, source, title"),
+        ("- {name: works, source: small}", "missing 1 required positional argument: 'title'"),
+        ("- {name: a, source: small, title: A, colour: red}", "argument 'colour'"),
         ("- {name: a, source: big, title: A}", "a needs notebooks/big.ipynb"),
         (2 * "- {name: a, source: small, title: A}\n", "has two chapters called a"),
     ],
 )
-def test_a_faulty_manifest_gets_a_sentence(project, capsys, text, says):
+def test_a_faulty_manifest_gets_a_sentence(project, capsys, text, message):
     (project / chapters.MANIFEST).write_text(text)
     assert cli.main(["reproduce"]) == 1
-    said = capsys.readouterr().err
-    assert says in said and said.count("\n") == 1 and str(chapters.MANIFEST) in said
-
-
-def test_the_cache_is_where_the_locks_are(fresh):
-    with cli._alone(Path.cwd() / "book"):
-        assert len(list((fresh / "locks").iterdir())) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and str(chapters.MANIFEST) in error

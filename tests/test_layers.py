@@ -1,4 +1,4 @@
-"""What happens inside: the gradient that reaches a layer, checked against one done by hand."""
+"""Layer signals and distances, checked against a computation by hand."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 from cappaper import CappedReLU, layer_distances, layer_signals, mlp
 
 
-def test_signals_of_a_network_done_by_hand(digits):
+def test_signals_agree_with_a_computation_by_hand(digits):
     x, y = (tensor[:50] for tensor in digits[1])
     net = mlp(64, [12, 8], beta=[0.2, 0.05], seed=3)
     flat, first, cap1, second, cap2, last = net
@@ -26,7 +26,7 @@ def test_signals_of_a_network_done_by_hand(digits):
     assert all(parameter.grad is None for parameter in net[1].parameters())
 
 
-def test_a_layer_that_is_all_cap_is_silent():
+def test_a_layer_at_its_cap_is_silent():
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), CappedReLU(0.1), nn.Linear(3, 2))
     nn.init.constant_(net[1].bias, 10.0)
     (signal,) = layer_signals(net, torch.rand(8, 1, 2, 2), torch.zeros(8, dtype=torch.long))
@@ -47,7 +47,7 @@ def test_an_activation_that_is_called_twice_is_listed_twice(digits):
 
 
 class Branch(nn.Module):
-    """What its second activation sees comes to nothing."""
+    """The output of its second activation is not used."""
 
     def __init__(self, called=True):
         super().__init__()
@@ -62,19 +62,19 @@ class Branch(nn.Module):
         return self.last(self.one(z))
 
 
-def test_a_branch_that_leads_nowhere_gets_no_gradient():
+def test_an_unused_branch_has_no_gradient():
     x, y, net = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 2]), Branch()
     for weight in net.parameters():
         weight.data.abs_()  # no unit is silent by chance
     signals = {signal.layer: signal for signal in layer_signals(net, x, y)}
-    assert list(signals) == ["two", "one"]  # as they are called
+    assert list(signals) == ["two", "one"]  # in the order of the calls
     assert signals["one"].gradient > 0
     for look in (layer_signals, layer_distances):
         with pytest.raises(ValueError, match="calls none of its activations"):
             look(Branch(called=False), x, y if look is layer_signals else x)
 
 
-def test_bad_input_gets_a_sentence():
+def test_bad_arguments_are_refused():
     x, y = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
     with pytest.raises(ValueError, match="no hidden layer"):
         layer_signals(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), x, y)

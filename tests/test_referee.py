@@ -9,7 +9,6 @@ from tests.test_book import BOOK, ROOT
 
 
 def test_the_strongest_attack_leaves_no_more_than_autoattack():
-    """On every network that comes along; and far less, where a low cap stops the gradient."""
     table = tables.read(BOOK / "results" / "referee.csv")
     assert set(table["network"]) == set(PRETRAINED)
     assert int(table.attrs["provenance"]["images"]) >= 500
@@ -22,17 +21,16 @@ def test_the_strongest_attack_leaves_no_more_than_autoattack():
 
 def test_the_readme_says_what_the_table_says():
     row = tables.read(BOOK / "results" / "referee.csv").set_index("network").loc["cap-0.05"]
-    said = (
+    sentence = (
         f"of 500 test images it leaves {100 * row['AutoAttack']:.0f} % on the network with"
         f" β = 0.05 that comes with the package, at ε = {row['ε']:g}, and `strongest_attack`"
         f" {100 * row['strongest attack']:.0f} %"
     )
-    assert said in (ROOT / "README.md").read_text()
+    assert sentence in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("mnist")
 def test_both_attack_the_same_images_of_the_same_network():
-    pytest.importorskip("pyautoattack")
     row = compared("cap-0.05", load("mnist", "test", limit=8))
     assert 0 <= row["both"] <= min(row["strongest attack"], row["AutoAttack"])
     assert max(row["strongest attack"], row["AutoAttack"]) <= row["no attack"] <= 1

@@ -1,8 +1,6 @@
-"""What a run of networks and judges gives, keeps and resumes."""
+"""Networks are trained once and judged once; what is damaged or interrupted is computed again."""
 
 import dataclasses
-import functools
-import itertools
 import math
 import shutil
 import warnings
@@ -12,38 +10,30 @@ import pytest
 import torch
 
 from cappaper import paper
-from cappaper.paper import cache, experiment, runner, searches
+from cappaper.paper import cache, experiment, judges, runner
 
 TINY = paper.profile("quick", epochs=2, hidden=[16, 8], limit=60)
+SPECS = paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1])
 
 
-def tiny(judge=None, epsilons=(0.05, 0.2), **given):
-    specs = paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1])
+def tiny(judge=None, epsilons=(0.05, 0.2), specs=SPECS, **given):
     return paper.run(specs, judge or paper.PGD(steps=3), epsilons, limit=60, **given)
 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The networks that are trained from here on."""
-    seen, real = [], experiment.fit
+    """The seeds of the networks that are trained from here on."""
+    seeds, fit = [], experiment.fit
 
-    def fit(population, *args, **kwargs):
-        seen.extend(kwargs["seed"])
-        return real(population, *args, **kwargs)
+    def recorded(model, *args, **kwargs):
+        seeds.extend(kwargs["seed"])
+        return fit(model, *args, **kwargs)
 
-    monkeypatch.setattr(experiment, "fit", fit)
-    return seen
-
-
-def test_the_same_seed_gives_the_same_table_twice(monkeypatch, tmp_path):
-    results = []
-    for run in ("first", "second"):
-        monkeypatch.setenv("CAPPAPER_CACHE", str(tmp_path / run))  # nothing is recalled
-        results.append(tiny().drop(columns="seconds"))
-    pd.testing.assert_frame_equal(*results, check_exact=True)
+    monkeypatch.setattr(experiment, "fit", recorded)
+    return seeds
 
 
-def test_a_table_is_tidy(fresh):
+def test_a_table_is_tidy_and_the_same_from_an_empty_cache(fresh, monkeypatch):
     table = tiny()
     assert len(table) == 2 * 2 * 2
     assert not table.duplicated(["beta", "seed", "eps"]).any()
@@ -51,79 +41,40 @@ def test_a_table_is_tidy(fresh):
     assert set(table["placement"]) == {"1+2", "none"} and set(table["images"]) == {60}
     wide = table.pivot(index=["beta", "seed"], columns="eps", values="robust_accuracy")
     assert (wide[0.2] <= wide[0.05]).all()
+    monkeypatch.setenv("CAPPAPER_CACHE", str(fresh / "empty"))
+    first, second = (part.drop(columns="seconds") for part in (table, tiny()))
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
-def test_a_network_is_trained_once(fresh, trained):
+def test_a_network_is_trained_once_and_judged_once(fresh, trained):
     first = tiny()
     assert len(trained) == 4
     assert tiny().equals(first)
-    # Another attack on the same networks trains nothing either.
-    assert len(tiny(paper.FGSM(), [0.1])) == 4
+    assert len(tiny(paper.FGSM(), [0.1])) == 4  # another attack on the same networks
     assert len(trained) == 4
+    shutil.rmtree(fresh / "weights")  # without them, only new networks are trained
+    trained.clear()
+    more = tiny(specs=paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1, 2]))
+    assert trained == [2, 2]
+    assert more[more["seed"] < 2].reset_index(drop=True).equals(first)
+    twice = tiny(specs=[SPECS[0]] * 2)
+    assert len(twice) == 4 and twice[:2].equals(twice[2:].reset_index(drop=True))
 
 
-def test_runs_at_once_judge_the_weights_of_the_first(fresh, monkeypatch):
-    """In other company rounding makes another network of a spec; both runs must mean one."""
-    (spec,) = paper.sweep(TINY, betas=[0.1], seeds=[0])
-    place, train = runner._weights(spec, "cpu"), runner.train
-    other = {name: value + 1 for name, value in spec.build().state_dict().items()}
+def test_weights_from_another_machine_are_kept_here(fresh, trained, monkeypatch):
+    def elsewhere(function, calls, jobs, label):
+        results = [(i, function(*call)) for i, call in enumerate(calls)]
+        shutil.rmtree(fresh / "weights")  # the other machine's disk
+        yield from results
 
-    @functools.wraps(train)
-    def slower(*args, **given):
-        cache.keep(place, other)  # meanwhile, the other run
-        return train(*args, **given)
-
-    monkeypatch.setattr(runner, "train", slower)
-    (net,) = runner.networks([spec])
-    for kept in (net.state_dict(), cache.recall(place)):
-        assert all(torch.equal(kept[name], value) for name, value in other.items())
-
-
-def test_what_was_said_of_lost_weights_is_void(fresh, trained):
-    """Trained again, in other company, it may be another network: one table, one network."""
-    tiny()
-    lost, *others = sorted((fresh / "weights").iterdir())
-    lost.unlink()
-    runner.networks(paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1]))
-    assert len(trained) == 5
-    kept = {path.name for path in (fresh / "judgements").iterdir()}
-    assert kept == {path.stem for path in others}
-
-
-def test_what_another_machine_trained_is_kept_here(fresh, trained, monkeypatch):
-    def elsewhere(function, calls, jobs):
-        done = [(i, function(*call)) for i, call in enumerate(calls)]
-        shutil.rmtree(fresh / "weights")  # its own disk
-        yield from done
-
-    specs = paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1])
     with monkeypatch.context() as patched:
         patched.setattr(runner, "side_by_side", elsewhere)
-        runner.networks(specs)
-    runner.networks(specs)
-    assert len(trained) == len(specs)
+        runner.networks(SPECS)
+    runner.networks(SPECS)
+    assert len(trained) == len(SPECS)
 
 
-def test_what_is_judged_needs_no_network_any_more(fresh, trained):
-    first = tiny()
-    for path in (fresh / "weights").iterdir():
-        path.unlink()
-    trained.clear()
-    assert tiny().equals(first) and trained == []
-    specs = paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1, 2])
-    more = paper.run(specs, paper.PGD(steps=3), [0.05, 0.2], limit=60)
-    assert trained == [2, 2]  # the two that are new
-    known = more[more["seed"] < 2].reset_index(drop=True)
-    assert known.equals(first)
-
-
-def test_the_same_network_twice_is_judged_once_and_has_its_rows_twice(fresh, trained):
-    (spec,) = paper.sweep(TINY, betas=[0.1], seeds=[0])
-    table = paper.run([spec, spec], paper.PGD(steps=2), [0.1], limit=20)
-    assert len(table) == 2 and table.iloc[0].equals(table.iloc[1]) and trained == [0]
-
-
-def test_outcomes_by_image_are_there_where_they_are_asked_for(fresh):
+def test_outcomes_by_image_come_on_demand(fresh):
     plain, by_image = tiny(), tiny(by_image=True)
     assert set(by_image) - set(plain) == {"outcomes", "warning"}
     assert by_image[[*plain]].equals(plain)
@@ -132,58 +83,60 @@ def test_outcomes_by_image_are_there_where_they_are_asked_for(fresh):
 
 
 @pytest.mark.parametrize("judge", [paper.PGD(), paper.Exact(), paper.Distances(paper.PGD())])
-def test_radii_are_asked_for_where_they_matter(judge):
-    specs = paper.sweep(TINY, betas=[0.1], seeds=[0])
+def test_a_judge_that_needs_a_radius_says_so(judge):
     with pytest.raises(ValueError, match=f"{judge.name} needs at least one radius"):
-        paper.run(specs, judge)
+        paper.run(SPECS[:1], judge)
 
 
-def test_what_is_recalled_depends_on_all_that_decides_it():
-    (spec,) = paper.sweep(TINY, betas=[0.1], seeds=[0])
-    changes = [{"seed": 1}, {"beta": (0.1, 0.2)}, {"epochs": 3}, {"hidden": (16, 9)}]
-    changes += [
-        {"after": 1},
-        {"adversary": paper.Adversary(0.1)},
-        {"adversary": paper.Adversary(0.1, steps=3)},
-    ]
-    specs = [spec, *(dataclasses.replace(spec, **change) for change in changes)]
-    places = {runner._weights(s, device) for s in specs for device in ("cpu", "cuda")}
-    assert len(places) == 2 * len(specs)
-    assert runner._weights(dataclasses.replace(spec), "cpu") in places
-    asked = [
-        (spec, paper.PGD(), [0.1], None, "cpu"),
-        (specs[1], paper.PGD(), [0.1], None, "cpu"),
-        (spec, paper.PGD(steps=20), [0.1], None, "cpu"),
-        (spec, paper.FGSM(name="PGD"), [0.1], None, "cpu"),
-        (spec, paper.Distances(paper.PGD()), [0.1], None, "cpu"),
-        (spec, paper.Distances(paper.FGSM()), [0.1], None, "cpu"),
-        (spec, paper.PGD(), [0.2], None, "cpu"),
-        (spec, paper.PGD(), [0.1], 60, "cpu"),
-        (spec, paper.PGD(), [0.1], None, "cuda"),
-    ]
-    assert len({runner._judgement(*one) for one in asked}) == len(asked)
+def test_every_setting_is_in_the_key(monkeypatch):
+    places = []
+
+    def recall(place):
+        places.append(place)
+        return {"rows": [{}], "seconds": 0.0}
+
+    monkeypatch.setattr(cache, "recall", recall)
+    spec, cpu, cuda = SPECS[0], paper.Machine("cpu"), paper.Machine("cuda")
+    changes = [{"seed": 1}, {"beta": (0.1, 0.2)}, {"epochs": 3}, {"hidden": (16, 9)}, {"after": 1}]
+    changes += [{"adversary": paper.Adversary(0.1)}, {"adversary": paper.Adversary(0.1, steps=3)}]
+    for one in [spec, *(dataclasses.replace(spec, **change) for change in changes)]:
+        for machine in (cpu, cuda):
+            paper.run([one], paper.PGD(), [0.1], machine=machine)
+    for judge in (
+        *(paper.PGD(steps=20), paper.FGSM(name="PGD")),
+        *(paper.Distances(paper.PGD()), paper.Distances(paper.FGSM())),
+    ):
+        paper.run([spec], judge, [0.1])
+    paper.run([spec], paper.PGD(), [0.2])
+    paper.run([spec], paper.PGD(), [0.1], limit=60)
+    assert len(set(places)) == len(places) == 22
+    paper.run([dataclasses.replace(spec)], paper.PGD(), [0.1])
+    assert places[-1] == places[0]
 
 
-def flipped(content):
-    """One bit in the middle is another."""
+def flip(content):
+    """Flip one bit in the middle."""
     at = len(content) // 2
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
-DAMAGES = [lambda content: b"cut off", lambda content: content[:-100], flipped, lambda content: b""]
+DAMAGES = [
+    *(lambda content: b"cut off", lambda content: content[:-100], flip, lambda content: b""),
+    lambda content: content.replace(b" json\n", b" jsOn\n").replace(b" tensors\n", b" tensOrs\n"),
+]
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, "swapped"])
 @pytest.mark.parametrize("kind", ["weights", "judgements"])
-def test_a_damaged_or_foreign_entry_is_computed_again(fresh, damage, kind):
+def test_a_damaged_entry_is_named_and_computed_again(fresh, damage, kind):
     before = tiny()
-    paths = sorted((fresh / kind).rglob("*.kept"))
+    paths = sorted((fresh / kind).iterdir())
     contents = [path.read_bytes() for path in paths]
     # Swapped: whole entries, in one another's places.
     damaged = [*contents[1:], contents[0]] if damage == "swapped" else map(damage, contents)
     for path, content in zip(paths, damaged, strict=True):
         path.write_bytes(content)
-    if kind == "weights":  # they are looked at only where a judgement is missing
+    if kind == "weights":  # weights are read only where a judgement is missing
         shutil.rmtree(fresh / "judgements")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -192,80 +145,123 @@ def test_a_damaged_or_foreign_entry_is_computed_again(fresh, damage, kind):
     assert after.drop(columns="seconds").equals(before.drop(columns="seconds"))
 
 
+def test_an_interrupted_run_resumes(fresh, monkeypatch):
+    """Networks and early copies are kept, and the training goes on from its last epoch."""
+    ends = paper.sweep(paper.profile("quick", epochs=4, hidden=[8]), betas=[0.1], seeds=[0, 1])
+    specs = [*(dataclasses.replace(spec, after=2) for spec in ends), *ends]
+    expected = paper.networks(specs)
+    assert not torch.equal(expected[0][1].weight, expected[2][1].weight)
+    monkeypatch.setenv("CAPPAPER_CACHE", str(fresh / "other"))
+    epochs, fit = [], experiment.fit
+
+    def interrupted(*args, seed, progress, **kwargs):
+        def show(epoch, of):
+            epochs.append((*seed, epoch))
+            progress(epoch, of)
+            if len(epochs) == 4 + 3:
+                raise KeyboardInterrupt
+
+        return fit(*args, seed=seed, progress=show, **kwargs)
+
+    monkeypatch.setattr(experiment, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        paper.networks(specs)
+    assert len(list((fresh / "other" / "weights").iterdir())) == 3
+    (checkpoint,) = (fresh / "other" / "checkpoints").iterdir()
+    resumed = paper.networks(specs)
+    assert epochs == [*((0, i) for i in (1, 2, 3, 4)), *((1, i) for i in (1, 2, 3, 3, 4))]
+    assert not checkpoint.exists()
+    for one, other in zip(expected, resumed, strict=True):
+        assert torch.equal(one[1].weight, other[1].weight)
+    with pytest.raises(ValueError, match="after must lie in 1 to 4, its epochs, got 6"):
+        dataclasses.replace(ends[0], after=6).build()
+
+
+def test_an_epoch_before_the_checkpoint_is_trained_again(fresh):
+    (end,) = paper.sweep(paper.profile("quick", epochs=3, hidden=[8]), betas=[0.1], seeds=[0])
+    specs, place = [dataclasses.replace(end, after=1), end], fresh / "training.pt"
+    experiment.train([end], "cpu", place)
+    resumed, expected = experiment.train(specs, "cpu", place), experiment.train(specs, "cpu")
+    for spec in specs:
+        assert torch.equal(resumed[spec]["1.weight"], expected[spec]["1.weight"])
+
+
+@pytest.mark.parametrize(("device", "sizes"), [("cpu", [1] * 4), ("cuda", [4])])
+def test_a_gpu_trains_networks_of_one_recipe_together(fresh, monkeypatch, device, sizes):
+    groups = []
+    monkeypatch.setattr(runner, "side_by_side", lambda train, calls, *more: groups.extend(calls))
+    with pytest.raises(TypeError, match="NoneType"):
+        runner.networks(SPECS, paper.Machine(device))
+    assert [len(specs) for specs, *_ in groups] == sizes
+
+
+def test_training_together_gives_the_same_networks():
+    together = experiment.train(SPECS, "cpu")
+    for spec in SPECS:
+        (alone,) = experiment.train([spec], "cpu").values()
+        for name, value in together[spec].items():
+            torch.testing.assert_close(value, alone[name], atol=1e-3, rtol=0)
+
+
 def test_distances_cover_every_layer(fresh):
     specs = paper.sweep(TINY, hidden=[16, 12, 8], betas=[0.1], seeds=[0])
-    judge = paper.Distances(paper.PGD(steps=3, early_exit=False))
-    table = paper.run(specs, judge, [0.1], limit=60)
+    table = tiny(paper.Distances(paper.PGD(steps=3, early_exit=False)), [0.1], specs)
     assert table["layer"].tolist() == [1, 2, 3] and table["units"].tolist() == [16, 12, 8]
     assert (table["linf"] <= 0.1 + 1e-6).all()
 
 
-def test_alike_networks_are_dealt_out_evenly():
-    many = paper.sweep(TINY, betas=[0.1, 1.0, math.inf], seeds=range(7))
-    few = paper.sweep(TINY, hidden=[8, 8], betas=[0.1], seeds=[0])
-    groups = runner._groups([*few, *many])
-    dealt = list(itertools.chain.from_iterable(groups))
-    assert sorted(dealt, key=repr) == sorted([*many, *few], key=repr)
-    assert all(len({spec.recipe for spec in group}) == 1 for group in groups)
-    assert [len(group) for group in groups] == [7, 7, 7, 1]
+def test_signals_before_training_train_nothing(fresh, trained):
+    specs = paper.sweep(TINY, betas=[0.1], seeds=[0], initial_cap=1.0)
+    table = tiny(paper.Signals(trained=False), specs=specs)
+    assert table["layer"].tolist() == [1, 2] and not table["trained"].any() and trained == []
+    assert set(table["initialisation"]) == {"rescaled"}
+    (at_one,) = paper.sweep(TINY, betas=[1.0], seeds=[0])
+    image = torch.ones(1, 1, 8, 8)
+    torch.testing.assert_close(at_one.build()(image), specs[0].build()(image))
 
 
-@pytest.mark.parametrize("count", [3, 8, 9, 20, 30, 41])
-def test_what_is_left_after_an_interruption_forms_the_same_groups(count):
-    specs = paper.sweep(TINY, betas=[0.1], seeds=range(count))
-    groups = runner._groups(specs)
-    for done in range(len(groups)):
-        left = [spec for spec in specs if spec not in groups[done]]
-        assert runner._groups(left) == [g for i, g in enumerate(groups) if i != done]
+def test_an_image_without_an_example_is_infinitely_far(fresh, monkeypatch):
+    specs = paper.sweep(TINY, betas=[0.3, math.inf], seeds=[0])
+    cw = tiny(paper.CW(steps=100, sharpness=10.0), specs=specs)
+    assert cw["success_rate"].between(0, 1).all() and cw["median_l2"].between(0.01, 3).all()
+    left = cw["standard_accuracy"] * (1 - cw["success_rate"])
+    assert cw["robust_accuracy"].tolist() == pytest.approx(left.tolist())
+    balls = tiny(paper.GrowingBalls(steps=40), specs=specs)
+    assert (balls["success_rate"] == 1).all()
+    # A ball is attacked as a whole: its example lies up to a step of the radii too far out.
+    assert (balls["median_l2"] < 1.3 * cw["median_l2"] + 0.2).all()
+    monkeypatch.setattr(judges, "cw_l2", lambda model, x, y, **settings: x)
+    row = tiny(paper.CW(), specs=specs).iloc[0]
+    assert (row["success_rate"], row["median_l2"]) == (0, math.inf)
 
 
-def test_adversarial_training_has_epochs_of_its_own():
+def test_a_profile_has_epochs_for_each_training_and_an_effort():
     large = paper.profile("paper")
     for adversary, epochs in ((None, large.epochs), (paper.Adversary(0.1), 6)):
         assert paper.sweep(large, betas=[1.0], adversary=adversary)[0].epochs == epochs
     assert paper.profile("paper", epochs=1).adversarial_epochs == 1
     assert paper.profile("paper", epochs=1, adversarial_epochs=2).adversarial_epochs == 2
+    doubled = paper.profile("paper", epochs=7, effort=2)
+    assert (doubled.epochs, doubled.adversarial_epochs, doubled.steps) == (14, 14, 80)
+    assert paper.profile("paper", effort=1) == large
+    spent = paper.Strongest(steps=3, queries=5, restarts=2).times(4)
+    assert spent == paper.Strongest(steps=12, queries=20, restarts=2)
 
 
-def test_signals_at_the_start_train_nothing(fresh, monkeypatch):
-    specs = paper.sweep(TINY, betas=[0.1], seeds=[0], initial_cap=1.0)
-    monkeypatch.setattr(experiment, "fit", None)
-    table = paper.run(specs, paper.Signals(trained=False), limit=60)
-    assert table["layer"].tolist() == [1, 2] and not table["trained"].any()
-    assert set(table["initialisation"]) == {"rescaled"}
-    (at_one,) = paper.sweep(TINY, betas=[1.0], seeds=[0])
-    torch.testing.assert_close(
-        at_one.build()(torch.ones(1, 1, 8, 8)), specs[0].build()(torch.ones(1, 1, 8, 8))
+def test_a_penalty_lowers_learned_caps_and_needs_them(fresh):
+    one = {"betas": [1.0], "seeds": [0]}
+    free, lowered = (
+        paper.networks(paper.sweep(TINY, activation="learned", cap_penalty=weight, **one))[0]
+        for weight in (0.0, 10.0)
     )
-
-
-def test_distortions_count_what_was_not_found(fresh, monkeypatch):
-    specs = paper.sweep(TINY, betas=[math.inf], seeds=[0])
-    table = paper.run(specs, paper.CW(steps=60), limit=60)
-    (row,) = table.to_dict("records")
-    assert 0 < row["success_rate"] <= 1 and 0 < row["median_l2"] < 3
-    assert row["robust_accuracy"] == pytest.approx(
-        row["standard_accuracy"] * (1 - row["success_rate"])
-    )
-    # An attack that does nothing finds nothing, and nothing is infinitely far.
-    monkeypatch.setattr(searches, "cw_l2", lambda model, x, y, **settings: x)
-    (row,) = paper.run(specs, paper.CW(), limit=60).to_dict("records")
-    assert (row["success_rate"], row["median_l2"]) == (0, math.inf)
-
-
-def test_growing_balls_come_as_near_as_carlini_and_wagner(fresh):
-    specs = paper.sweep(TINY, betas=[0.3, math.inf], seeds=[0])
-    balls, cw = (
-        paper.run(specs, search, limit=60)
-        for search in (paper.GrowingBalls(steps=40), paper.CW(steps=100, sharpness=10.0))
-    )
-    assert (balls["success_rate"] == 1).all()
-    # A ball is passed on whole: its example lies up to a step of the radii too far out.
-    assert (balls["median_l2"] < 1.3 * cw["median_l2"] + 0.2).all()
+    caps = [(a.beta, b.beta) for a, b in zip(free, lowered, strict=True) if hasattr(a, "beta")]
+    assert len(caps) == 2 and all(low < high - 0.01 for high, low in caps)
+    with pytest.raises(ValueError, match="cap_penalty is for learned caps"):
+        paper.networks(paper.sweep(TINY, cap_penalty=1.0, **one))
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "message"),
     [
         (lambda: paper.profile("huge"), "unknown profile 'huge': use one of quick, paper"),
         (lambda: paper.profile("quick", lr_rate=1), "unknown profile field 'lr_rate'"),
@@ -279,18 +275,6 @@ def test_growing_balls_come_as_near_as_carlini_and_wagner(fresh):
         (lambda: paper.sweep(TINY, architecture="vit")[0].build(), "unknown architecture 'vit'"),
     ],
 )
-def test_bad_input_gets_a_sentence(make, says):
-    with pytest.raises(ValueError, match=says):
+def test_bad_input_gets_a_sentence(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_a_penalty_lowers_learned_caps_and_needs_them(fresh):
-    one = {"betas": [1.0], "seeds": [0]}
-    free, lowered = (
-        paper.networks(paper.sweep(TINY, activation="learned", cap_penalty=weight, **one))[0]
-        for weight in (0.0, 10.0)
-    )
-    caps = [(a.beta, b.beta) for a, b in zip(free, lowered, strict=True) if hasattr(a, "beta")]
-    assert len(caps) == 2 and all(low < high - 0.01 for high, low in caps)
-    with pytest.raises(ValueError, match="cap_penalty is for learned caps"):
-        paper.networks(paper.sweep(TINY, cap_penalty=1.0, **one))

@@ -1,4 +1,4 @@
-"""The trained networks that the package brings along."""
+"""The trained networks that come with the package."""
 
 import json
 
@@ -9,7 +9,7 @@ from cappaper import PRETRAINED, CappedReLU, load, pretrained, zoo
 from cappaper.paper import weights
 
 
-def test_they_are_the_networks_that_the_book_lists():
+def test_the_networks_are_those_of_the_book():
     listed = weights.specs()
     assert set(PRETRAINED) == set(listed)
     for name in PRETRAINED:
@@ -25,7 +25,7 @@ def test_no_two_have_one_title_on_the_live_page(tmp_path):
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
-def test_each_has_its_caps_and_no_gap(name):
+def test_each_network_has_its_caps_and_finite_weights(name):
     net, spec = pretrained(name), weights.specs()[name]
     caps = [part.beta.item() for part in net if isinstance(part, CappedReLU)]
     assert caps == [pytest.approx(beta) for beta in spec.beta]
@@ -34,7 +34,7 @@ def test_each_has_its_caps_and_no_gap(name):
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
-def test_each_reads_digits(name):
+def test_each_network_classifies_digits(name):
     try:
         x, y = load("mnist", "test", limit=1000)
     except (OSError, RuntimeError):
@@ -44,7 +44,7 @@ def test_each_reads_digits(name):
     assert right > 0.85
 
 
-def test_what_is_stored_comes_back_in_half_precision(tmp_path, monkeypatch):
+def test_stored_weights_come_back_in_half_precision(tmp_path, monkeypatch):
     model = weights.specs()["cap-0.05"].build()
     said = weights.metadata(weights.specs()["cap-0.05"])
     zoo.store("own", model.state_dict(), said, tmp_path)

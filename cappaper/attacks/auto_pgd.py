@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.balls import BALLS, Linf, column
 from cappaper.attacks.common import Progress, in_batches, is_correct, retry, worth_dropping
-from cappaper.checks import check_attack, check_whole, input_gradient, logits_of, one_of
 
 _MOMENTUM = 0.75  # α in equation 1 of the paper
 _RISES = 0.75  # ρ in its condition 1: a step is halved where fewer steps than this share rose
@@ -59,14 +59,14 @@ def apgd(
     >>> apgd(mlp(64, [32]), x, y, eps=0.3, steps=10, targets=9).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_attack(x, y, eps, seed, steps=steps, restarts=restarts)
-    check_whole(targets, "targets")
-    one_of(norm, tuple(BALLS), "norm")
+    checks.attack(x, y, eps, seed, steps=steps, restarts=restarts)
+    checks.whole(targets, "targets")
+    checks.one_of(norm, tuple(BALLS), "norm")
     ball = BALLS[norm](eps, y.ndim)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
-            logits = logits_of(model, x, y)
+            logits = checks.logits_of(model, x, y)
         classes = logits.shape[-1]
         if targets and not (0 < targets < classes >= 4):
             raise ValueError(
@@ -143,7 +143,7 @@ def _climb(
         point = s.here.detach().requires_grad_()
         logits = model(point)
         value = objective(logits, s.y, s.goal)
-        gradient = input_gradient(value.sum(), point)
+        gradient = checks.input_gradient(value.sum(), point)
         value = value.detach()
         s.running = s.running & (logits.argmax(-1) == s.y)
         if step == 0:  # from a start without a gradient no step leads anywhere

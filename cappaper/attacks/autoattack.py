@@ -11,10 +11,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.common import Progress, in_batches, margin, run_in_turn
 from cappaper.attacks.square import square
-from cappaper.checks import check_attack, check_sequence, input_gradient, logits_of, one_of
 from cappaper.population import members
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -76,11 +76,11 @@ def auto_attack(
     >>> auto_attack(mlp(64, [32]), x, y, eps=0.3, parts=["apgd-ce", "square"]).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_attack(x, y, eps, seed, batch_size=batch_size)
-    one_of(norm, tuple(_NORMS), "norm")
-    parts = check_sequence(parts, "parts", "AutoAttack's parts")
+    checks.attack(x, y, eps, seed, batch_size=batch_size)
+    checks.one_of(norm, tuple(_NORMS), "norm")
+    parts = checks.sequence(parts, "parts", "AutoAttack's parts")
     for part in parts:
-        one_of(part, PARTS, "part")
+        checks.one_of(part, PARTS, "part")
     if eps == 0:
         raise ValueError("auto_attack needs an eps above 0")
     if x.ndim != y.ndim + 3:
@@ -91,9 +91,19 @@ def auto_attack(
     def attack(x: Tensor, y: Tensor) -> Tensor:
         nonlocal silent
         with torch.no_grad():
-            runs = _runs(parts, norm, logits_of(model, x, y).shape[-1])
-        if {"apgd-ce", "apgd-t"}.intersection(parts):
+            classes = checks.logits_of(model, x, y).shape[-1]
+        if classes < 4:
+            raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
+        targets = min(9, classes - 1)
+        own: dict[str, Callable[..., Tensor]] = {
+            "apgd-ce": partial(apgd, norm=norm),
+            "apgd-t": partial(apgd, norm=norm, targets=targets),
+        }
+        if norm == "linf":
+            own["square"] = square
+        if {"apgd-ce", "apgd-t"} & set(parts):
             silent += _silent(model, x, y)
+        runs = [own.get(part) or partial(_peer, part, norm, targets) for part in parts]
         return run_in_turn(model, [partial(run, model, eps=eps, seed=seed) for run in runs], x, y)
 
     adversarial = in_batches(attack, model, x, y, batch_size, progress)
@@ -106,62 +116,49 @@ def auto_attack(
     return adversarial
 
 
-def _runs(parts: Sequence[str], norm: str, classes: int) -> list[Callable[..., Tensor]]:
-    """Each part as ``run(model, x, y, eps=..., seed=...)``."""
-    if classes < 4:
-        raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
-    targets = min(9, classes - 1)
-    own: dict[str, Callable[..., Tensor]] = {
-        "apgd-ce": partial(apgd, norm=norm),
-        "apgd-t": partial(apgd, norm=norm, targets=targets),
-    }
-    if norm == "linf":
-        own["square"] = square
-    return [own.get(part) or _peer(part, norm, targets) for part in parts]
-
-
 def _silent(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    """How many examples are classified right and have an input gradient of exactly zero."""
+    """How many correctly classified examples have an input gradient of exactly zero."""
     point = x.detach().requires_grad_()
     lead = margin(model(point), y)
-    gradient = input_gradient(lead.sum(), point)
+    gradient = checks.input_gradient(lead.sum(), point)
     return int((gradient.flatten(y.ndim).eq(0).all(-1) & (lead > 0)).sum())
 
 
-def _peer(part: str, norm: str, targets: int) -> Callable[..., Tensor]:
-    """A part as ``pyautoattack`` has it; it returns ``x`` itself where nothing was found."""
+def _peer(
+    part: str,
+    norm: str,
+    targets: int,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    seed: int,
+) -> Tensor:
+    """A part as ``pyautoattack`` has it; ``x`` itself where it finds nothing."""
     try:
         from pyautoattack import AutoAttack
     except ImportError as error:
         raise ImportError(
             f'{part} in {norm} needs pyautoattack: pip install "cappaper[autoattack]"'
         ) from error
-
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> Tensor:
-        if y.ndim == 2:
-            each = zip(members(model), x, y, strict=True)
-            return torch.stack([run(*one, eps=eps, seed=seed) for one in each])
-        attack = AutoAttack(model, norm=_NORMS[norm], eps=eps, seed=seed, device=x.device)
-        attack.attacks_to_run = [part]
-        attack.fab.n_target_classes = targets
-        devices = [x.device] if x.is_cuda else []
-        with torch.random.fork_rng(devices), _warnings_of("auto-attack"):
-            adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=len(x))[0]
-        return adversarial.detach()
-
-    return run
+    if y.ndim == 2:
+        each = zip(members(model), x, y, strict=True)
+        peer = partial(_peer, part, norm, targets)
+        return torch.stack([peer(*one, eps=eps, seed=seed) for one in each])
+    attack = AutoAttack(model, norm=_NORMS[norm], eps=eps, seed=seed, device=x.device)
+    attack.attacks_to_run, attack.fab.n_target_classes = [part], targets
+    with torch.random.fork_rng([x.device] if x.is_cuda else []), _logged_warnings("auto-attack"):
+        adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=len(x))[0]
+    return adversarial.detach()
 
 
 @contextmanager
-def _warnings_of(name: str) -> Iterator[None]:
+def _logged_warnings(name: str) -> Iterator[None]:
     """Turn what is logged as a warning inside the block into Python warnings after it."""
-    seen: dict[str, None] = {}
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            seen[record.getMessage()] = None
-
-    logger, handler = logging.getLogger(name), Keep(logging.WARNING)
+    records: list[logging.LogRecord] = []
+    logger, handler = logging.getLogger(name), logging.Handler(logging.WARNING)
+    setattr(handler, "emit", records.append)  # noqa: B010
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
@@ -169,5 +166,5 @@ def _warnings_of(name: str) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate
-    for message in seen:
+    for message in dict.fromkeys(record.getMessage() for record in records):
         warnings.warn(message, ReliabilityWarning, stacklevel=4)

@@ -7,16 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.balls import column
 from cappaper.attacks.common import Progress, in_batches, margin
-from cappaper.checks import (
-    check_batch,
-    check_count,
-    check_number,
-    check_positive,
-    input_gradient,
-    logits_of,
-)
 
 
 def cw_l2(
@@ -65,20 +58,20 @@ def cw_l2(
     >>> cw_l2(mlp(64, [32]), x, y, steps=20, search_steps=2).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_batch(x, y)
-    check_count(steps, "steps")
-    check_count(search_steps, "search_steps")
-    check_number(confidence, "the confidence")
+    checks.batch(x, y)
+    checks.count(steps, "steps")
+    checks.count(search_steps, "search_steps")
+    checks.number(confidence, "the confidence")
     if not 0 <= confidence < math.inf:
         raise ValueError(f"the confidence must be a finite number of at least 0, got {confidence}")
-    check_positive(lr, "lr")
-    check_positive(initial_const, "initial_const")
+    checks.positive(lr, "lr")
+    checks.positive(initial_const, "initial_const")
     if initial_const > torch.finfo(x.dtype).max:
         raise ValueError(f"initial_const must be a number of {x.dtype}, got {initial_const}")
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
-            logits = logits_of(model, x, y)
+            logits = checks.logits_of(model, x, y)
         best = x.clone()
         # Squared distances; 0 where nothing is to be done, so that nothing is nearer.
         nearest = torch.where(logits.argmax(-1) == y, math.inf, 0.0).to(x)
@@ -116,7 +109,7 @@ def _minimise(
         lead = margin(model(image), y)
         distance = (image - x).flatten(y.ndim).square().sum(-1)
         loss = distance + const * (lead + confidence).clamp(min=0)
-        w.grad = input_gradient(loss.sum(), w)
+        w.grad = checks.input_gradient(loss.sum(), w)
         with torch.no_grad():
             # An example that has stopped keeps its result, however long the others go on.
             closer = running & (lead < -confidence) & (distance < nearest)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.balls import column
-from cappaper.checks import check_count, logits_of
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """An attack with its settings bound, as ``functools.partial(pgd, eps=0.1)`` gives."""
@@ -32,7 +32,7 @@ _DROP_BELOW = 0.8  # drop finished examples once this share of the batch, or les
 def is_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Which examples the model classifies correctly, ``[B]`` or ``[M, B]``."""
     with torch.no_grad():
-        correct: Tensor = logits_of(model, x, y).argmax(-1) == y
+        correct: Tensor = checks.logits_of(model, x, y).argmax(-1) == y
     return correct
 
 
@@ -62,7 +62,7 @@ def in_batches(
     ``batch_size`` counts the examples of all members of a population; None is the default.
     """
     if batch_size is not None:
-        check_count(batch_size, "batch_size")
+        checks.count(batch_size, "batch_size")
     elif x.device.type == "cpu":
         batch_size = _BATCH_ON_CPU
     batch, count = y.ndim - 1, y.shape[-1]

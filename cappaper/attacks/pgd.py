@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.balls import BALLS, column
 from cappaper.attacks.common import (
     LOSSES,
@@ -28,16 +29,6 @@ from cappaper.attacks.common import (
     left_over,
     retry,
     worth_dropping,
-)
-from cappaper.checks import (
-    check_attack,
-    check_eps,
-    check_function,
-    check_positive,
-    check_sequence,
-    input_gradient,
-    logits_of,
-    one_of,
 )
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 
@@ -61,7 +52,7 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     >>> (fgsm(mlp(64, [32]), x, y, eps=0.1) - x).abs().max()
     tensor(0.1000)
     """
-    check_eps(eps)
+    checks.eps(eps)
     step_size = eps or 1.0  # in a ball of radius 0 any step ends where it began
     return pgd(model, x, y, eps, steps=1, step_size=step_size, random_start=False, early_exit=False)
 
@@ -130,16 +121,16 @@ def pgd(
     >>> pgd(mlp(64, [32]), x, y, eps=0.3, steps=10).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_attack(x, y, eps, seed, steps=steps, restarts=restarts)
-    one_of(norm, tuple(BALLS), "norm")
+    checks.attack(x, y, eps, seed, steps=steps, restarts=restarts)
+    checks.one_of(norm, tuple(BALLS), "norm")
     if step_size is not None:
-        check_positive(step_size, "the step size")
+        checks.positive(step_size, "the step size")
     if restarts > 1 and not (random_start and early_exit):
         raise ValueError("restarts need random_start=True and early_exit=True: else use restarts=1")
     if isinstance(loss, str):
-        one_of(loss, tuple(LOSSES), "loss")
+        checks.one_of(loss, tuple(LOSSES), "loss")
     objective = LOSSES[loss] if isinstance(loss, str) else loss
-    check_function(objective, "the loss")
+    checks.function(objective, "the loss")
     ball, batch = BALLS[norm](eps, y.ndim), y.ndim - 1
     rate = (2.5 * eps / steps if step_size is None else step_size) * (-1 if targeted else 1)
     look_every = 1 if x.device.type == "cpu" else 8  # on a GPU, looking waits for the device
@@ -174,9 +165,9 @@ def pgd(
             point = here.detach().requires_grad_()
             with torch.autocast(x.device.type, autocast) if autocast else nullcontext():
                 # Checked once: later logits and labels are some of the same.
-                logits = logits_of(model, point, y) if step == 0 else model(point)
+                logits = checks.logits_of(model, point, y) if step == 0 else model(point)
             logits = logits.to(x.dtype)
-            gradient = input_gradient(objective(logits.flatten(0, -2), y.flatten()), point)
+            gradient = checks.input_gradient(objective(logits.flatten(0, -2), y.flatten()), point)
             moved = project(torch.add(here, ball.direction(gradient), alpha=rate))
             if early_exit:
                 fooled = confirmed(here, y, running & ((logits.argmax(-1) != y) ^ targeted))
@@ -248,8 +239,8 @@ def adaptive_pgd(
     >>> adaptive_pgd(mlp(64, [32], beta=0.05), x, y, eps=0.3, steps=5).shape
     torch.Size([8, 1, 8, 8])
     """
-    sharpnesses = check_sequence(sharpnesses, "sharpnesses", "numbers or None")
-    losses = check_sequence(losses, "losses", "names or functions")
+    sharpnesses = checks.sequence(sharpnesses, "sharpnesses", "numbers or None")
+    losses = checks.sequence(losses, "losses", "names or functions")
     rest: dict[str, Any] = {"steps": steps, "step_size": step_size, "norm": norm}
     rest |= {"restarts": restarts, "targeted": targeted, "autocast": autocast}
 
@@ -266,6 +257,6 @@ def adaptive_pgd(
                 adversarial = retry(again, adversarial, robust, x, y)
         return adversarial
 
-    check_attack(x, y, eps, seed, steps=steps, restarts=restarts)
+    checks.attack(x, y, eps, seed, steps=steps, restarts=restarts)
     warn_unreached(model, x, y, "adaptive_pgd")
     return in_batches(attack, model, x, y, batch_size, progress)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.balls import column, fingerprint, integers
 from cappaper.attacks.common import Progress, in_batches, is_correct, margin, worth_dropping
-from cappaper.checks import check_attack, check_number, has_hooks
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """The queries after which the squares' area halves."""
@@ -60,10 +60,10 @@ def square(
     >>> square(mlp(64, [32]), x, y, eps=0.3, queries=50).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_attack(x, y, eps, seed, queries=queries)
+    checks.attack(x, y, eps, seed, queries=queries)
     if x.ndim != y.ndim + 3:
         raise ValueError(f"square takes images [B, C, H, W], got shape {list(x.shape)}")
-    check_number(share, "the share of the first squares")
+    checks.number(share, "the share of the first squares")
     if not 0 < share <= 1:
         raise ValueError(f"the share of the first squares must be in (0, 1], got {share}")
 
@@ -163,7 +163,7 @@ class _Dense:
 
 def _split(model: nn.Module, shape: Sequence[int]) -> tuple[_Pixels | _Dense, nn.Module]:
     """What squares change, and the part of the model that follows it."""
-    if type(model) is nn.Sequential and len(model) > 2 and not has_hooks(model):
+    if type(model) is nn.Sequential and len(model) > 2 and not checks.has_hooks(model):
         flat, dense = model[0], model[1]
         plain = type(flat) is nn.Flatten and (flat.start_dim, flat.end_dim) == (1, -1)
         if plain and type(dense) is nn.Linear:

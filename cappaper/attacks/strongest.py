@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.common import Progress, in_batches, run_in_turn
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.attacks.square import square
-from cappaper.checks import (
-    check_attack,
-    check_function,
-    check_positive,
-    check_sequence,
-    logits_of,
-)
 from cappaper.surrogate import UnreachedWarning, surrogate_gradient, warn_unreached
-
-_Part = Callable[[Tensor, Tensor], Tensor]
-_TARGETS = 9  # as AutoAttack: the likeliest classes
 
 
 def strongest_attack(
@@ -77,43 +69,31 @@ def strongest_attack(
     >>> strongest_attack(net, x, y, eps=0.3, twins=[mlp(64, [32])], steps=5, queries=20).shape
     torch.Size([8, 1, 8, 8])
     """
-    check_attack(x, y, eps, seed, steps=steps, restarts=restarts, queries=queries)
-    check_positive(sharpness, "the sharpness")
-    twins = check_sequence(twins, "twins", "models", empty=True)
-    for twin in twins:
-        check_function(twin, "a twin")
+    checks.attack(x, y, eps, seed, steps=steps, restarts=restarts, queries=queries)
     warn_unreached(model, x, y, "strongest_attack")
-
-    rest: dict[str, Any] = {"steps": steps, "restarts": restarts, "seed": seed}
+    rest: dict[str, Any] = {"eps": eps, "steps": steps, "restarts": restarts, "seed": seed}
 
     def aware(x: Tensor, y: Tensor) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnreachedWarning)  # it was given once, above
-            return adaptive_pgd(model, x, y, eps, **rest)
+            return adaptive_pgd(model, x, y, **rest)
 
-    def automatic(x: Tensor, y: Tensor, targets: int, along: float | None) -> Tensor:
-        with surrogate_gradient(model, along):
-            return apgd(model, x, y, eps, targets=targets, **rest)
+    def automatic(x: Tensor, y: Tensor, targets: int, sharpness: float | None) -> Tensor:
+        with surrogate_gradient(model, sharpness):
+            return apgd(model, x, y, targets=targets, **rest)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        classes = _classes(model, x, y)
-        targets = min(_TARGETS, classes - 1) if classes >= 4 else 0  # which its loss needs
-        parts: list[_Part] = [
-            partial(pgd, twin, eps=eps, steps=steps, early_exit=False, seed=seed) for twin in twins
+        with torch.no_grad():
+            classes = checks.logits_of(model, x, y).shape[-1]
+        targets = min(9, classes - 1) if classes >= 4 else 0  # as AutoAttack
+        settings = itertools.product(dict.fromkeys((0, targets)), (None, sharpness))
+        transfer = partial(pgd, eps=eps, steps=steps, early_exit=False, seed=seed)
+        attacks: list[Any] = [
+            *(partial(transfer, twin) for twin in twins),
+            aware,
+            *(partial(automatic, targets=goals, sharpness=along) for goals, along in settings),
+            partial(square, model, eps=eps, queries=queries, seed=seed),
         ]
-        parts += [aware]
-        parts += [
-            partial(automatic, targets=targets, along=along)
-            for targets in dict.fromkeys((0, targets))
-            for along in (None, sharpness)
-        ]
-        parts += [partial(square, model, eps=eps, queries=queries, seed=seed)]
-        return run_in_turn(model, parts, x, y)
+        return run_in_turn(model, attacks, x, y)
 
     return in_batches(attack, model, x, y, batch_size, progress)
-
-
-def _classes(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    """How many classes a model tells apart."""
-    with torch.no_grad():
-        return logits_of(model, x, y).shape[-1]

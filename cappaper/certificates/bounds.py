@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.activations import CappedReLU
 from cappaper.attacks.common import is_correct
-from cappaper.checks import check_batch, check_eps, check_module, one_of
 from cappaper.population import Population, members
 
 METHODS = ("ibp", "crown")
 
 SLACK = 1e-6
-"""Certificates hold for a ball this much larger: attacks in float32 may step over by rounding."""
+"""Certificates hold for a ball this much larger, because rounding may take an attack out of it."""
 
-_TOGETHER = 100  # examples that are bounded at once: CROWN keeps a matrix for each
+_BATCH = 100  # examples at once: CROWN needs a matrix for each
 
 
 class Interval(NamedTuple):
-    """Two tensors shaped alike: everything between them is possible."""
+    """Elementwise bounds: two tensors of one shape."""
 
     lower: Tensor
     upper: Tensor
 
 
 class Layers(NamedTuple):
-    """A fully connected network in float64; a cap (∞ for ReLU) behind every layer but the last."""
+    """A fully connected network in float64; a cap (∞ for ReLU) follows each layer but the last."""
 
     weights: list[Tensor]
     biases: list[Tensor]
@@ -43,7 +44,7 @@ def certified_accuracy(
 
     Args:
         model: an :func:`~cappaper.mlp` with ReLU or capped ReLU, any sequence of ``nn.Flatten``,
-            ``nn.Linear``, ``nn.ReLU`` and :class:`~cappaper.CappedReLU` in that manner, or a
+            ``nn.Linear``, ``nn.ReLU`` and :class:`~cappaper.CappedReLU` in that order, or a
             :class:`~cappaper.Population` of them.
         x, y, eps, method: as :func:`certify`.
 
@@ -57,7 +58,7 @@ def certified_accuracy(
     >>> certified_accuracy(mlp(64, [32], beta=0.1), *load("digits", "test"), eps=1.0)
     0.0
     """
-    check_module(model)
+    checks.module(model)
     shares = [certify(m, x, y, eps, method).double().mean().item() for m in members(model)]
     return shares if isinstance(model, Population) else shares[0]
 
@@ -65,10 +66,10 @@ def certified_accuracy(
 def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "crown") -> Tensor:
     """Which examples provably keep their class everywhere in the L∞ ball and the image range.
 
-    The bounds are computed in float64, for a radius of ``eps`` + 1e-6, and must exceed what the
-    rounding of a forward pass in the model's own precision can amount to (the standard bound on
-    inner products, γₙ = nu / (1 - nu), passed through the layers). So a certificate holds for the
-    network that is attacked, not only for the one on paper.
+    The bounds are computed in float64, for a radius of ``eps`` + 1e-6. They must exceed the largest
+    rounding error of a forward pass in the model's own precision (the standard bound on inner
+    products, γₙ = nu / (1 - nu), passed through the layers). So a certificate holds for the network
+    that is attacked, not only in exact arithmetic.
 
     Source: interval bounds, Gowal et al., arXiv 1810.12715; CROWN, Zhang et al.,
     arXiv 1811.00866. CROWN's bounds are intersected with the interval bounds, so it certifies
@@ -85,41 +86,41 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
         Booleans ``[B]``.
 
     Raises:
-        TypeError: the model has a layer that these bounds do not know, or a hook.
-        ValueError: as :func:`~cappaper.pgd`; or an unknown method, or weights that are not finite.
+        TypeError: the model has a layer that these bounds do not know.
+        ValueError: as :func:`~cappaper.pgd`; or an unknown method, hooks, or weights that are not
+            finite.
 
     >>> from cappaper import load, mlp
     >>> certify(mlp(64, [32]), *load("digits", "test", limit=3), eps=0.0).shape
     torch.Size([3])
     """
-    check_batch(x, y)
-    check_eps(eps)
-    check_module(model)
-    one_of(method, METHODS, "method")
-    network, found = read_layers(model), []
-    for images, labels in zip(torch.split(x, _TOGETHER), torch.split(y, _TOGETHER), strict=True):
-        is_correct(model, images, labels)  # whose checks these bounds need too
-        box = _box(network, images, eps)
-        *hidden, logits = _bounds(network, box, method)
+    checks.attack(x, y, eps)
+    checks.module(model)
+    checks.one_of(method, METHODS, "method")
+    network, certified = read_layers(model), []
+    for images, labels in zip(torch.split(x, _BATCH), torch.split(y, _BATCH), strict=True):
+        is_correct(model, images, labels)  # for its checks of the model and the labels
+        box = box_around(network, images, eps)
+        *hidden, logits = layer_bounds(network, box, method)
         inside = _capped(hidden[-1], network.caps[-1]) if hidden else box
-        # The true class's logit minus every one: a last layer of each example's own.
+        # The true class's logit minus each logit, as a last layer for each example.
         classes = torch.eye(logits.lower.shape[1], dtype=torch.float64, device=x.device)
         rows = classes[labels].unsqueeze(1) - classes
         weight, bias = rows @ network.weights[-1], rows @ network.biases[-1]
         lead = _affine(weight, bias, inside).lower
         if method == "crown":
             lead = lead.maximum(_lower(weight, bias, network, hidden, box))
-        error = _rounding(network, hidden, box, torch.finfo(x.dtype))
-        own = labels.unsqueeze(1)
-        stands = lead > error + error.gather(1, own)
-        found.append(stands.scatter(1, own, True).all(1))
-    return torch.cat(found)
+        error = rounding_error(network, hidden, box, torch.finfo(x.dtype))
+        true = labels.unsqueeze(1)
+        ahead = lead > error + error.gather(1, true)
+        certified.append(ahead.scatter(1, true, True).all(1))
+    return torch.cat(certified)
 
 
 def bounds(model: nn.Module, x: Tensor, eps: float, method: str = "crown") -> list[Interval]:
     """Bounds on every layer's pre-activations, and in the end the logits, over the ball.
 
-    They hold for exact arithmetic; a forward pass in float32 may round across them.
+    They hold for exact arithmetic; rounding may take a forward pass in float32 across them.
 
     Args:
         model, x, eps, method: as :func:`certify`.
@@ -136,51 +137,47 @@ def bounds(model: nn.Module, x: Tensor, eps: float, method: str = "crown") -> li
     >>> bool((lower <= net(x)).all() and (net(x) <= upper).all())
     True
     """
-    check_eps(eps)
-    one_of(method, METHODS, "method")
+    checks.eps(eps)
+    checks.one_of(method, METHODS, "method")
     network = read_layers(model)
-    return _bounds(network, _box(network, x, eps), method)
+    return layer_bounds(network, box_around(network, x, eps), method)
 
 
 def read_layers(model: nn.Module) -> Layers:
     """The weights, biases and caps of a fully connected network, in float64.
 
     Raises:
-        TypeError: the model is not linear layers with ReLU or capped ReLU between them, or does
-            more than these do: subclasses, hooks, a ``forward`` of its own.
-        ValueError: weights or biases that are not finite.
+        TypeError: the model is not linear layers with ReLU or capped ReLU between them, or one of
+            them is a subclass, which may compute anything.
+        ValueError: hooks, a ``forward`` of its own, or weights that are not finite.
     """
-    # Each as often as it is called: ``children`` names a shared layer once.
+    # Iteration lists a shared layer as often as it is called; ``children`` lists it once.
     layers = list(model if isinstance(model, nn.Sequential) else model.children())
-    # Exact types: what a subclass does, its weights do not tell.
-    parts = [m for m in layers if type(m) is not nn.Flatten]
-    linear = [m for m in parts[::2] if type(m) is nn.Linear]
-    between = [m for m in parts[1::2] if type(m) in (nn.ReLU, CappedReLU)]
-    known = len(linear) + len(between) == len(parts) and len(linear) == len(between) + 1
-    flat = [i for i, m in enumerate(layers) if type(m) is nn.Flatten]
-    known = known and not any(type(m) is nn.Linear for i in flat for m in layers[:i])
-    if not (type(model) is nn.Sequential and known):
+    letters = {nn.Flatten: "F", nn.Linear: "L", nn.ReLU: "R", CappedReLU: "R"}
+    kinds = "".join(letters.get(type(m), "?") for m in layers)
+    if type(model) is not nn.Sequential or not re.fullmatch("F*L(RL)*", kinds):
         raise TypeError(
             "certificates need an nn.Sequential of Linear layers with ReLU or CappedReLU between"
             f" them, themselves and no subclasses, got {type(model).__name__} of"
             f" {', '.join(type(m).__name__ for m in layers) or 'nothing'}"
         )
-    for name, part in model.named_modules():
-        if part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part):
-            raise TypeError(
-                f"certificates see weights alone, and {name or 'the model'} has a hook or a"
-                " forward of its own: remove it"
-            )
+    checks.no_hooks(model, "a model with certificates")
     if not all(p.isfinite().all() for p in model.parameters()):
         raise ValueError("certificates need finite weights: some are NaN or infinite")
-    weights = [m.weight.detach().double() for m in linear]
-    none = torch.zeros((), dtype=torch.float64, device=weights[0].device)
-    biases = [none.expand(len(m.weight)) if m.bias is None else m.bias.detach() for m in linear]
-    caps = [m.beta.detach() if isinstance(m, CappedReLU) else none + torch.inf for m in between]
-    return Layers(weights, [b.double() for b in biases], [c.double() for c in caps])
+    weights, biases, caps = [], [], []
+    for m in layers:
+        if isinstance(m, nn.Linear):
+            weights.append(m.weight.detach().double())
+            no_bias = weights[-1].new_zeros(m.out_features)
+            biases.append(no_bias if m.bias is None else m.bias.detach().double())
+        elif not isinstance(m, nn.Flatten):
+            beta = m.beta if isinstance(m, CappedReLU) else torch.tensor(math.inf)
+            caps.append(beta.detach().to(weights[-1]))
+    return Layers(weights, biases, caps)
 
 
-def _box(network: Layers, x: Tensor, eps: float) -> Interval:
+def box_around(network: Layers, x: Tensor, eps: float) -> Interval:
+    """The pixels ``[B, pixels]`` of all images in the ball, which is enlarged by the slack."""
     pixels = x.detach().flatten(1).double()
     if pixels.shape[1] != network.weights[0].shape[1]:
         raise ValueError(
@@ -191,19 +188,19 @@ def _box(network: Layers, x: Tensor, eps: float) -> Interval:
     return Interval((pixels - radius).clamp(min=0), (pixels + radius).clamp(max=1))
 
 
-def _bounds(network: Layers, box: Interval, method: str) -> list[Interval]:
-    found: list[Interval] = []
+def layer_bounds(network: Layers, box: Interval, method: str) -> list[Interval]:
+    """:func:`bounds` on a box of pixels."""
+    layers: list[Interval] = []
     inside = box
     for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
-        here = _affine(weight, bias, inside)
-        if method == "crown" and found:
-            lower = _lower(weight, bias, network, found, box)
-            upper = -_lower(-weight, -bias, network, found, box)
-            here = Interval(here.lower.maximum(lower), here.upper.minimum(upper))
-        found.append(here)
-        if i < len(network.caps):
-            inside = _capped(here, network.caps[i])
-    return found
+        if i:
+            inside = _capped(layers[-1], network.caps[i - 1])
+        lower, upper = _affine(weight, bias, inside)
+        if method == "crown" and layers:
+            lower = lower.maximum(_lower(weight, bias, network, layers, box))
+            upper = upper.minimum(-_lower(-weight, -bias, network, layers, box))
+        layers.append(Interval(lower, upper))
+    return layers
 
 
 def _capped(z: Interval, cap: Tensor) -> Interval:
@@ -224,63 +221,55 @@ def _apply(weight: Tensor, x: Tensor) -> Tensor:
 def _lower(
     weight: Tensor, bias: Tensor, network: Layers, hidden: list[Interval], box: Interval
 ) -> Tensor:
-    """CROWN's lower bound on a layer that comes behind these hidden ones.
+    """CROWN's lower bound on the layer that follows these hidden ones.
 
-    The layer is linear in the outputs before it; each of these lies between two lines in its
-    pre-activation, which is linear in the outputs before. So down to the pixels.
+    The layer is linear in the outputs before it. Each output lies between two lines in its
+    pre-activation, which is linear in the outputs of the layer before, and so on to the pixels.
     """
-    depth = len(hidden)
-    for i in reversed(range(depth)):
-        below, above = _lines(hidden[i], network.caps[i])
+    for i in reversed(range(len(hidden))):
+        (low_slope, low_offset), (high_slope, high_offset) = _lines(hidden[i], network.caps[i])
         plus, minus = weight.clamp(min=0), weight.clamp(max=0)
-        bias = bias + _apply(plus, below.offset) + _apply(minus, above.offset)
-        weight = plus * below.slope.unsqueeze(1) + minus * above.slope.unsqueeze(1)
+        weight = plus * low_slope.unsqueeze(1) + minus * high_slope.unsqueeze(1)
+        bias = bias + _apply(plus, low_offset) + _apply(minus, high_offset)
         bias = bias + weight @ network.biases[i]
         weight = weight @ network.weights[i]
     return bias + _apply(weight.clamp(min=0), box.lower) + _apply(weight.clamp(max=0), box.upper)
 
 
-class _Line(NamedTuple):
-    slope: Tensor
-    offset: Tensor
+def _lines(z: Interval, cap: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Slope and offset of a line below the capped ReLU on an interval, and of one above.
 
-
-def _lines(z: Interval, cap: Tensor) -> tuple[_Line, _Line]:
-    """Lines below and above the capped ReLU between two pre-activations.
-
-    Each is either level, or passes through an end and a corner (or the other end) of the graph:
-    whichever leaves less room.
+    Each is either level, or passes through an end and a corner (or the other end) of the graph,
+    whichever is tighter.
     """
     (low, high), (out_low, out_high) = z, _capped(z, cap)
     level = torch.zeros_like(low)
     corner = high.minimum(cap)
     rise = _ratio(corner.clamp(min=0) - out_low, corner - low)
     rise = torch.where(out_low + rise * (high - low) / 2 < out_high, rise, level)
-    above = _Line(rise, torch.where(rise > 0, out_low - rise * low, out_high))
+    above = rise, torch.where(rise > 0, out_low - rise * low, out_high)
     corner = low.clamp(min=0)
     rise = _ratio(out_high - corner.minimum(cap), high - corner)
     rise = torch.where(out_high - rise * (high - low) / 2 > out_low, rise, level)
-    below = _Line(rise, torch.where(rise > 0, out_high - rise * high, out_low))
-    return below, above
+    return (rise, torch.where(rise > 0, out_high - rise * high, out_low)), above
 
 
 def _ratio(rise: Tensor, run: Tensor) -> Tensor:
     return torch.where(run > 0, rise / run.clamp(min=torch.finfo(run.dtype).tiny), 0.0)
 
 
-def _rounding(
+def rounding_error(
     network: Layers, hidden: list[Interval], box: Interval, numbers: torch.finfo
 ) -> Tensor:
-    """How far the logits of a forward pass in such numbers can be from the exact ones."""
+    """The largest error of the logits ``[B, classes]`` of a forward pass in such numbers."""
     size, error, unit = box.upper, torch.zeros_like(box.upper), numbers.eps / 2
     for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+        if i:
+            size = _capped(hidden[i - 1], network.caps[i - 1]).upper
         terms = weight.shape[1] + 1
-        rest = 1 - terms * unit
-        gamma = terms * unit / rest if rest > 0 else math.inf  # rounding may do anything
+        gamma = terms * unit / (1 - terms * unit) if terms * unit < 1 else math.inf
         most = _apply(weight.abs(), size + error) + bias.abs()
-        own = gamma * most + terms * numbers.tiny  # what underflows is lost, too
-        error = _apply(weight.abs(), error) + own
-        error = torch.where(most + own < numbers.max, error, math.inf)  # else it may overflow
-        if i < len(hidden):
-            size = _capped(hidden[i], network.caps[i]).upper
-    return 2 * error  # the bounds' own rounding, in float64, is far less than as much again
+        new = gamma * most + terms * numbers.tiny  # underflow is an error, too
+        error = _apply(weight.abs(), error) + new
+        error = torch.where(most + new < numbers.max, error, math.inf)  # else it may overflow
+    return 2 * error  # twice, for the far smaller rounding of these bounds in float64

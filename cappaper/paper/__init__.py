@@ -6,6 +6,7 @@ from cappaper.paper import figures
 from cappaper.paper.claims import show_verdicts
 from cappaper.paper.experiment import Adversary, Spec, sweep
 from cappaper.paper.judges import (
+    CW,
     FGSM,
     PGD,
     AdaptivePGD,
@@ -13,6 +14,7 @@ from cappaper.paper.judges import (
     Certificate,
     Clean,
     Exact,
+    GrowingBalls,
     Noise,
     Strongest,
 )
@@ -21,7 +23,6 @@ from cappaper.paper.observers import Distances, Masking, Signals, masking_of
 from cappaper.paper.profiles import Profile, profile
 from cappaper.paper.publishing import glue, publish
 from cappaper.paper.runner import networks, run, transfers
-from cappaper.paper.searches import CW, GrowingBalls
 from cappaper.paper.tables import (
     RATES,
     STRONGEST,

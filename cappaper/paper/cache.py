@@ -1,24 +1,27 @@
-"""A content-addressed cache on disk: what was computed once from the same inputs is not again.
-
-An entry is a line of JSON, its own key and the SHA-256 of all that follows, and then weights as
-safetensors, or plain values as JSON: nothing that reading could run.
-"""
+"""A cache on disk: the same inputs and the same code give the same key, and are computed once."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import grimp
 import torch
-from filelock import FileLock
 from safetensors.torch import load, save
 from torch import Tensor
 
 from cappaper.files import whole
+
+_PACKAGE = Path(__file__).parents[1]
+_IMPORTS = grimp.build_graph("cappaper", cache_dir=None)
+# Read at import: a later edit changes the files, but not the code that runs.
+_SOURCES = {path: path.read_text("utf-8") for path in _PACKAGE.rglob("*.py")}
 
 
 def root() -> Path:
@@ -27,52 +30,67 @@ def root() -> Path:
     return Path(folder).expanduser()
 
 
+def code(module: str) -> str:
+    """A hash of the code of ``module`` and of all modules that it imports, directly or not.
+
+    Comments and docstrings do not count. A package's ``__init__`` counts only where a name is
+    imported from the package itself.
+    """
+    modules = sorted(_IMPORTS.find_upstream_modules(module) | {module})
+    return _hash("\n".join(_syntax(_SOURCES[_file(name)]) for name in modules).encode())
+
+
 def place(kind: str, *key: Any) -> Path:
-    """Where the entry of this key, anything that JSON can write, belongs: in a folder ``kind``."""
-    content = json.dumps([key, torch.__version__], sort_keys=True)
-    return root() / kind / f"{hashlib.sha256(content.encode()).hexdigest()[:24]}.kept"
+    """The file for the entry of this key (values that JSON can write), in a folder ``kind``."""
+    content = json.dumps([key, torch.__version__])
+    return root() / kind / f"{_hash(content.encode())[:24]}.kept"
+
+
+def keep(path: Path, value: dict[str, Any]) -> None:
+    """Write tensors as safetensors, or plain values as JSON: reading either runs no code.
+
+    The first line holds the key and a checksum. A reader never sees half a file.
+    """
+    if all(isinstance(part, Tensor) for part in value.values()):
+        kind, content = "tensors", save({key: part.contiguous() for key, part in value.items()})
+    else:
+        kind, content = "json", json.dumps(value).encode()
+    head = f"{path.stem} {_hash(kind.encode() + content)} {kind}\n"
+    with whole(path) as unfinished:
+        unfinished.write_bytes(head.encode() + content)
 
 
 def recall(path: Path) -> Any | None:
-    """What was kept at ``path``, or None. A damaged or foreign entry is none, after a warning."""
+    """The value at ``path``, or None. A damaged or foreign entry gives a warning and None."""
     if not path.exists():
         return None
     try:
         head, _, content = path.read_bytes().partition(b"\n")
-        said = json.loads(head)
-        if said["key"] != path.stem:
-            raise ValueError("it was kept under another key")
-        if said["sha256"] != hashlib.sha256(content).hexdigest():
-            raise ValueError("its content does not fit its checksum")
-        return load(content) if said["tensors"] else json.loads(content)
-    except Exception as error:  # whatever the damage
+        key, checksum, kind = head.decode().split(" ")
+        if (key, checksum) != (path.stem, _hash(kind.encode() + content)):
+            raise ValueError("its key or its checksum is wrong")
+        return load(content) if kind == "tensors" else json.loads(content)
+    except Exception as error:  # any damage
         warnings.warn(f"ignoring the damaged cache entry {path}: {error}", stacklevel=2)
         return None
 
 
-def keep_first(path: Path, value: dict[str, Any]) -> dict[str, Any]:
-    """Keep it unless another run has been quicker; what is there then.
-
-    The same network trained in other company has other weights, by rounding: what is asked of it
-    must all be asked of the same ones.
-    """
-    lock = FileLock(root() / "locks" / "first")
-    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-    with lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a damaged entry has been named when it was asked for
-        there = recall(path)
-        if there is None:
-            keep(path, value)
-    return value if there is None else there
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
-def keep(path: Path, value: dict[str, Any]) -> None:
-    """Keep tensors, or plain values, at ``path``; a reader never sees half a file."""
-    tensors = all(isinstance(part, Tensor) for part in value.values())
-    if tensors:
-        content = save({name: part.contiguous() for name, part in value.items()})
-    else:
-        content = json.dumps(value).encode()
-    said = {"key": path.stem, "sha256": hashlib.sha256(content).hexdigest(), "tensors": tensors}
-    with whole(path) as unfinished:
-        unfinished.write_bytes(json.dumps(said).encode() + b"\n" + content)
+def _file(module: str) -> Path:
+    path = _PACKAGE.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@lru_cache
+def _syntax(source: str) -> str:
+    """The syntax tree without docstrings; comments are not in it."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)

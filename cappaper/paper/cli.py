@@ -15,13 +15,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from cappaper import files
+from cappaper.attacks.common import Progress
 from cappaper.data import DATASETS, data_root, load
-from cappaper.paper import cache, chapters, figures, ledger, outside, tables
+from cappaper.paper import cache, chapters, figures, ledger, tables, user_code
 from cappaper.paper.chapters import Chapter, ChapterError
 from cappaper.paper.claims import CLAIMS
 from cappaper.paper.machines import machine, side_by_side
@@ -34,15 +37,21 @@ _QUICK = (
     "Quick profile: every figure and number here comes from small networks on scikit-learn's"
     " 8×8 digits, not from MNIST. The text was written for MNIST."
 )
+_DATA = f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels."
+_PROFILE = click.Choice(list(PROFILES))
+_COUNT = click.IntRange(min=1)
+_PATH = click.Path(path_type=Path)
+_device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0, or another after a sentence on what is wrong."""
-    # A batch system's polite word is a user's Ctrl-C: what is done is kept, and one sentence said.
-    for stop in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
+    # A batch system's SIGTERM ends like Ctrl-C; a shell's background jobs would ignore SIGINT.
+    for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
     try:
         commands.main(arguments, prog_name="cappaper", standalone_mode=False)
+        return 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -50,45 +59,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("cappaper: stopped; what was trained is kept, so a new run resumes", file=sys.stderr)
         return 130
     except BrokenProcessPool:
-        said = "a process died, perhaps for want of memory; what was trained is kept"
-        print(f"cappaper: {said}", file=sys.stderr)
-        return 1
+        message = "a process died, perhaps for want of memory; what was trained is kept"
     except (ChapterError, OSError, TypeError, ValueError) as error:
-        print(f"cappaper: {error}", file=sys.stderr)
-        return 1
-    return 0
+        message = str(error)
+    print(f"cappaper: {message}", file=sys.stderr)
+    return 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
 def commands() -> None:
-    """Reproduce the paper, see what became of its claims, check a network of yours."""
+    """Reproduce the paper, see the verdicts on its claims, check a network of yours."""
 
 
 @commands.command()
-@click.option(
-    "--profile",
-    type=click.Choice(list(PROFILES)),
-    default="quick",
-    help="quick: digits; paper: MNIST.",
-)
-@click.option(
-    "--only", multiple=True, metavar="CHAPTER", help="This chapter; again, or with commas, for more"
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option(
-    "--jobs", type=click.IntRange(min=1), help="Processes on a CPU; one a core if not said."
-)
-@click.option(
-    "--scheduler", metavar="ADDRESS", help="Of a Dask cluster that does the work: tcp://host:8786."
-)
+@click.option("--profile", type=_PROFILE, default="quick", help="quick: digits; paper: MNIST.")
+@click.option("--only", multiple=True, metavar="CHAPTER", help="A chapter; commas between more.")
+@_device
+@click.option("--jobs", type=_COUNT, help="Processes on a CPU; else one for each core.")
+@click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster: tcp://host:8786.")
 @click.option("--no-build", is_flag=True, help="Stop before the book is built.")
 def reproduce(
-    profile: str,
-    only: Sequence[str],
-    device: str,
-    jobs: int | None,
-    scheduler: str | None,
-    no_build: bool,
+    profile: str, only: Sequence[str], device: str, jobs: int, scheduler: str, no_build: bool
 ) -> None:
     """Run chapters, then build the book around them."""
     root = Path.cwd()
@@ -97,22 +88,20 @@ def reproduce(
     if scheduler and jobs:
         raise ValueError("got both --jobs and --scheduler: a cluster has its own workers")
     here = machine(device, scheduler or jobs or os.cpu_count() or 1)
-    # Only the paper's own profile may touch the book that is committed.
+    # Only the paper profile may change the committed book.
     book = root / "book" if profile == "paper" else root / "build" / "quick"
-    with _alone(book):
+    with _lock(book):
         for folder in (cache.root(), book / "chapters", book / "results"):
             files.sweep(folder)
+        at_once, within = 1, here.jobs
         if profile != "paper":
             if not only:
                 shutil.rmtree(book, ignore_errors=True)
             chapters.stage(root, book, _QUICK)
-        # A network on digits is over before a second process has started: there, chapters share the
-        # cores; on MNIST, the networks of one chapter do.
-        # A cluster's workers share networks, too: they need not see this folder.
-        together = profile != "paper" and isinstance(here.jobs, int)
-        at_once, within = (here.jobs, 1) if together else (1, here.jobs)
-        if together:
-            chosen = chapters.longest_first(chosen, root)
+            # Digits train in less time than a process starts: chapters share the cores instead.
+            if isinstance(here.jobs, int):
+                at_once, within = here.jobs, 1
+                chosen = chapters.longest_first(chosen, root)
         print(f"{len(chosen)} chapters, profile {profile}, on {here}", flush=True)
         parameters = {"profile": profile, "device": here.device, "jobs": within}
         calls = [
@@ -133,29 +122,16 @@ def reproduce(
 
 @commands.command()
 @click.argument("model", metavar="MODULE:FACTORY")
-@click.option(
-    "--data",
-    required=True,
-    metavar="DATA",
-    help=f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels.",
-)
+@click.option("--data", required=True, metavar="DATA", help=_DATA)
 @click.option("--eps", type=click.FloatRange(min=0), default=0.1, help="L∞ radius; else 0.1.")
-@click.option("--limit", type=click.IntRange(min=1), default=200, help="Images; else 200.")
-@click.option("--steps", type=click.IntRange(min=1), default=100, help="Of a gradient attack.")
-@click.option("--queries", type=click.IntRange(min=1), default=1000, help="Of Square Attack.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--json", "to_json", type=click.Path(path_type=Path), help="Write all figures here.")
-@click.option("--html", "to_html", type=click.Path(path_type=Path), help="Write one page here.")
+@click.option("--limit", type=_COUNT, default=200, help="Images; else 200.")
+@click.option("--steps", type=_COUNT, default=100, help="Of a gradient attack.")
+@click.option("--queries", type=_COUNT, default=1000, help="Of Square Attack.")
+@_device
+@click.option("--json", "to_json", type=_PATH, help="Write all figures here.")
+@click.option("--html", "to_html", type=_PATH, help="Write one page here.")
 def check(
-    model: str,
-    data: str,
-    eps: float,
-    limit: int,
-    steps: int,
-    queries: int,
-    device: str,
-    to_json: Path | None,
-    to_html: Path | None,
+    model: str, data: str, limit: int, device: str, to_json: Path, to_html: Path, **settings: Any
 ) -> None:
     """Attack a network of yours, and say whether its gradients are masked.
 
@@ -166,17 +142,9 @@ def check(
         if out is not None and not out.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {out.parent} for {out.name}")
     here = machine(device).device
-    images, labels = (part[:limit].to(here) for part in outside.images(data))
-    report = robustness_report(
-        outside.model(model).to(here),
-        images,
-        labels,
-        eps,
-        name=model,
-        steps=steps,
-        queries=queries,
-        progress=outside.bars,
-    )
+    images, labels = (part[:limit].to(here) for part in user_code.images(data))
+    network = user_code.model(model).to(here)
+    report = robustness_report(network, images, labels, name=model, progress=_bar, **settings)
     for path, text in ((to_json, report.json), (to_html, report.html)):
         if path is not None:
             path.write_text(text(), encoding="utf-8")
@@ -200,24 +168,24 @@ def claims(write: bool) -> None:
         print(f"{claim.number}. {claim.says} {rows['claim_verdict'].iloc[0].upper()}")
         for _, row in rows.iterrows():
             print(f"   {row['verdict']:>14}  {row['chapter']}: {row['evidence']}")
-    if said := ledger.disagreements(book):
-        raise ValueError("the ledger and the tables disagree: " + "; ".join(said))
+    if disagreements := ledger.disagreements(book):
+        raise ValueError("the ledger and the tables disagree: " + "; ".join(disagreements))
 
 
 @commands.command()
 def refresh() -> None:
     """Run notebooks/ and store their outputs there."""
-    chapters.manifest(Path.cwd())  # there is none outside the project's folder
-    for source in sorted((Path.cwd() / "notebooks").glob("*.ipynb")):
+    chapters.manifest(Path.cwd())  # raises outside the project's folder
+    for source in sorted(Path.cwd().glob("notebooks/*.ipynb")):
         print(f"running notebooks/{source.name}", flush=True)
         chapters.refresh(source)
 
 
 @commands.command()
-@click.option("--jobs", type=click.IntRange(min=1), default=1, help="Processes on a CPU.")
+@click.option("--jobs", type=_COUNT, default=1, help="Processes on a CPU.")
 def weights(jobs: int) -> None:
     """Train the networks that the package brings along; write them, and the live page's digits."""
-    chapters.manifest(Path.cwd())  # there is none outside the project's folder
+    chapters.manifest(Path.cwd())  # raises outside the project's folder
     for path in train(FOLDER, machine(jobs=jobs)):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     digits = Path.cwd() / "book" / DIGITS
@@ -236,26 +204,24 @@ def data(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _alone(book: Path) -> Iterator[None]:
-    """No other run writes to this book meanwhile; whoever comes later waits."""
+def _lock(book: Path) -> Iterator[None]:
+    """Only one run at a time writes to a book; a second one waits."""
     name = hashlib.sha256(str(book.resolve()).encode()).hexdigest()[:12]
-    lock = FileLock(cache.root() / "locks" / name)
-    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    place = cache.root() / "locks" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(place).acquire(timeout=0)
     except Timeout:
         print(f"waiting for another run that writes to {book.relative_to(Path.cwd())}", flush=True)
-        lock.acquire()
-    try:
+        held = FileLock(place).acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _execute(
-    chapter: Chapter, root: Path, book: Path, parameters: dict[str, object], label: str
+    chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any], label: str
 ) -> str | None:
-    """Run one chapter; what went wrong is returned, so that the others still run."""
+    """Run one chapter; its error is returned, so that the others still run."""
     start = time.monotonic()
     if sys.stdout.isatty():
         print(f"{label}: running", flush=True)
@@ -278,10 +244,22 @@ def _write(book: Path) -> None:
 def _build(book: Path) -> None:
     """Build a book's pages with warnings as errors, and say where to open them."""
     print("building the book", flush=True)
-    jupyter_book = Path(sysconfig.get_path("scripts")) / "jupyter-book"
-    command = [str(jupyter_book), "build", str(book), "-W", "--keep-going", "-q"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"the book does not build:\n{done.stdout}{done.stderr}")
-    page = book / "_build" / "html" / "index.html"
-    print(f"Open {page.relative_to(Path.cwd())} in a browser.")
+    jupyter_book = str(Path(sysconfig.get_path("scripts"), "jupyter-book"))
+    command = [jupyter_book, "build", str(book), "-W", "--keep-going", "-q"]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if built.returncode:
+        raise ValueError(f"the book does not build:\n{built.stdout}{built.stderr}")
+    print(f"Open {(book / '_build/html/index.html').relative_to(Path.cwd())} in a browser.")
+
+
+def _bar(part: str) -> Progress:
+    """A progress bar for one part of a long check."""
+    bar = tqdm(desc=part, leave=False)
+
+    def progress(done: int, of: int) -> None:
+        bar.total = of
+        bar.update(done - bar.n)
+        if done >= of:
+            bar.close()
+
+    return progress

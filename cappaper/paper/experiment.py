@@ -1,7 +1,8 @@
-"""An experiment as plain values: its networks, and how each of them is trained."""
+"""An experiment as plain values: its networks and their training."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -13,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.activations import Activation, CappedReLU, ScaledSigmoid, per_layer
 from cappaper.attacks.common import Attack
 from cappaper.attacks.pgd import pgd
-from cappaper.checks import one_of
 from cappaper.data import IMAGE_SIDE, load
 from cappaper.models import convnet, mlp, rescale
 from cappaper.paper.profiles import Profile
-from cappaper.population import Population
+from cappaper.population import Population, members
 from cappaper.surrogate import surrogate_gradient
 from cappaper.training import fit, learned_caps
 
@@ -35,11 +36,10 @@ _ACTIVATIONS: dict[str, Activation] = {
 class Adversary:
     """Adversarial training by L∞ PGD (Madry et al., arXiv 1706.06083).
 
-    ``eps`` is reached after the share ``ramp`` of all steps, growing linearly from 0: from the
-    first step on, ε = 0.3 keeps a small network from learning anything. Random starts are fresh
-    at every step. ``sharpness`` is for an adversary that knows about the cap: its PGD follows the
-    :func:`~cappaper.surrogate_gradient`, with ``relu`` also through ReLU; None is the exact
-    gradient.
+    ε grows linearly from 0 to ``eps`` over the share ``ramp`` of all steps: with ε = 0.3 from the
+    first step on, a small network learns nothing. Random starts differ from step to step.
+    ``sharpness`` makes PGD follow the :func:`~cappaper.surrogate_gradient`, with ``relu`` also
+    through ReLU; None is the exact gradient.
     """
 
     eps: float
@@ -61,19 +61,18 @@ class Adversary:
 
 @dataclass(frozen=True)
 class Spec:
-    """A network and how it is trained: all that decides its weights.
+    """A network and its training: everything that decides its weights.
 
-    ``architecture`` is ``"mlp"`` or ``"convnet"``, and ``hidden`` what these functions make of it.
+    ``architecture`` is ``"mlp"`` or ``"convnet"``, and ``hidden`` the argument of this function.
     ``activation`` is ``"capped"``, ``"learned"`` (capped, and training moves the caps) or
     ``"sigmoid"``. ``beta`` holds one constant per hidden layer: β of a capped layer (∞ for ReLU;
-    where a learned cap starts), c of a sigmoid.
-    ``initial_cap`` is for a scale-aware initialisation: the network starts as the one with this
-    cap would, :func:`~cappaper.rescale`\\ d to ``beta``; None starts with torch's default.
-    ``cycle`` is for a step size of Adam that changes: the share of all steps over which it rises
-    from 0 to ``lr``, to fall to 0 again; None keeps ``lr`` throughout.
-    ``cap_penalty`` is λ of a penalty λ·Σβ² that lowers learned caps while they train.
-    ``after`` is the number of epochs after which the network is taken out of its training, which
-    goes on without it; None is the end.
+    the start of a learned cap), c of a sigmoid.
+    ``initial_cap`` gives a scale-aware initialisation: the network starts as the one with this cap
+    would, :func:`~cappaper.rescale`\\ d to ``beta``; None starts with torch's default.
+    ``cycle`` is the share of all steps over which Adam's step size rises from 0 to ``lr``, to fall
+    to 0 again; None keeps ``lr`` throughout.
+    ``cap_penalty`` is λ of a penalty λ·Σβ² that lowers learned caps during training.
+    ``after`` takes a copy of the network after so many epochs of its training; None is the end.
     """
 
     dataset: str
@@ -93,8 +92,8 @@ class Spec:
 
     def build(self) -> nn.Sequential:
         """The network as it starts out."""
-        one_of(self.activation, tuple(_ACTIVATIONS), "activation")
-        one_of(self.architecture, ("mlp", "convnet"), "architecture")
+        checks.one_of(self.activation, tuple(_ACTIVATIONS), "activation")
+        checks.one_of(self.architecture, ("mlp", "convnet"), "architecture")
         if self.after is not None and not 1 <= self.after <= self.epochs:
             raise ValueError(f"after must lie in 1 to {self.epochs}, its epochs, got {self.after}")
         side, beta = IMAGE_SIDE[self.dataset], self.beta
@@ -107,12 +106,12 @@ class Spec:
 
     @property
     def training(self) -> Spec:
-        """The network at the end of its training: the same for all that are taken out of one."""
+        """The network at the end of its training: copies after earlier epochs share it."""
         return dataclasses.replace(self, after=None)
 
     @property
     def recipe(self) -> Spec:
-        """What networks that can train together share: all but β, seed and how they start."""
+        """Everything but β, seed and initialisation: networks that share it can train together."""
         return dataclasses.replace(self.training, beta=(), seed=0, initial_cap=None)
 
     @property
@@ -142,17 +141,13 @@ def sweep(
     betas: Sequence[float | Sequence[float]] | None = None,
     hidden: Sequence[int] | None = None,
     seeds: Sequence[int] | None = None,
-    activation: str = "capped",
     adversary: Adversary | None = None,
-    architecture: str = "mlp",
-    initial_cap: float | None = None,
-    cycle: float | None = None,
-    cap_penalty: float = 0.0,
+    **more: Any,
 ) -> list[Spec]:
-    """Every β with every seed; a profile gives what is not said here.
+    """A network for every β and every seed; None takes the profile's value.
 
     ``betas`` are max values, or a sigmoid's constants: each one number, or one per hidden layer.
-    Without an ``adversary`` training is standard. The rest is as in :class:`Spec`.
+    Without an ``adversary`` training is standard. ``more`` are other fields of :class:`Spec`.
     """
     hidden = tuple(profile.hidden if hidden is None else hidden)
     return [
@@ -164,12 +159,8 @@ def sweep(
             epochs=profile.adversarial_epochs if adversary else profile.epochs,
             batch_size=profile.batch_size,
             lr=profile.lr,
-            activation=activation,
             adversary=adversary,
-            architecture=architecture,
-            initial_cap=initial_cap,
-            cycle=cycle,
-            cap_penalty=cap_penalty,
+            **more,
         )
         for beta in (profile.betas if betas is None else betas)
         for seed in (profile.seeds if seeds is None else seeds)
@@ -177,21 +168,18 @@ def sweep(
 
 
 def one_cycle(peak: float, rise: float, step: int, steps: int) -> float:
-    """The step size of one step out of all: up to ``peak`` in a line, and down again.
+    """The step size of one step: it rises linearly to ``peak``, for the share ``rise``, and falls.
 
     Source: Wong et al., arXiv 2001.03994, section 5 (cyclic learning rates, after Smith, arXiv
-    1506.01186). It is above 0 at either end. ``rise``: the share of steps until then.
-
-    Raises:
-        ValueError: ``rise`` does not lie between 0 and 1.
+    1506.01186). It is above 0 at either end.
 
     >>> [round(one_cycle(3.0, 0.5, step, 5), 6) for step in range(5)]
     [1.0, 2.0, 3.0, 2.0, 1.0]
     """
     if not 0 < rise < 1:
         raise ValueError(f"a cycle must rise for a share between 0 and 1, got {rise}")
-    done = (step + 1) / (steps + 1)
-    return peak * min(done / rise, (1 - done) / (1 - rise))
+    share = (step + 1) / (steps + 1)
+    return peak * min(share / rise, (1 - share) / (1 - rise))
 
 
 def _on_caps(weight: float, model: nn.Module) -> Tensor:
@@ -204,34 +192,30 @@ def _on_caps(weight: float, model: nn.Module) -> Tensor:
 def train(
     specs: Sequence[Spec],
     device: str,
-    *,
     checkpoint: Path | None = None,
-    keep: Callable[[Spec, dict[str, Tensor]], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    keep: Callable[[Spec, dict[str, Tensor]], None] = lambda spec, weights: None,
 ) -> dict[Spec, dict[str, Tensor]]:
-    """The weights of networks of one :attr:`Spec.recipe`, trained as one population.
+    """The weights of networks of one :attr:`Spec.recipe`; several train as one population.
 
-    ``checkpoint`` and ``progress`` are those of :func:`~cappaper.fit`; ``keep`` is told each
-    network's weights as soon as they are there.
+    ``checkpoint`` is that of :func:`~cappaper.fit`; ``keep`` gets the weights of each network as
+    soon as it is trained.
     """
     recipe = specs[0].recipe
     trainings = list(dict.fromkeys(spec.training for spec in specs))
-    population = Population([spec.build() for spec in trainings]).to(device)
+    built = [spec.build() for spec in trainings]
+    model = (built[0] if len(built) == 1 else Population(built)).to(device)
     weights: dict[Spec, dict[str, Tensor]] = {}
-    begun = checkpoint if checkpoint is not None and checkpoint.exists() else None
+    resumed = checkpoint is not None and checkpoint.exists()
 
-    def take_out(epoch: int, epochs: int) -> None:
+    def after_epoch(epoch: int, epochs: int) -> None:
         for spec in specs:
-            if epoch == (epochs if spec.after is None else spec.after):
-                member = population[trainings.index(spec.training)]
-                weights[spec] = member.cpu().state_dict()
-                if keep is not None:
-                    keep(spec, weights[spec])
-        if progress is not None:
-            progress(epoch, epochs)
+            if epoch == (spec.after or epochs):
+                member = members(model)[trainings.index(spec.training)]
+                weights[spec] = copy.deepcopy(member).cpu().state_dict()
+                keep(spec, weights[spec])
 
     fit(
-        population,
+        model,
         *load(recipe.dataset, "train").to(device),
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
@@ -240,10 +224,10 @@ def train(
         penalty=partial(_on_caps, recipe.cap_penalty) if recipe.cap_penalty else None,
         seed=[spec.seed for spec in trainings],
         checkpoint=checkpoint,
-        progress=take_out,
+        progress=after_epoch,
     )
-    if begun is not None and len(weights) < len(specs):
-        # Training went on from behind an epoch that is asked for now: once more, from the start.
-        begun.unlink()
-        return train(specs, device, checkpoint=checkpoint, keep=keep, progress=progress)
+    if checkpoint is not None and resumed and len(weights) < len(specs):
+        # The checkpoint was past an epoch that is wanted now: train from the start.
+        checkpoint.unlink()
+        return train(specs, device, checkpoint, keep)
     return weights

@@ -1,34 +1,82 @@
-"""Attacks, certificates and the truth: all that is asked of one network about its robustness."""
+"""Judges of one network's robustness: attacks, proofs, and searches for near examples."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from cappaper.attacks.autoattack import ReliabilityWarning, auto_attack
-from cappaper.attacks.common import run_in_turn
+from cappaper.attacks.carlini_wagner import cw_l2
+from cappaper.attacks.common import is_correct, run_in_turn
 from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.strongest import strongest_attack
 from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset
-from cappaper.evaluation import EpsAttack
-from cappaper.paper.attack import Attack, attacked
-from cappaper.paper.judge import Judge, Radii, Row, accuracy, settings_of
+from cappaper.evaluation import EpsAttack, is_robust
 from cappaper.paper.tables import UNKNOWN, outcome_row, outcomes
+from cappaper.surrogate import surrogate_gradient
 
-_APART = 1000  # between the seeds of two runs: further than those of two networks
+Row = dict[str, Any]
+Radii = Sequence[float]
+
+
+class Judge(ABC):
+    """A question about one network: a frozen dataclass, whose ``repr`` is part of a cache key."""
+
+    trained: bool = True  # False: the question is about the network before training
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name in tables."""
+
+    @abstractmethod
+    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
+        """Rows of a table about ``model``, a single network in eval mode, on the ``test`` images.
+
+        ``seed`` is for all random numbers; ``epsilons`` are radii, ascending, if it takes any.
+        """
+
+
+class Attack(Judge):
+    """An attack at growing ε: a success counts for every larger ε too."""
+
+    function: ClassVar[Callable[..., Tensor]]  # takes the seed and the judge's other fields
+
+    def bind(self, seed: int) -> EpsAttack:
+        """The attack as a function, ``attack(model, x, y, eps=...) -> x_adv``."""
+        return partial(self.function, seed=seed, **_settings(self))
+
+    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
+        attacks = [partial(self.bind(seed), eps=eps) for eps in epsilons]
+        return attack_rows(self.name, epsilons, is_robust(model, *test, attacks))
+
+
+def attack_rows(name: str, epsilons: Radii, robust: Tensor) -> list[Row]:
+    """A row per ε. ``robust``, ``[1 + radii, N]``: is an image correct, and robust at each ε?"""
+    correct = int(robust[0].sum())
+    rows = []
+    for eps, still_robust in zip(epsilons, robust[1:], strict=True):
+        success = 1 - int(still_robust.sum()) / correct if correct else 0.0
+        images = outcomes(still_robust.tolist())
+        standard = correct / len(images)
+        rows.append(outcome_row(name, eps, standard, images, success_rate=success))
+    return rows
 
 
 @dataclass(frozen=True)
 class Clean(Attack):
-    """No attack at all: what stands is standard accuracy."""
+    """No attack: robust accuracy is standard accuracy."""
 
     name: str = "no attack"
 
@@ -38,7 +86,7 @@ class Clean(Attack):
 
 @dataclass(frozen=True)
 class Noise(Attack):
-    """Every pixel moves by ε, up or down at random: as far as PGD's, and made for no network."""
+    """Every pixel moves by ε, up or down at random: as far as PGD moves it, without a gradient."""
 
     name: str = "noise"
 
@@ -63,53 +111,46 @@ class FGSM(Attack):
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """:func:`cappaper.pgd` with these settings; its seed is that of the network."""
+    """:func:`cappaper.pgd` with these settings and the network's seed."""
 
     steps: int = 40
     norm: str = "linf"
     restarts: int = 1
     early_exit: bool = True
     name: str = "PGD"
-
-    def bind(self, seed: int) -> EpsAttack:
-        return partial(pgd, seed=seed, **settings_of(self))
+    function = staticmethod(pgd)
 
 
 @dataclass(frozen=True)
 class AdaptivePGD(Attack):
-    """:func:`cappaper.adaptive_pgd` with these settings; its seed is that of the network."""
+    """:func:`cappaper.adaptive_pgd` with these settings and the network's seed."""
 
     steps: int = 40
     restarts: int = 1
     name: str = "cap-aware PGD"
-
-    def bind(self, seed: int) -> EpsAttack:
-        return partial(adaptive_pgd, seed=seed, **settings_of(self))
+    function = staticmethod(adaptive_pgd)
 
 
 @dataclass(frozen=True)
 class Strongest(Attack):
-    """:func:`cappaper.strongest_attack` with these settings; its seed is that of the network."""
+    """:func:`cappaper.strongest_attack` with these settings and the network's seed."""
 
     steps: int = 100
     restarts: int = 1
     queries: int = 5000
     name: str = "all attacks"
+    function = staticmethod(strongest_attack)
 
     def times(self, effort: int) -> Strongest:
-        """With so many times the steps and queries."""
-        more = {field: effort * getattr(self, field) for field in ("steps", "queries")}
-        return dataclasses.replace(self, **more)
-
-    def bind(self, seed: int) -> EpsAttack:
-        return partial(strongest_attack, seed=seed, **settings_of(self))
+        """The same attack with ``effort`` times the steps and queries."""
+        return dataclasses.replace(self, steps=effort * self.steps, queries=effort * self.queries)
 
 
 @dataclass(frozen=True)
 class AutoAttack(Attack):
-    """One part of :func:`cappaper.auto_attack`, once or again from other starts.
+    """One part of :func:`cappaper.auto_attack`, with the network's seed.
 
-    Its seed is that of the network; a later run attacks what the earlier ones left.
+    Each of several ``runs`` has other random starts, and attacks the images that are still robust.
     """
 
     part: str
@@ -120,48 +161,43 @@ class AutoAttack(Attack):
         return "Square" if self.part == "square" else self.part.upper()
 
     def bind(self, seed: int) -> EpsAttack:
-        seeds = [seed + _APART * run for run in range(self.runs)]
-
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
             part = partial(auto_attack, model, eps=eps, parts=(self.part,))
-            return run_in_turn(model, [partial(part, seed=each) for each in seeds], x, y)
+            # 1000 is more than the networks' seeds differ.
+            runs = [partial(part, seed=seed + 1000 * run) for run in range(self.runs)]
+            return run_in_turn(model, runs, x, y)
 
         return attack
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        """As any attack's; ``warning`` is AutoAttack's own, the first at each ε."""
-        attack, doubts = self.bind(seed), dict[float, str]()
+        """The rows of any attack; ``warning`` is AutoAttack's first warning at this ε."""
+        first_warning: dict[float, str] = {}
 
-        def noting(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
+        def recorded(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ReliabilityWarning)
-                found = attack(model, x, y, eps=eps)
+                adversarial = self.bind(seed)(model, x, y, eps=eps)
             for warning in caught:
                 if issubclass(warning.category, ReliabilityWarning):
-                    doubts.setdefault(eps, str(warning.message))
-            return found
+                    first_warning.setdefault(eps, str(warning.message))
+            return adversarial
 
-        rows = attacked(self.name, noting, model, test, epsilons)
-        return [row | {"warning": doubts.get(row["eps"], "")} for row in rows]
+        robust = is_robust(model, *test, [partial(recorded, eps=eps) for eps in epsilons])
+        rows = attack_rows(self.name, epsilons, robust)
+        return [row | {"warning": first_warning.get(row["eps"], "")} for row in rows]
 
 
-class Bound(Judge):
-    """Something proven: an outcome for every image, at each ε on its own."""
-
-    @abstractmethod
-    def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str: ...
-
-    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        standard = accuracy(model, test)
-        return [
-            outcome_row(self.name, eps, standard, self.outcomes(model, test, eps))
-            for eps in epsilons
-        ]
+def _proof_rows(
+    judge: Judge, model: nn.Module, test: Dataset, epsilons: Radii, proof: Callable[[float], str]
+) -> list[Row]:
+    """A row per ε. ``proof`` gives the outcome of every image at one ε."""
+    standard = accuracy(model, test)
+    return [outcome_row(judge.name, eps, standard, proof(eps)) for eps in epsilons]
 
 
 @dataclass(frozen=True)
-class Certificate(Bound):
-    """:func:`cappaper.certify`: an image stands if no attack can succeed."""
+class Certificate(Judge):
+    """:func:`cappaper.certify`: an image is robust if no attack can succeed."""
 
     method: str
 
@@ -169,18 +205,93 @@ class Certificate(Bound):
     def name(self) -> str:
         return f"certified by {self.method.upper()}"
 
-    def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str:
-        return outcomes(certify(model, *test, eps, self.method).tolist())
+    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
+        def proof(eps: float) -> str:
+            return outcomes(certify(model, *test, eps, self.method).tolist())
+
+        return _proof_rows(self, model, test, epsilons, proof)
 
 
 @dataclass(frozen=True)
-class Exact(Bound):
-    """:func:`cappaper.exact_robustness`: the truth; what it leaves open is unknown."""
+class Exact(Judge):
+    """:func:`cappaper.exact_robustness`; an image without an answer in time is unknown."""
 
     time_limit: float = 30.0
     name: str = "exact"
 
-    def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str:
-        found = exact_robustness(model, *test, eps, time_limit=self.time_limit)
-        both = zip(outcomes(found.robust.tolist()), found.undecided.tolist(), strict=True)
-        return "".join(UNKNOWN if undecided else mark for mark, undecided in both)
+    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
+        def proof(eps: float) -> str:
+            answer = exact_robustness(model, *test, eps, time_limit=self.time_limit)
+            images = zip(outcomes(answer.robust.tolist()), answer.undecided.tolist(), strict=True)
+            return "".join(UNKNOWN if undecided else outcome for outcome, undecided in images)
+
+        return _proof_rows(self, model, test, epsilons, proof)
+
+
+class Search(Judge):
+    """A search for near adversarial examples: how often it succeeds, and at which distance."""
+
+    @abstractmethod
+    def search(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
+        """An example for each image; still classified correctly where the search failed."""
+
+    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
+        """One row. ``success_rate`` and ``median_l2`` are over the correct images.
+
+        An image without an example counts as infinitely far.
+        """
+        correct = is_correct(model, *test)
+        images, labels = test.images[correct], test.labels[correct]
+        standard, success, median = correct.double().mean().item(), math.nan, math.nan
+        if len(labels):
+            adversarial = self.search(model, images, labels, seed)
+            fooled = ~is_correct(model, adversarial, labels)
+            length = (adversarial - images).flatten(1).norm(dim=1)
+            length[~fooled] = math.inf
+            success, median = fooled.double().mean().item(), length.median().item()
+        row: Row = {"attack": self.name, "standard_accuracy": standard}
+        row |= {"robust_accuracy": standard * (1 - success), "success_rate": success}
+        return [row | {"median_l2": median, "images": len(test.labels)}]
+
+
+@dataclass(frozen=True)
+class CW(Search):
+    """:func:`cappaper.cw_l2` with these settings.
+
+    A black pixel starts at w = -7.3: with few steps, the steps must be long. ``sharpness`` is that
+    of the :func:`~cappaper.surrogate_gradient`; None follows the exact gradient.
+    """
+
+    steps: int = 300
+    search_steps: int = 9
+    lr: float = 0.1
+    initial_const: float = 1e-2
+    sharpness: float | None = None
+    name: str = "CW"
+
+    def search(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
+        settings = _settings(self)
+        with surrogate_gradient(model, settings.pop("sharpness")):
+            return cw_l2(model, x, y, **settings)
+
+
+@dataclass(frozen=True)
+class GrowingBalls(Search):
+    """:func:`cappaper.adaptive_pgd` in L2 balls of growing radius, up to its first success."""
+
+    steps: int = 40
+    radii: tuple[float, ...] = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 3.0)
+    name: str = "cap-aware PGD (L2)"
+
+    def search(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
+        attack = partial(adaptive_pgd, steps=self.steps, norm="l2", seed=seed)
+        return run_in_turn(model, [partial(attack, model, eps=r) for r in self.radii], x, y)
+
+
+def accuracy(model: nn.Module, test: Dataset) -> float:
+    return is_correct(model, *test).double().mean().item()
+
+
+def _settings(judge: Any) -> dict[str, Any]:
+    """The arguments of the function that the judge calls."""
+    return {k: v for k, v in dataclasses.asdict(judge).items() if k != "name"}

@@ -1,7 +1,8 @@
-"""Where the work is done: on which device, in how many processes, and on which cluster."""
+"""The device and the processes that do the work: on this machine, or on a Dask cluster."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,25 +10,24 @@ from typing import Any
 
 import torch
 from joblib import Parallel, delayed, parallel_config
+from tqdm import tqdm
 
-from cappaper.checks import one_of
-
-_PATIENCE = 10  # seconds in which a scheduler must answer
+from cappaper import checks
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A device, ``"cpu"`` or ``"cuda"``, and who shares the work on it.
+    """A device, ``"cpu"`` or ``"cuda"``, and the processes that share the work on it.
 
     ``jobs`` is a number of processes, or the address of a Dask scheduler, whose workers do the
-    work then. No result depends on it.
+    work. No result depends on it.
     """
 
     device: str = "cpu"
     jobs: int | str = 1
 
     def __str__(self) -> str:
-        """Both in words, for a table's provenance."""
+        """Both in words, for the provenance of a table."""
         if self.device == "cuda":
             return f"cuda ({torch.cuda.get_device_name()})"
         if isinstance(self.jobs, str):
@@ -36,77 +36,88 @@ class Machine:
 
 
 def machine(device: str = "auto", jobs: int | str = 1) -> Machine:
-    """This machine. ``"auto"`` takes CUDA where there is one; a GPU is fed by one process.
+    """This machine, or a Dask cluster at ``jobs="tcp://host:8786"``, which works on CPUs.
 
-    The work of a Dask cluster, ``jobs="tcp://host:8786"``, is done on the CPUs of its workers.
+    ``"auto"`` takes CUDA if there is any. A GPU gets one process.
 
     Raises:
-        ValueError: another device, CUDA where there is none or with a cluster, a number of
-            processes below 1, or what is no scheduler's address.
+        ValueError: CUDA is not there, or the device or ``jobs`` is none of these.
     """
-    one_of(device, ("auto", "cpu", "cuda"), "device")
+<<<<<<< HEAD
+    checks.one_of(device, ("auto", "cpu", "cuda"), "device")
     if isinstance(jobs, str):
         if "://" not in jobs:
             raise ValueError(
                 "jobs must be a whole number of at least 1, or a scheduler's address such as"
                 f" tcp://host:8786, got {jobs!r}"
             )
+=======
+    one_of(device, ("auto", "cpu", "cuda"), "device")
+    if isinstance(jobs, str) and "://" in jobs:
+>>>>>>> f8eafc5fbe687db958594f75413a17fb057f6896
         if device == "cuda":
             raise ValueError("a cluster's work is done on CPUs: use device 'cpu'")
         return Machine("cpu", jobs)
     if not isinstance(jobs, int) or jobs < 1:
-        raise ValueError(f"jobs must be a whole number of at least 1, got {jobs!r}")
+        address = ", or a scheduler's address such as tcp://host:8786" * isinstance(jobs, str)
+        raise ValueError(f"jobs must be a whole number of at least 1{address}, got {jobs!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' was asked for, but torch sees no CUDA device: use 'cpu'")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Machine(device, jobs if device == "cpu" else 1)
-
-
-def side_by_side(
-    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], jobs: int | str
-) -> Iterator[tuple[int, Any]]:
-    """Positions and results of ``function(*call)`` for every call, as they finish.
-
-    Networks of this book's size leave a second thread little to do, and a second process much: up
-    to ``jobs`` processes share the calls and the cores. Where ``jobs`` is the address of a Dask
-    scheduler, its workers share them; what a lost worker had begun, another begins again.
-    """
-    if isinstance(jobs, str):
-        with _cluster(jobs) as workers:
-            yield from workers(
-                delayed(_numbered)(i, function, call) for i, call in enumerate(calls)
-            )
-        return
-    jobs = min(jobs, len(calls))
-    if jobs <= 1:
-        yield from ((i, function(*call)) for i, call in enumerate(calls))
-        return
-    # One worker may wait long for another's last call; after joblib's five minutes it would go
-    # home, with a warning that ends up in the chapter.
-    workers = Parallel(
-        n_jobs=jobs,
-        return_as="generator_unordered",
-        pre_dispatch=jobs,
-        idle_worker_timeout=3600,
-    )
-    yield from workers(delayed(_numbered)(i, function, call) for i, call in enumerate(calls))
+    if device == "cpu" or not torch.cuda.is_available():
+        return Machine("cpu", jobs)
+    return Machine("cuda")
 
 
 @contextmanager
-def _cluster(address: str) -> Iterator[Parallel]:
-    """The workers of a scheduler, for as long as the block lasts."""
+def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads by rounding: with one they are always the same."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def side_by_side(
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], jobs: int | str, label: str = ""
+) -> Iterator[tuple[int, Any]]:
+    """Positions and results of ``function(*call)`` for every call, in the order they finish.
+
+    Networks of this book are too small for a second thread, so the calls are shared by ``jobs``
+    processes, or by the workers of the Dask scheduler at this address. With a ``label`` there is a
+    progress bar where someone can see it: in a terminal, or in a kernel, which passes it on.
+    """
+    watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
+    bar = tqdm(
+        total=len(calls), desc=label, leave=False, file=sys.stderr, disable=not (label and watched)
+    )
+    with bar, _workers(jobs, len(calls)) as workers:
+        for result in workers(delayed(_call)(i, function, call) for i, call in enumerate(calls)):
+            bar.update()
+            yield result
+
+
+@contextmanager
+def _workers(jobs: int | str, calls: int) -> Iterator[Parallel]:
+    if isinstance(jobs, int):
+        jobs = max(1, min(jobs, calls))
+        # After joblib's own five minutes an idle worker would end, with a warning in the chapter.
+        more = {"pre_dispatch": jobs, "idle_worker_timeout": 3600} if jobs > 1 else {}
+        yield Parallel(jobs, return_as="generator_unordered", **more)
+        return
     try:
         from distributed import Client
     except ImportError as error:
         raise ValueError('a scheduler needs Dask: pip install "cappaper[cluster]"') from error
     try:
-        client = Client(address, set_as_default=False, timeout=_PATIENCE)
+        client = Client(jobs, set_as_default=False, timeout=10)
     except OSError as error:
-        raise OSError(f"no Dask scheduler answers at {address}") from error
+        raise OSError(f"no Dask scheduler answers at {jobs}") from error
     with client, parallel_config("dask", client=client):
-        yield Parallel(n_jobs=-1, return_as="generator_unordered", batch_size=1)
+        yield Parallel(-1, return_as="generator_unordered", batch_size=1)
 
 
-def _numbered(i: int, function: Callable[..., Any], call: tuple[Any, ...]) -> tuple[int, Any]:
-    return i, function(*call)
+def _call(i: int, function: Callable[..., Any], call: tuple[Any, ...]) -> tuple[int, Any]:
+    with one_thread():
+        return i, function(*call)

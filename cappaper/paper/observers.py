@@ -1,4 +1,4 @@
-"""What goes on inside one network, layer by layer, and the signs that it masks its gradients."""
+"""Judges of what happens inside one network: layer by layer, and the signs of gradient masking."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from torch import nn
 from cappaper.data import Dataset
 from cappaper.inspection import layer_distances, layer_signals
 from cappaper.masking import MaskingReport, masking_report
-from cappaper.paper.attack import Attack
-from cappaper.paper.judge import Judge, Radii, Row, accuracy
+from cappaper.paper.judges import Attack, Judge, Radii, Row, accuracy
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class Distances(Judge):
         rows = []
         for eps in epsilons:
             adversarial = self.attack.bind(seed)(model, *test, eps=eps)
-            for i, found in enumerate(layer_distances(model, test.images, adversarial)):
-                named = {"attack": self.attack.name, "eps": eps, **found._asdict()}
-                rows.append({**named, "layer": i + 1})
+            for i, layer in enumerate(layer_distances(model, test.images, adversarial)):
+                row: Row = {"attack": self.attack.name, "eps": eps, **layer._asdict()}
+                rows.append({**row, "layer": i + 1})
         return rows
 
 
@@ -43,13 +42,13 @@ class Signals(Judge):
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
         shared = {"accuracy": accuracy(model, test), "trained": self.trained}
-        found = layer_signals(model, *test)
-        return [{**f._asdict(), "layer": i + 1, **shared} for i, f in enumerate(found)]
+        signals = layer_signals(model, *test)
+        return [{**s._asdict(), "layer": i + 1, **shared} for i, s in enumerate(signals)]
 
 
 @dataclass(frozen=True)
 class Masking(Judge):
-    """:func:`cappaper.masking_report` at one radius, which has radii of its own beside it."""
+    """:func:`cappaper.masking_report` at radius ``eps``, and at the other radii of its own."""
 
     eps: float
     name: str = "masking"
@@ -64,13 +63,13 @@ class Masking(Judge):
 
 
 def masking_of(rows: pd.DataFrame) -> MaskingReport:
-    """The report that rows of :class:`Masking` tell of, each figure a mean over their networks."""
+    """The report that rows of :class:`Masking` describe, each value a mean over their networks."""
     means = rows.groupby(["question", "setting"], dropna=False)["value"].mean()
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for field in dataclasses.fields(MaskingReport):
         values = means[field.name].to_dict()
         (setting, value), *_ = values.items()
-        found[field.name] = value if math.isnan(setting) else values
-    if math.isnan(found["moved"]):
-        found["moved"] = None
-    return MaskingReport(**found)
+        fields[field.name] = value if math.isnan(setting) else values
+    if math.isnan(fields["moved"]):
+        fields["moved"] = None
+    return MaskingReport(**fields)

@@ -1,4 +1,4 @@
-"""The sizes that chapters run at: quick ones on digits, and the paper's on MNIST."""
+"""The sizes of the chapters' experiments: quick ones on digits, and the paper's on MNIST."""
 
 from __future__ import annotations
 
@@ -7,52 +7,38 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from cappaper.checks import check_count, one_of
-
-_LONGER = ("epochs", "adversarial_epochs", "steps")
+from cappaper import checks
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The sizes that an experiment runs at; chapters take everything else from their own code.
+    """The sizes of an experiment, by default of a quick one; chapters add everything else.
 
     ``hidden``: units of the two-hidden-layer classifier. ``adversarial_epochs``: of adversarial
     training, which costs seven times as much. ``betas``: max values, ascending, ∞ last.
     ``constants``: of the sigmoid family. ``epsilons``: L∞ radii of the attack, ascending.
-    ``steps``: of PGD. ``limit``: test images, all of them if None. ``effort``: what epochs
-    and steps have been multiplied with.
+    ``steps``: of PGD. ``limit``: test images, all of them if None. ``effort``: the factor
+    that epochs and steps were multiplied by.
     """
 
-    name: str
-    dataset: str
-    hidden: tuple[int, ...]
-    epochs: int
-    adversarial_epochs: int
-    batch_size: int
-    lr: float
-    seeds: tuple[int, ...]
-    betas: tuple[float, ...]
-    constants: tuple[float, ...]
-    epsilons: tuple[float, ...]
+    name: str = "quick"
+    dataset: str = "digits"
+    hidden: tuple[int, ...] = (128, 64)
+    epochs: int = 30
+    adversarial_epochs: int = 15
+    batch_size: int = 64
+    lr: float = 3e-3
+    seeds: tuple[int, ...] = (0, 1)
+    betas: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, math.inf)
+    constants: tuple[float, ...] = (1.0, 4.0, 10.0, 40.0, 100.0, 400.0)
+    epsilons: tuple[float, ...] = (0.05, 0.1, 0.2)
     steps: int = 40
     limit: int | None = None
     effort: int = 1
 
 
 PROFILES = {
-    "quick": Profile(
-        name="quick",
-        dataset="digits",
-        hidden=(128, 64),
-        epochs=30,
-        adversarial_epochs=15,
-        batch_size=64,
-        lr=3e-3,
-        seeds=(0, 1),
-        betas=(0.01, 0.03, 0.1, 0.3, 1.0, math.inf),
-        constants=(1.0, 4.0, 10.0, 40.0, 100.0, 400.0),
-        epsilons=(0.05, 0.1, 0.2),
-    ),
+    "quick": Profile(),
     "paper": Profile(
         name="paper",
         dataset="mnist",
@@ -72,9 +58,9 @@ PROFILES = {
 def profile(name: str = "quick", **changes: Any) -> Profile:
     """``"quick"`` (embedded digits) or ``"paper"`` (MNIST), with single fields changed.
 
-    Changes arrive as notebook parameters do: ``None`` keeps the profile's value, and lists become
-    tuples. ``epochs`` counts for both trainings, unless ``adversarial_epochs`` is given too.
-    ``effort`` multiplies epochs and steps, those of the profile and given ones.
+    Changes are notebook parameters: ``None`` keeps the profile's value, and lists become tuples.
+    ``epochs`` sets both trainings, unless ``adversarial_epochs`` is given too. ``effort`` is
+    multiplied with epochs and steps.
 
     Raises:
         ValueError: unknown profile or field, or an effort below 1.
@@ -82,16 +68,23 @@ def profile(name: str = "quick", **changes: Any) -> Profile:
     >>> profile("quick", epochs=3, seeds=[7]).seeds
     (7,)
     """
-    one_of(name, tuple(PROFILES), "profile")
+    checks.one_of(name, tuple(PROFILES), "profile")
     allowed = tuple(field.name for field in dataclasses.fields(Profile) if field.name != "name")
     for field in changes:
-        one_of(field, allowed, "profile field")
+        checks.one_of(field, allowed, "profile field")
     given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
     }
     if "epochs" in given:
         given = {"adversarial_epochs": given["epochs"], **given}
+<<<<<<< HEAD
     found = dataclasses.replace(PROFILES[name], **given)
-    check_count(found.effort, "effort")
+    checks.count(found.effort, "effort")
     more = {field: found.effort * getattr(found, field) for field in _LONGER}
     return dataclasses.replace(found, **more)
+=======
+    base = dataclasses.replace(PROFILES[name], **given)
+    check_count(base.effort, "effort")
+    longer = ("epochs", "adversarial_epochs", "steps")
+    return dataclasses.replace(base, **{k: base.effort * getattr(base, k) for k in longer})
+>>>>>>> f8eafc5fbe687db958594f75413a17fb057f6896

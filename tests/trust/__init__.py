@@ -1,6 +1,4 @@
-"""What the page *How it is tested* counts: nonsense calls, damage, kills, runs at once.
+"""The trials that the page *How it is tested* counts: ``python -m tests.trust``.
 
-A trial is a function of a random number generator and a folder. It returns what went wrong, a
-sentence each; none is good. The test suite makes a few trials, ``make trust`` as many as the page
-says.
+A trial returns its faults, a sentence each. The test suite makes a few trials of each kind.
 """

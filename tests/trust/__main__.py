@@ -1,8 +1,8 @@
-"""``make trust``: as many trials as the page *How it is tested* says, and its table."""
+"""``python -m tests.trust``: make the trials that the page *How it is tested* counts."""
 
-from __future__ import annotations
-
+import random
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -11,44 +11,53 @@ import torch
 
 from cappaper.paper.publishing import git_commit
 from cappaper.paper.tables import markdown_table
-from tests.trust.counted import COUNTS, Count
+from tests.trust import damage, nonsense, runs
+
+# What the page calls a kind, how many cases it counts, the trial, and how all trials should end.
+KINDS = {
+    "nonsense": ("nonsense calls", 5000, nonsense.trial, "{} were refused, {} had a right answer"),
+    "damage": ("damaged cache entries", 500, damage.trial, "each was named, and the table equal"),
+    "kills": ("runs stopped at a random moment", 60, runs.killed, "the table was equal"),
+    "together": ("rounds of runs at once", 20, runs.at_once, "the tables were equal"),
+    "lost": ("lost workers of a cluster", 10, runs.worker_lost, "the table was equal"),
+}
+TABLE = Path("book/results/how-it-is-tested.csv")
+
+
+def count(name: str, cases: int, seed: int) -> tuple[list[str], str]:
+    """Make trials of a kind: the faults, a sentence each, and how the others ended."""
+    draw, faults, refused = random.Random(seed), [], 0
+    _, _, trial, end = KINDS[name]
+    for _ in range(cases):
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                refused += bool(trial(draw, Path(folder)))
+        except AssertionError as error:
+            faults.append(str(error))
+    return faults, end.format(refused, cases - len(faults) - refused)
 
 
 @click.command()
-@click.option("--only", type=click.Choice(list(COUNTS)), multiple=True, help="Kinds of trial.")
-@click.option("--cases", default=None, type=int, help="Cases of each kind, in place of its own.")
+@click.option("--only", type=click.Choice(list(KINDS)), multiple=True, help="Kinds of trial.")
+@click.option("--cases", type=int, help="Cases of each kind; without it the table is written.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--out", default="book/results", show_default=True, help="Folder of the table.")
-def main(only: tuple[str, ...], cases: int | None, seed: int, out: str) -> None:
-    """Make the trials; a kind that was made in full goes into the table."""
+def main(only: tuple[str, ...], cases: int | None, seed: int) -> None:
+    """Make trials, and put those of the usual number into the table of the page."""
     torch.set_num_threads(1)
-    failed = False
-    for name in only or COUNTS:
-        do, usual = COUNTS[name]
-        count = do(cases or usual, seed)
-        print(f"{count.what}: {count.cases} cases, {len(count.wrong)} went wrong", flush=True)
-        print(*count.wrong, sep="\n", end="\n" if count.wrong else "", flush=True)
-        failed |= bool(count.wrong)
+    wrong = 0
+    for name in only or KINDS:
+        title, usual, _, _ = KINDS[name]
+        faults, end = count(name, cases or usual, seed)
+        print(f"{title}: {cases or usual} cases, {len(faults)} went wrong", *faults, sep="\n")
+        wrong += len(faults)
         if not cases:
-            _keep(Path(out) / "how-it-is-tested.csv", count, seed)
-    sys.exit(failed)
-
-
-def _keep(path: Path, count: Count, seed: int) -> None:
-    """Put a kind of trial into the table, in place of an earlier one."""
-    row = {
-        "trial": count.what,
-        "cases": count.cases,
-        "went wrong": len(count.wrong),
-        "how it ended": count.said,
-        "seed": seed,
-        "commit": git_commit(),
-    }
-    table = pd.read_csv(path, index_col="trial") if path.exists() else pd.DataFrame()
-    new = pd.DataFrame([row]).set_index("trial")
-    table = pd.concat([table.drop(index=count.what, errors="ignore"), new]).sort_index()
-    path.write_text(table.to_csv(), encoding="utf-8")
-    path.with_suffix(".md").write_text(f"{markdown_table(table, 'trial')}\n", encoding="utf-8")
+            table = pd.read_csv(TABLE, index_col="trial")
+            table.loc[title] = [usual, len(faults), end, seed, git_commit()]
+            TABLE.write_text(table.to_csv(), encoding="utf-8")
+            TABLE.with_suffix(".md").write_text(
+                f"{markdown_table(table, 'trial')}\n", encoding="utf-8"
+            )
+    sys.exit(wrong > 0)
 
 
 if __name__ == "__main__":

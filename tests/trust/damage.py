@@ -1,101 +1,60 @@
-"""Cache entries that are damaged, or another's: none may be used."""
+"""Cache entries that are damaged, or another's: they are named, and none is used."""
 
-from __future__ import annotations
-
-import json
+import functools
 import random
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from cappaper import paper
-from cappaper.paper import cache
+
+# How an entry is damaged: from its bytes, another entry's bytes, and a position.
+DAMAGES: dict[str, Callable[[bytes, bytes, int], bytes]] = {
+    "cut": lambda data, other, at: data[:at],
+    "zeroed": lambda data, other, at: data[:at] + bytes(len(data) - at),
+    "flipped": lambda data, other, at: data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :],
+    "poisoned": lambda data, other, at: data[:at] + b"\x00\x00\xc0\x7f" + data[at + 4 :],  # NaN
+    "foreign": lambda data, other, at: other,
+    "mixed": lambda data, other, at: data.split(b"\n")[0] + b"\n" + other.partition(b"\n")[2],
+    "emptied": lambda data, other, at: data.split(b"\n")[0] + b'\n{"rows": []}',
+}
 
 
-def _specs() -> list[paper.Spec]:
-    return paper.sweep(paper.profile("quick", betas=[0.1, 1.0], seeds=[0, 1], epochs=1))
-
-
-def judged() -> pd.DataFrame:
-    """A small table from the cache, or computed where there is none."""
-    return paper.run(_specs(), paper.PGD(3), [0.1]).drop(columns="seconds")
-
-
-def _cut(data: bytes, draw: random.Random, other: bytes) -> bytes:
-    return data[: draw.randrange(len(data))]
-
-
-def _zeroed(data: bytes, draw: random.Random, other: bytes) -> bytes:
-    start = draw.randrange(len(data))
-    end = draw.randrange(start, len(data)) + 1
-    return data[:start] + bytes(end - start) + data[end:]
-
-
-def _flipped(data: bytes, draw: random.Random, other: bytes) -> bytes:
-    place = draw.randrange(len(data))
-    return data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :]
-
-
-def _foreign(data: bytes, draw: random.Random, other: bytes) -> bytes:
-    return other
-
-
-def _mixed(data: bytes, draw: random.Random, other: bytes) -> bytes:
-    """This entry's own first line, another's content."""
-    return data.partition(b"\n")[0] + b"\n" + other.partition(b"\n")[2]
-
-
-def _emptied(data: bytes, draw: random.Random, other: bytes) -> bytes:
-    return data.partition(b"\n")[0] + b"\n" + json.dumps({"rows": []}).encode()
-
-
-def _poisoned(data: bytes, draw: random.Random, other: bytes) -> bytes:
-    """NaN in place of a number."""
-    place = draw.randrange(max(1, len(data) - 4))
-    nan = torch.tensor(float("nan")).numpy().tobytes()
-    return data[:place] + nan + data[place + 4 :]
-
-
-DAMAGES: list[Callable[[bytes, random.Random, bytes], bytes]] = [
-    _cut,
-    _zeroed,
-    _flipped,
-    _foreign,
-    _mixed,
-    _emptied,
-    _poisoned,
-]
-
-
-def damaged(draw: random.Random, sound: Path, expected: pd.DataFrame | None = None) -> list[str]:
-    """Damage an entry of the cache ``sound`` in a copy: it must be named, and not be used.
-
-    With ``expected`` the table is made again from that cache, and must be this one.
-    """
-    folder = sound.with_name("damaged")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(sound, folder)
-    entry, other = draw.sample(sorted(folder.rglob("*.kept")), 2)
-    before, how, after = entry.read_bytes(), draw.choice(DAMAGES), b""
-    while after in (b"", before):  # zeroes in place of zeroes are no damage
-        after = how(before, draw, other.read_bytes())
+def trial(draw: random.Random, folder: Path) -> None:
+    """Damage an entry of a cache: a run with that cache names it, and has the same table."""
+    cache, expected = _sound()
+    shutil.copytree(cache, folder / "cache")
+    entry, other = draw.sample(sorted((folder / "cache").rglob("*.kept")), 2)
+    before, name, after = entry.read_bytes(), draw.choice(sorted(DAMAGES)), b""
+    while after in (b"", before):  # zeros in place of zeros are no damage
+        after = DAMAGES[name](before, other.read_bytes(), draw.randrange(len(before)))
     entry.write_bytes(after)
-    what, wrong = f"{how.__name__.strip('_')} entry of {entry.parent.name}", []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if cache.recall(entry) is not None:
-            wrong.append(f"{what} was used")
-    if not any(entry.name in str(warning.message) for warning in caught):
-        wrong.append(f"{what} was not named")
-    if expected is not None:
-        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            patch.setenv("CAPPAPER_CACHE", str(folder))
-            if not judged().equals(expected):
-                wrong.append(f"{what} changed the table")
-    return wrong
+        # Three steps need the results in the cache, and four the weights.
+        tables = _tables(folder / "cache", 3, 4)
+    what = f"the {name} entry of {entry.parent.name}"
+    assert any(entry.name in str(warning.message) for warning in caught), f"{what} is not named"
+    assert tables.equals(expected), f"{what} changed the table"
+
+
+@functools.cache
+def _sound() -> tuple[Path, pd.DataFrame]:
+    """A cache without damage, and the tables that runs with it should have."""
+    folder = Path(tempfile.mkdtemp())
+    _tables(folder / "cache", 3)
+    shutil.copytree(folder / "cache", folder / "copy")
+    return folder / "cache", _tables(folder / "copy", 3, 4)
+
+
+def _tables(cache: Path, *steps: int) -> pd.DataFrame:
+    specs = paper.sweep(paper.profile("quick", betas=[0.1, 1.0], seeds=[0, 1], epochs=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPPAPER_CACHE", str(cache))
+        tables = [paper.run(specs, paper.PGD(count), [0.1]) for count in steps]
+        return pd.concat(tables).drop(columns="seconds")

@@ -1,6 +1,4 @@
-"""A small project with one chapter that trains, judges and publishes: what the trials disturb."""
-
-from __future__ import annotations
+"""A small project with one chapter that trains, attacks and publishes."""
 
 import os
 import shutil
@@ -22,19 +20,14 @@ table = paper.run(specs, paper.PGD(5), [0.05, 0.1], machine=machine)
 print(len(table), "rows")
 paper.publish(table, setting, machine, save_to)
 """
-
-
-# The second never runs: without it there is no book to build.
+# The second chapter never runs: without it there is no book to build.
 LISTED = [{"name": name, "source": "small", "title": name} for name in ("small", "other")]
 
 
 def make(
     folder: Path, chapter: str = CHAPTER, listed: list[dict[str, Any]] = LISTED, more: str = ""
 ) -> Path:
-    """A project in a new folder: one notebook, and the chapters that are made of it.
-
-    ``more``: parameters of the notebook besides those that every chapter has.
-    """
+    """A project in a new folder: a notebook with ``more`` parameters, and chapters made of it."""
     shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("_build"))
     (folder / "notebooks").mkdir()
     parameters = f"profile = ''\ndevice = ''\nsave_to = ''\njobs = 1\n{more}"
@@ -43,38 +36,21 @@ def make(
         nbformat.v4.new_code_cell(parameters.strip(), metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(chapter.strip()),
     ]
-    notebook = nbformat.v4.new_notebook(cells=cells)
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook.metadata["kernelspec"] = kernel
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, folder / "notebooks" / "small.ipynb")
     (folder / "notebooks" / "chapters.yml").write_text(yaml.safe_dump(listed))
     return folder
 
 
-def start(folder: Path, jobs: int = 1, scheduler: str = "") -> subprocess.Popen[str]:
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     """``cappaper reproduce`` in the project, with a cache of the project's own."""
     command = [sys.executable, "-m", "cappaper", "reproduce", "--device", "cpu", "--no-build"]
-    who = ["--scheduler", scheduler] if scheduler else ["--jobs", str(jobs)]
     return subprocess.Popen(
-        [*command, *who, "--only", "small"],
+        [*command, *(options or ("--jobs", "1")), "--only", "small"],
         cwd=folder,
         env=os.environ | {"CAPPAPER_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def table(folder: Path) -> list[str]:
-    """The published table, without seconds and provenance."""
-    text = (folder / "build" / "quick" / "results" / "small.csv").read_text()
-    rows = [line for line in text.splitlines() if not line.startswith("#")]
-    column = rows[0].split(",").index("seconds")
-    return [",".join(c for i, c in enumerate(r.split(",")) if i != column) for r in rows]
-
-
-def leftovers(folder: Path) -> list[str]:
-    """Files that a run writes on its way and should not leave behind."""
-    parts = [folder / "build", folder / "cache", folder / "book"]
-    found = (path for part in parts for path in part.rglob("*"))
-    return [path.name for path in found if "@" in path.name or ".partial" in path.name]
