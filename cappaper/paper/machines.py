@@ -43,18 +43,8 @@ def machine(device: str = "auto", jobs: int | str = 1) -> Machine:
     Raises:
         ValueError: CUDA is not there, or the device or ``jobs`` is none of these.
     """
-<<<<<<< HEAD
     checks.one_of(device, ("auto", "cpu", "cuda"), "device")
-    if isinstance(jobs, str):
-        if "://" not in jobs:
-            raise ValueError(
-                "jobs must be a whole number of at least 1, or a scheduler's address such as"
-                f" tcp://host:8786, got {jobs!r}"
-            )
-=======
-    one_of(device, ("auto", "cpu", "cuda"), "device")
     if isinstance(jobs, str) and "://" in jobs:
->>>>>>> f8eafc5fbe687db958594f75413a17fb057f6896
         if device == "cuda":
             raise ValueError("a cluster's work is done on CPUs: use device 'cpu'")
         return Machine("cpu", jobs)

@@ -77,14 +77,7 @@ def profile(name: str = "quick", **changes: Any) -> Profile:
     }
     if "epochs" in given:
         given = {"adversarial_epochs": given["epochs"], **given}
-<<<<<<< HEAD
-    found = dataclasses.replace(PROFILES[name], **given)
-    checks.count(found.effort, "effort")
-    more = {field: found.effort * getattr(found, field) for field in _LONGER}
-    return dataclasses.replace(found, **more)
-=======
     base = dataclasses.replace(PROFILES[name], **given)
-    check_count(base.effort, "effort")
+    checks.count(base.effort, "effort")
     longer = ("epochs", "adversarial_epochs", "steps")
     return dataclasses.replace(base, **{k: base.effort * getattr(base, k) for k in longer})
->>>>>>> f8eafc5fbe687db958594f75413a17fb057f6896
