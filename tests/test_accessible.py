@@ -1,4 +1,4 @@
-"""Every page in a browser, wide and narrow, light and dark: quiet, offline, readable by all."""
+"""Every page in a browser, wide and narrow, light and dark: offline, and accessible."""
 
 import io
 import re
@@ -10,11 +10,11 @@ from axe_playwright_python.base import AXE_FILE_PATH
 from matplotlib.image import imread
 
 from cappaper.paper import figures
-from tests.browser import looking
+from tests.browser import open_window
 from tests.test_book import BOOK
 
-# Rules that a page of ours breaks only through what others write for it.
-THEIRS = {
+# Rules that our pages break through the theme, autodoc or docutils alone.
+NOT_OURS = {
     "region": "the theme puts its logo outside of every landmark",
     "definition-list": "autodoc puts the parts of a signature among a list's terms",
     "aria-allowed-role": "docutils names citations by a role that is no longer one",
@@ -30,16 +30,20 @@ def pages(html):
 
 
 @pytest.mark.parametrize(("width", "scheme"), WINDOWS)
-def test_a_page_is_quiet_offline_and_no_wider_than_its_window(html, width, scheme):
-    with looking(width, scheme) as look:
+def test_a_page_is_offline_without_messages_and_no_wider_than_its_window(html, width, scheme):
+    with open_window(width, scheme) as window:
         for page in pages(html):
-            look.open(page)
-            wider, theme = look.run(
+            window.open(page)
+            wider, theme = window.run(
                 "const all = document.documentElement;"
                 "return [all.scrollWidth - all.clientWidth, all.dataset.theme]"
             )
             assert (wider, theme) == (0, scheme), page
-            assert not look.said and not look.asked, (page, look.said, look.asked)
+            assert not window.console and not window.requests, (
+                page,
+                window.console,
+                window.requests,
+            )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -47,29 +51,31 @@ def test_axe_finds_nothing_of_ours(html, scheme):
     """In the dark only colours differ: there a page of each kind is enough."""
     axe = Path(AXE_FILE_PATH).read_text()
     kinds = ("index", "attack-a-digit", "claims", "fig-04", "how-robust")
-    with looking(scheme=scheme) as look:
+    with open_window(scheme=scheme) as window:
         for page in pages(html):
             if scheme == "dark" and page.stem not in kinds:
                 continue
-            look.open(page)
+            window.open(page)
             # Half way from one colour to another, a slow machine shows too little contrast.
-            look.page.add_style_tag(content="*, ::before, ::after { transition: none !important }")
-            look.page.evaluate(axe)
-            found = look.run("return (await axe.run({ resultTypes: ['violations'] })).violations")
-            ours = [(f["id"], f["nodes"][0]["html"]) for f in found if f["id"] not in THEIRS]
+            window.page.add_style_tag(
+                content="*, ::before, ::after { transition: none !important }"
+            )
+            window.page.evaluate(axe)
+            found = window.run("return (await axe.run({ resultTypes: ['violations'] })).violations")
+            ours = [(f["id"], f["nodes"][0]["html"]) for f in found if f["id"] not in NOT_OURS]
             assert ours == [], page
 
 
 def test_a_page_is_small_and_its_figures_can_be_read_on_a_phone(html):
     """Under 1.5 MB of its own; a figure's smallest words, 9.2 points, are nine pixels high."""
     seen = 0
-    with looking(390) as look:
+    with open_window(390) as window:
         for page in pages(html):
-            look.open(page)
-            own = look.run("return [...document.images].map(i => i.src)")
+            window.open(page)
+            own = window.run("return [...document.images].map(i => i.src)")
             files = [Path(url.removeprefix("file://")) for url in own if url.startswith("file:")]
             assert sum(file.stat().st_size for file in [page, *files]) < 1.5e6, page
-            for shown, whole, dots in look.run(
+            for shown, whole, dots in window.run(
                 "const all = [...document.querySelectorAll('.cell_output img:not([hidden])')];"
                 "return all.map(i => [i.getBoundingClientRect().width, i.naturalWidth,"
                 " i.src.endsWith('.svg') ? 96 : 120])"
@@ -80,11 +86,11 @@ def test_a_page_is_small_and_its_figures_can_be_read_on_a_phone(html):
 
 
 def test_in_the_dark_a_plot_has_the_page_for_its_paper(html):
-    with looking(scheme="dark") as look:
+    with open_window(scheme="dark") as window:
         for name in ("index", "chapters/fig-04"):
-            look.open(html / f"{name}.html")
-            plot = look.page.query_selector(".bd-content img[src$='.svg']")
+            window.open(html / f"{name}.html")
+            plot = window.page.query_selector(".bd-content img[src$='.svg']")
             corner = 255 * imread(io.BytesIO(plot.screenshot()))[2, 2, :3]
-            page = look.run("return getComputedStyle(document.body).backgroundColor")
+            page = window.run("return getComputedStyle(document.body).backgroundColor")
             paper = np.array(re.findall(r"\d+", page)[:3], dtype=float)
             assert paper.max() < 60 and np.abs(corner - paper).max() <= 4, name

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.browser import looked_at
+from tests.browser import run_on_page
 from tests.test_book import BOOK, NAMES, ROOT
 
 
@@ -23,17 +23,19 @@ def test_the_python_of_a_page_runs(page):
 
 
 def test_the_check_that_a_page_shows_comes_out(tmp_path):
-    """As a reader runs it, with less to do; the words are the same, the numbers about."""
+    """With fewer images and steps: the words are the same, the numbers similar."""
     shown = (BOOK / "examples" / "check.txt").read_text()
     shutil.copy(BOOK / "examples" / "my_net.py", tmp_path)
     command = [Path(sys.executable).with_name("cappaper"), "check", "my_net.py:make"]
     command += ["--data", "my_net.py:images", "--limit", "60", "--steps", "20", "--queries", "50"]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
     verdict = "The gradients are masked: do not trust a robust accuracy from PGD."
-    for text in (shown, said):
+    for text in (shown, output):
         assert verdict in text and "an attack that knows about the cap leaves" in text
     assert [line.split("%")[1] for line in shown.splitlines()[2:5]] == [
-        line.split("%")[1] for line in said.splitlines()[2:5]
+        line.split("%")[1] for line in output.splitlines()[2:5]
     ]
 
 
@@ -58,7 +60,7 @@ def test_the_book_has_every_page_and_no_unresolved_number(html):
     assert "cappaper.attacks.pgd.pgd" in (html / "api.html").read_text()
 
 
-def test_a_page_says_when_and_from_what_it_was_built_and_what_its_words_mean(html):
+def test_a_page_has_its_date_its_commit_and_titles_on_terms(html):
     for page in [html / "index.html", *(html / "chapters").glob("*.html")]:
         text = page.read_text()
         assert re.search(r"Last updated on \d{4}-\d\d-\d\d from commit (\w{12}|unknown)", text)
@@ -69,16 +71,16 @@ def test_a_page_says_when_and_from_what_it_was_built_and_what_its_words_mean(htm
     assert len(terms) >= 4 and all('title="' in term for term in terms)
 
 
-def test_a_picture_says_what_it_shows(html):
-    """To who cannot see it: never a file's name; a slider's pictures name their β."""
+def test_a_picture_has_an_alternative_text(html):
+    """Never the name of a file; a slider's pictures name their β."""
     pages = [html / f"{page}.html" for page in ("index", "how-fast", "attack-a-digit")]
     pages += (html / "chapters").glob("*.html")
     for page in pages:
         for picture in re.findall(r"<img [^>]*>", page.read_text()):
             named = re.search(r'alt="([^"]*)"', picture)
             assert named, page
-            said = named.group(1)
-            assert said.startswith("the figure at β = ") or len(said.split()) > 10, (page, said)
+            text = named.group(1)
+            assert text.startswith("the figure at β = ") or len(text.split()) > 10, (page, text)
 
 
 def test_a_chapter_begins_with_its_verdicts_its_table_and_its_notebook(html):
@@ -87,8 +89,8 @@ def test_a_chapter_begins_with_its_verdicts_its_table_and_its_notebook(html):
         page = html / "chapters" / f"{name}.html"
         (head,) = re.findall(r'<p class="book-head">(.*?)</p>', page.read_text(), re.DOTALL)
         mine = ledger[ledger["chapter"] == name]
-        said = re.findall(r'href="../claims.html">(.*?)</a>', head)
-        assert set(said) == {
+        verdicts = re.findall(r'href="../claims.html">(.*?)</a>', head)
+        assert set(verdicts) == {
             f"claim {c}: {v}" for c, v in zip(mine["claim"], mine["verdict"], strict=True)
         }
         for target in re.findall(r'href="([^"]*)" download', head):
@@ -97,7 +99,7 @@ def test_a_chapter_begins_with_its_verdicts_its_table_and_its_notebook(html):
         assert data.endswith(".csv") and notebook.endswith(".ipynb")
 
 
-def test_what_came_out_is_the_first_thing_a_chapter_says(html):
+def test_a_chapter_begins_with_its_conclusions(html):
     for name in NAMES:
         text = (html / "chapters" / f"{name}.html").read_text()
         headings = re.findall(r"<h2>(.*?)<a", text)
@@ -105,7 +107,7 @@ def test_what_came_out_is_the_first_thing_a_chapter_says(html):
 
 
 def test_the_static_slider_turns_beta_in_a_browser(html):
-    (label, shown), (label_after, shown_after) = looked_at(
+    (label, shown), (label_after, shown_after) = run_on_page(
         html / "chapters" / "fig-04.html",
         """
       const box = document.querySelector(".beta-explorer"), slider = box.querySelector("input");
@@ -121,7 +123,7 @@ def test_the_static_slider_turns_beta_in_a_browser(html):
 
 def test_the_live_page_of_the_book_runs_its_networks(html):
     """Out of the folder that it was built into, as a reader opens it."""
-    said = looked_at(
+    status = run_on_page(
         html / "attack-a-digit.html",
         """
       const status = document.querySelector("#live [role=status]");
@@ -129,7 +131,7 @@ def test_the_live_page_of_the_book_runs_its_networks(html):
       return status.textContent;""",
         width=500,
     )
-    assert said == "Before the attack. PGD: still a 0; Cap-aware PGD: still a 0."
+    assert status == "Before the attack. PGD: still a 0; Cap-aware PGD: still a 0."
 
 
 def test_nothing_committed_knows_a_machine():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from cappaper import PRETRAINED, pretrained, surrogate_gradient
 from cappaper.paper import weights
-from tests.browser import looked_at
+from tests.browser import run_on_page
 
 LIVE = Path(__file__).parents[1] / "book" / "extra" / "live"
 
@@ -56,7 +56,7 @@ def script(names, bytes_, then):
 
 def test_its_logits_are_pytorchs(page):
     bytes_, _ = images(200)
-    found = looked_at(
+    found = run_on_page(
         page,
         script(
             PRETRAINED,
@@ -77,7 +77,7 @@ def test_its_logits_are_pytorchs(page):
 @pytest.mark.parametrize("sharpness", [None, 10.0])
 def test_its_gradients_are_pytorchs(page, sharpness):
     bytes_, labels = images(20)
-    found = looked_at(
+    found = run_on_page(
         page,
         script(
             ["cap-0.2", "relu"],
@@ -100,7 +100,7 @@ def test_its_gradients_are_pytorchs(page, sharpness):
 
 
 def test_two_attacks_walk_side_by_side_and_stay_in_the_ball(page):
-    found = looked_at(
+    found = run_on_page(
         page,
         script(
             ["cap-0.05"],
@@ -121,12 +121,12 @@ def test_two_attacks_walk_side_by_side_and_stay_in_the_ball(page):
     for sides in found:
         for _, _, moved, low, high in sides:
             assert moved <= 0.1 + 1e-12 and low >= 0 and high <= 1
-    stands = [[side[0] for side in sides] for sides in found]
-    assert sum(pgd for pgd, _ in stands) > sum(aware for _, aware in stands)
+    robust = [[side[0] for side in sides] for sides in found]
+    assert sum(pgd for pgd, _ in robust) > sum(aware for _, aware in robust)
 
 
 def test_the_page_plays_and_answers_in_words(page):
-    found = looked_at(
+    found = run_on_page(
         page,
         """
       const press = (text) => [...document.querySelectorAll("#live button")]
@@ -162,7 +162,7 @@ def test_the_page_plays_and_answers_in_words(page):
 
 
 def test_it_takes_thirty_steps_a_second(page):
-    per_second = looked_at(
+    per_second = run_on_page(
         page,
         script(
             ["relu"],
