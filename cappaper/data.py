@@ -30,27 +30,24 @@ class Dataset(NamedTuple):
     labels: Tensor
 
     def to(self, device: torch.device | str) -> Dataset:
-        return Dataset(self.images.to(device), self.labels.to(device))
+        return Dataset(*(part.to(device) for part in self))
 
     def checksum(self) -> str:
         """Twelve hexadecimal digits of SHA-256 over images and labels."""
-        parts = [part.cpu().contiguous().numpy().tobytes() for part in self]
-        return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+        return hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in self)).hexdigest()[:12]
 
 
 def load(name: str, split: str, *, root: Folder = None, limit: int | None = None) -> Dataset:
     """Load a data set.
 
     Args:
-        name: ``"digits"`` (8×8, 1,437 for training and 360 for testing, from scikit-learn),
-            ``"mnist"`` or ``"fashion-mnist"`` (28×28, 60,000 and 10,000, through torchvision).
-        split: ``"train"`` or ``"test"``.
+        name, split: ``"digits"`` (8×8, 1,437 images in ``"train"`` and 360 in ``"test"``, from
+            scikit-learn), ``"mnist"`` or ``"fashion-mnist"`` (28×28, 60,000 and 10,000).
         root: as :func:`data_root`; absent files are downloaded into ``MNIST/raw`` there.
-        limit: the number of examples to keep, from the first on; at least 1.
+        limit: the number of examples to keep, from the first on.
 
     Raises:
-        ValueError: an unknown name or split, a bad limit, or MNIST files with a wrong checksum.
-        FileNotFoundError: the files are absent and could not be downloaded.
+        ValueError, FileNotFoundError: unknown names, a limit below 1, damaged or absent files.
 
     >>> load("digits", "test").images.shape
     torch.Size([360, 1, 8, 8])
@@ -59,7 +56,7 @@ def load(name: str, split: str, *, root: Folder = None, limit: int | None = None
     checks.one_of(split, ("train", "test"), "split")
     checks.count(1 if limit is None else limit, "limit")
     data = _digits(split) if name == "digits" else _torchvision(name, split, data_root(root))
-    return Dataset(*(tensor[:limit] for tensor in data))
+    return Dataset(*(part[:limit] for part in data))
 
 
 def data_root(root: Folder = None) -> Path:
@@ -71,9 +68,9 @@ def _digits(split: str) -> Dataset:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    pixels, classes = load_digits(return_X_y=True)
-    parts = train_test_split(pixels, classes, test_size=360, random_state=0, stratify=classes)
-    images, labels = (torch.from_numpy(part) for part in parts[split == "test" :: 2])
+    x, y = load_digits(return_X_y=True)
+    parts = train_test_split(x, y, test_size=360, random_state=0, stratify=y)
+    images, labels = map(torch.from_numpy, parts[split == "test" :: 2])
     return Dataset(images.float().div(16).reshape(-1, 1, 8, 8), labels.long())
 
 
@@ -81,17 +78,13 @@ def _torchvision(name: str, split: str, root: Path) -> Dataset:
     folder = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[name]
     kind, raw = getattr(import_torchvision().datasets, folder), root / folder / "raw"
     for file, expected in MNIST_MD5.items() if name == "mnist" else ():
-        path = raw / file
-        if path.exists() and hashlib.md5(path.read_bytes()).hexdigest() != expected:
+        if (path := raw / file).exists() and hashlib.md5(path.read_bytes()).hexdigest() != expected:
             raise ValueError(f"{path} is damaged (its MD5 is not {expected}): delete it")
     try:
         data = kind(root, train=split == "train", download=True)  # only if the files are absent
     except (OSError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise FileNotFoundError(
-            f"{name} is not in {raw} and could not be downloaded ({reason}): put its four files"
-            f" there, or set CAPPAPER_DATA to the folder that holds {folder}/raw"
-        ) from error
+        why = f"could not be downloaded ({error}): put it there, or set CAPPAPER_DATA"
+        raise FileNotFoundError(f"{raw} {' '.join(why.split())}") from error
     return Dataset(data.data.float().div(255).unsqueeze(1), data.targets.long())
 
 
@@ -100,8 +93,8 @@ def import_torchvision() -> Any:
     try:
         import torchvision
     except RuntimeError:  # two operators are unknown, which nothing here needs
+        schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         for operator in ("nms", "qnms"):
-            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             torch.library.define(f"torchvision::{operator}", schema)
         import torchvision
     return torchvision

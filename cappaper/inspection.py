@@ -91,9 +91,8 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
     gradients = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
     signals = []
     for (layer, module, _, output), gradient in zip(calls, gradients, strict=True):
-        flat = gradient.flatten(1)
+        flat = gradient.flatten(1)  # a tiny norm would underflow, so zeros are counted
         cap = getattr(module, "beta", getattr(module, "max_val", math.inf))
-        # A tiny norm would underflow, so zeros are counted.
         values = (flat.norm(dim=1), flat.eq(0).all(1), output.eq(0), output.ge(cap))
         means = (value.to(flat).mean().item() for value in values)
         signals.append(LayerSignal(layer, output[0].numel(), *means))
@@ -105,11 +104,10 @@ def _calls(model: nn.Module, x: Tensor) -> tuple[Tensor, list[Any]]:
     calls = []
     names = {part: name for name, part in model.named_modules() if isinstance(part, ACTIVATIONS)}
 
-    def watch(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def watch(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         # Each call gets a copy, because an activation may change its input in place.
-        calls.append(
-            (names[module], module, args[0], module.forward(args[0].detach().clone()).detach())
-        )
+        output = module.forward(args[0].detach().clone()).detach()
+        calls.append((names[module], module, args[0], output))
         return (args[0].clone(),)
 
     with ExitStack() as hooks:

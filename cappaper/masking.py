@@ -174,9 +174,9 @@ def _measure(
     zero, low, high = in_batches(partial(_signals, model), model, x, y, batch_size, None).unbind(1)
     yield {"standard": _mean(correct), "zero_gradient": _mean(zero[correct])}
     yield {"at_zero": _mean(low), "at_cap": _mean(high)}
-    # A run is then the beginning of every longer one.
-    plain = partial(pgd, step_size=2.5 * (eps or 1.0) / 40, early_exit=False, **settings)
-    path = {0: logits(x)} | {n: logits(plain(model, x, y, steps=n)) for n in (1, 2, 5, 10, 20, 40)}
+    size = 2.5 * (eps or 1.0) / 40  # a run is then the beginning of every longer one
+    walk = partial(pgd, eps=eps, step_size=size, early_exit=False, seed=seed, batch_size=batch_size)
+    path = {0: logits(x)} | {n: logits(walk(model, x, y, steps=n)) for n in (1, 2, 5, 10, 20, 40)}
     loss = {n: F.cross_entropy(z, y, reduction="none").mean().item() for n, z in path.items()}
     right = torch.stack([z.argmax(-1) == y for z in path.values()])
     yield {"loss": loss, "silent": _mean(right[0] & right[-1] & ~right.all(0))}
@@ -185,9 +185,9 @@ def _measure(
     here, there = logits(x), logits(BALLS["linf"](eps / 1000, 1).random(x, seed, 0))
     change = (there - here).norm(dim=1) / here.norm(dim=1).clamp(min=1e-12)
     yield {"unstable": change.clamp(max=1).mean().item()}
-    yield {"one_step": under(plain, steps=1, step_size=eps or 1.0, random_start=False)}  # FGSM
+    yield {"one_step": under(walk, steps=1, step_size=eps or 1.0, random_start=False)}  # FGSM
     if other is not None:
-        adversarial = plain(other, x, y, steps=40)
+        adversarial = walk(other, x, y, steps=40)
         fools = correct & ~is_correct(adversarial, other)
         yield {"moved": _mean(is_correct(adversarial)[fools])}
     yield {"by_steps": {count: under(pgd, steps=count) for count in steps}}

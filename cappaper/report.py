@@ -126,15 +126,15 @@ def robustness_report(
     checks.module(model)
     eps, bar = float(eps), progress or (lambda part: lambda done, of: None)
     ball: dict[str, Any] = {"eps": eps, "seed": seed}
-    plain = partial(pgd, steps=40, **ball)
-    strongest = partial(strongest_attack, steps=steps, queries=queries, **ball)
-    strongest = partial(strongest, batch_size=len(y) // 10 or 1, progress=bar("strongest attack"))
+    every = partial(strongest_attack, steps=steps, queries=queries, **ball)
+    every = partial(every, batch_size=len(y) // 10 or 1, progress=bar("strongest attack"))
     with in_eval_mode(model), warnings.catch_warnings():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", OutOfReachWarning)
             warn_unreached(model, x, y, "the attacks")
         warnings.simplefilter("ignore", UnreachedWarning)
         signs = masking_report(model, x, y, steps=(10, 40, 100), progress=bar("masking"), **ball)
-        robust = is_robust(model, x, y, [plain, strongest], batch_size=len(y))
+        robust = is_robust(model, x, y, [partial(pgd, steps=40, **ball), every], batch_size=len(y))
     unreached = tuple(str(w.message) for w in caught if w.category is OutOfReachWarning)
-    return RobustnessReport(name, eps, len(y), *robust.double().mean(1).tolist(), signs, unreached)
+    correct, left, least = robust.double().mean(dim=1).tolist()
+    return RobustnessReport(name, eps, len(y), correct, left, least, signs, unreached)

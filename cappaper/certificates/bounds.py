@@ -56,9 +56,8 @@ def certified_accuracy(
 def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "crown") -> Tensor:
     """Which examples provably keep their class everywhere in the L∞ ball and the image range.
 
-    The bounds are in float64, for a radius of ``eps`` + 1e-6, and must exceed the largest rounding
-    error of a forward pass (γₙ = nu / (1 - nu) for inner products). So a certificate holds for the
-    network that is attacked, not only in exact arithmetic.
+    The bounds, for a radius of ``eps`` + 1e-6, must exceed the largest rounding error of a forward
+    pass: a certificate holds for the network that is attacked, not only in exact arithmetic.
 
     Source: interval bounds, Gowal et al., arXiv 1810.12715; CROWN, Zhang et al.,
     arXiv 1811.00866, intersected with the interval bounds.
