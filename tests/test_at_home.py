@@ -276,5 +276,5 @@ def test_a_seed_may_be_numpys(digits):
 
 def test_a_cap_goes_where_the_weights_are():
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU()).to("meta")
-    with mock.patch("cappaper.activations.check_module"):
+    with mock.patch("cappaper.activations.checks.module"):
         assert replace_relu(net, 1.0)[1].beta.is_meta
