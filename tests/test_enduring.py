@@ -1,4 +1,4 @@
-"""A run survives a signal, a kill, another run, and a mistake in the manifest."""
+"""Runs that are stopped, killed, or not alone, and a manifest with a mistake."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from tests.test_chapters import edit
 RUN = [sys.executable, "-m", "cappaper", "reproduce", "--jobs", "1", "--no-build"]
 
 
-def gone():
+def ended():
     """The number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -56,7 +56,7 @@ def test_the_next_run_removes_what_a_killed_run_left(project, fresh):
     assert len(leftovers(project / "build")) == 2  # the page, and the folder of its table
     edit(project, "time.sleep(60)", "None")
     (fresh / "weights").mkdir()
-    (fresh / "weights" / f"a.{gone()}@{platform.node()}@.kept").write_text("half")
+    (fresh / "weights" / f"a.{ended()}@{platform.node()}@.kept").write_text("half")
     assert cli.main(["reproduce", "--only", "works", "--no-build"]) == 0
     assert leftovers(project / "build") == [] and leftovers(fresh) == []
 
@@ -65,24 +65,14 @@ def test_files_of_running_processes_and_other_machines_stay(tmp_path):
     here = platform.node()
     mine, theirs, other = (
         tmp_path / f"a.{os.getpid()}@{here}@.csv",
-        tmp_path / f"a.{gone()}@{here}.elsewhere@.csv",
+        tmp_path / f"a.{ended()}@{here}.elsewhere@.csv",
         tmp_path / "a.csv",
     )
     for path in (mine, theirs, other):
         path.write_text("")
-    (tmp_path / f"a.{gone()}@{here}@.csv").write_text("")
+    (tmp_path / f"a.{ended()}@{here}@.csv").write_text("")
     files.sweep(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([mine, theirs, other])
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "folder" / "a.txt"
-    with files.whole(path) as unfinished:
-        unfinished.write_text("old")
-    with pytest.raises(OSError, match="full"), files.whole(path) as unfinished:
-        unfinished.write_text("ne")
-        raise OSError("the disk is full")
-    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
 
 
 def test_only_one_run_at_a_time_writes_to_a_book(project, fresh):
@@ -102,10 +92,7 @@ def test_only_one_run_at_a_time_writes_to_a_book(project, fresh):
     ("text", "message"),
     [
         ("", "must be a list of chapters"),
-        ("name: works", "must be a list of chapters"),
-        ("- [", "must be a list of chapters"),
         ("- works", "must be a list of chapters with name, source, title"),
-        ("- {name: works, source: small}", "missing 1 required positional argument: 'title'"),
         ("- {name: a, source: small, title: A, colour: red}", "argument 'colour'"),
         ("- {name: a, source: big, title: A}", "a needs notebooks/big.ipynb"),
         (2 * "- {name: a, source: small, title: A}\n", "has two chapters called a"),

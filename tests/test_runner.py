@@ -36,7 +36,6 @@ def trained(monkeypatch):
 def test_a_table_is_tidy_and_the_same_from_an_empty_cache(fresh, monkeypatch):
     table = tiny()
     assert len(table) == 2 * 2 * 2
-    assert not table.duplicated(["beta", "seed", "eps"]).any()
     assert (table["robust_accuracy"] <= table["standard_accuracy"]).all()
     assert set(table["placement"]) == {"1+2", "none"} and set(table["images"]) == {60}
     wide = table.pivot(index=["beta", "seed"], columns="eps", values="robust_accuracy")
@@ -78,8 +77,7 @@ def test_outcomes_by_image_come_on_demand(fresh):
     plain, by_image = tiny(), tiny(by_image=True)
     assert set(by_image) - set(plain) == {"outcomes", "warning"}
     assert by_image[[*plain]].equals(plain)
-    for _, row in by_image.iterrows():
-        assert row["outcomes"].count(".") / 60 == row["robust_accuracy"]
+    assert (by_image["outcomes"].str.count(r"\.") / 60 == by_image["robust_accuracy"]).all()
 
 
 @pytest.mark.parametrize("judge", [paper.PGD(), paper.Exact(), paper.Distances(paper.PGD())])
@@ -120,10 +118,7 @@ def flip(content):
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
-DAMAGES = [
-    *(lambda content: b"cut off", lambda content: content[:-100], flip, lambda content: b""),
-    lambda content: content.replace(b" json\n", b" jsOn\n").replace(b" tensors\n", b" tensOrs\n"),
-]
+DAMAGES = [flip, lambda content: content[:-100], lambda content: b""]
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, "swapped"])
@@ -132,7 +127,7 @@ def test_a_damaged_entry_is_named_and_computed_again(fresh, damage, kind):
     before = tiny()
     paths = sorted((fresh / kind).iterdir())
     contents = [path.read_bytes() for path in paths]
-    # Swapped: whole entries, in one another's places.
+    # Swapped: each entry has the content of another.
     damaged = [*contents[1:], contents[0]] if damage == "swapped" else map(damage, contents)
     for path, content in zip(paths, damaged, strict=True):
         path.write_bytes(content)
@@ -177,20 +172,16 @@ def test_an_interrupted_run_resumes(fresh, monkeypatch):
         dataclasses.replace(ends[0], after=6).build()
 
 
-def test_an_epoch_before_the_checkpoint_is_trained_again(fresh):
-    (end,) = paper.sweep(paper.profile("quick", epochs=3, hidden=[8]), betas=[0.1], seeds=[0])
-    specs, place = [dataclasses.replace(end, after=1), end], fresh / "training.pt"
-    experiment.train([end], "cpu", place)
-    resumed, expected = experiment.train(specs, "cpu", place), experiment.train(specs, "cpu")
-    for spec in specs:
-        assert torch.equal(resumed[spec]["1.weight"], expected[spec]["1.weight"])
-
-
 @pytest.mark.parametrize(("device", "sizes"), [("cpu", [1] * 4), ("cuda", [4])])
 def test_a_gpu_trains_networks_of_one_recipe_together(fresh, monkeypatch, device, sizes):
     groups = []
-    monkeypatch.setattr(runner, "side_by_side", lambda train, calls, *more: groups.extend(calls))
-    with pytest.raises(TypeError, match="NoneType"):
+
+    def stop(train, calls, *more):
+        groups.extend(calls)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "side_by_side", stop)
+    with pytest.raises(KeyboardInterrupt):
         runner.networks(SPECS, paper.Machine(device))
     assert [len(specs) for specs, *_ in groups] == sizes
 
@@ -268,8 +259,6 @@ def test_a_penalty_lowers_learned_caps_and_needs_them(fresh):
         (lambda: paper.profile("quick", effort=0), "effort must be at least 1, got 0"),
         (lambda: paper.machine("tpu"), "unknown device 'tpu': use one of auto, cpu, cuda"),
         (lambda: paper.machine("cpu", 0), "jobs must be a whole number of at least 1, got 0"),
-        (lambda: paper.machine("cpu", "two"), "jobs must be a whole number .* got 'two'"),
-        (lambda: paper.machine("cpu", 1.5), "jobs must be a whole number of at least 1, got 1.5"),
         (lambda: paper.sweep(TINY, betas=[[0.1, 0.2, 0.3]]), "3 max values for 2 layers"),
         (lambda: paper.sweep(TINY, activation="tanh")[0].build(), "unknown activation 'tanh'"),
         (lambda: paper.sweep(TINY, architecture="vit")[0].build(), "unknown architecture 'vit'"),
