@@ -1,4 +1,4 @@
-"""A built page in a headless browser: what it says, what it asks for, and what its script finds."""
+"""A built page in a headless browser: its console, its requests, and what a script returns."""
 
 import shutil
 from contextlib import contextmanager
@@ -8,35 +8,31 @@ from typing import Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-# What the theme's own scripts say of themselves and of pages that come from a file.
+# What the theme's own scripts print about themselves and about pages that come from a file.
 _THEIRS = ("[PST]", "[togglebutton]", "THEBE_JS_URL", "/_static/", "invalid theme mode")
 
 
 class Look:
-    """A page that was opened; ``said``: its console, without the theme's; ``asked``: elsewhere."""
+    """A page; ``messages``: its console, without the theme's; ``requests``: all."""
 
     def __init__(self, page: Any) -> None:
-        self.page, self.said, self.asked = page, list[str](), list[str]()
-        page.on("console", lambda message: self._hear(f"{message.text} ({message.location})"))
-        page.on("pageerror", lambda error: self._hear(str(error)))
-        page.on("request", lambda request: self._note(request.url))
+        self.page, self.messages, self.requests = page, list[str](), list[str]()
+        page.on("console", lambda message: self._note(f"{message.text} ({message.location})"))
+        page.on("pageerror", lambda error: self._note(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
 
     def open(self, path: Path) -> None:
-        self.said.clear()
-        self.asked.clear()
+        self.messages.clear()
+        self.requests.clear()
         self.page.goto(path.as_uri())
 
     def run(self, script: str) -> Any:
         """What ``script``, the body of an async function, returns."""
         return self.page.evaluate(f"async () => {{ {script} }}")
 
-    def _hear(self, text: str) -> None:
+    def _note(self, text: str) -> None:
         if not any(theirs in text for theirs in _THEIRS):
-            self.said.append(text)
-
-    def _note(self, url: str) -> None:
-        if not url.startswith(("file:", "data:", "blob:")):
-            self.asked.append(url)
+            self.messages.append(text)
 
 
 @contextmanager
@@ -55,9 +51,9 @@ def looking(width: int = 1400, scheme: str = "light"):
 
 
 def looked_at(page: Path, script: str, width: int = 1400) -> Any:
-    """What ``script``, the body of an async function, returns; our console stays silent."""
+    """What ``script``, the body of an async function, returns; our console must stay empty."""
     with looking(width) as look:
         look.open(page)
-        found = look.run(script)
-        assert not look.said, look.said
-    return found
+        result = look.run(script)
+        assert not look.messages, look.messages
+    return result

@@ -1,4 +1,4 @@
-"""The notebooks where they live: JupyterLab in a real browser, with a kernel behind it."""
+"""A notebook in JupyterLab: a real browser, and a kernel."""
 
 import os
 import re
@@ -57,7 +57,7 @@ def notebook(lab, request):
 
 
 def picture(page):
-    """The picture that the widgets show now, as the bytes of its address."""
+    """A checksum of the picture that the widgets show now."""
     return page.evaluate(
         "async () => { const shown = document.querySelector('.jp-OutputArea .widget-image');"
         "if (!shown?.src) return null;"

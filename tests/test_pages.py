@@ -32,7 +32,7 @@ def page(*parts):
     return document
 
 
-def test_conclusions_lead_with_the_first_figure_behind_their_first_words():
+def test_conclusions_come_first_and_hold_the_first_figure():
     image = nodes.image("", alt="A line over β.")
     words = "With β = 0.05 it\nis 0.9. With ReLU it is 0.1, and no more, under every attack. More."
     document = page(
