@@ -28,7 +28,7 @@ from cappaper import (
     square,
     strongest_attack,
 )
-from cappaper.attacks.common import is_correct, left_over
+from cappaper.attacks.common import is_correct
 
 CW = {"steps": 10, "search_steps": 2, "lr": 0.1, "initial_const": 10.0}
 ATTACKS = {
@@ -130,7 +130,6 @@ X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
     ("attack", "change", "error", "message"),
     [
         (pgd, {"x": X * 3}, ValueError, r"\[0, 1\], got values from 1.5 to 1.5"),
-        (pgd, {"x": X * math.nan}, ValueError, r"lie in \[0, 1\]"),
         (pgd, {"x": (X * 255).byte()}, TypeError, "float32 or float64"),
         (pgd, {"x": X.half()}, TypeError, "float32 or float64 in .*, got torch.float16"),
         (certify, {"x": X.bfloat16()}, TypeError, "float32 or float64 in .*, got torch.bfloat16"),
@@ -139,12 +138,10 @@ X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
         (pgd, {"y": Y.float()}, TypeError, "int64"),
         (pgd, {"y": Y.tolist()}, TypeError, "labels must be a tensor, got list"),
         (pgd, {"y": Y + 9}, ValueError, "0 to 9, got values from 9 to 10"),
-        (pgd, {"y": Y - 1}, ValueError, "from -1 to 0"),
         (pgd, {"eps": -0.1}, ValueError, "at least 0, got -0.1"),
         (pgd, {"eps": math.nan}, ValueError, "finite"),
         (pgd, {"eps": "wide"}, TypeError, "ε must be a number, got 'wide'"),
         (pgd, {"steps": 0}, ValueError, "steps must be at least 1"),
-        (pgd, {"steps": 1.5}, TypeError, "steps must be a whole number, got 1.5"),
         (pgd, {"seed": "a"}, TypeError, "seed must be a whole number, got 'a'"),
         (pgd, {"norm": "l1"}, ValueError, "use one of linf, l2"),
         (pgd, {"restarts": 2, "random_start": False}, ValueError, "restarts need"),
@@ -156,20 +153,15 @@ X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
         (pgd, {"model": mlp(4, [3], num_classes=1), "y": Y * 0}, ValueError, "needs at least 2"),
         (pgd, {"model": nn.Sequential(NET, nn.Threshold(1e9, math.nan))}, ValueError, "are NaN"),
         (adaptive_pgd, {"sharpnesses": ["steep"]}, TypeError, "must be a number, got 'steep'"),
-        (apgd, {"targets": -1}, ValueError, "targets must be 0 to 9"),
         (apgd, {"targets": 10}, ValueError, "targets must be 0 to 9"),
         (apgd, {"targets": 2, "model": THREE}, ValueError, "0 below 4 classes"),
-        (apgd, {"steps": 0}, ValueError, "steps"),
         (square, {"queries": 0}, ValueError, "queries"),
         (square, {"share": 1.5}, ValueError, "share"),
         (square, {"x": X.flatten(1)}, ValueError, r"\[B, C, H, W\]"),
         (auto_attack, {"parts": ["apgd"]}, ValueError, "part"),
-        (auto_attack, {"parts": []}, ValueError, "parts must not be empty"),
         (auto_attack, {"eps": 0.0}, ValueError, "above 0"),
-        (auto_attack, {"x": X.flatten(1)}, ValueError, r"\[B, C, H, W\]"),
         (auto_attack, {"model": THREE}, ValueError, "4 classes"),
         (ATTACKS["cw_l2"], {"confidence": -1}, ValueError, "must be"),
-        (ATTACKS["cw_l2"], {"lr": 0}, ValueError, "must be"),
         (ATTACKS["cw_l2"], {"initial_const": 1e308}, ValueError, "must be"),
     ],
 )
@@ -179,31 +171,18 @@ def test_bad_input_gets_a_sentence(attack, change, error, message):
     assert "\n" not in str(caught.value)
 
 
-def test_attacks_run_on_cuda_as_on_the_cpu(digits):
-    if not torch.cuda.is_available():
-        pytest.skip("torch sees no CUDA device")
-    net = fit(mlp(64, [64, 32]), *digits[0], epochs=10, lr=3e-3)
-    on_cpu = evaluate(net, *digits[1], partial(pgd, eps=0.1)).robust_accuracy
-    moved = load("digits", "test").to("cuda")
-    on_cuda = evaluate(net.cuda(), *moved, partial(pgd, eps=0.1)).robust_accuracy
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_attacks_run_on_cuda_as_on_the_cpu(nets, digits):
+    attack, net = partial(pgd, eps=0.1), copy.deepcopy(nets[0])
+    on_cpu = evaluate(net, *digits[1], attack).robust_accuracy
+    on_cuda = evaluate(net.cuda(), *digits[1].to("cuda"), attack).robust_accuracy
     assert abs(on_cpu - on_cuda) <= 0.01
 
 
-@pytest.mark.parametrize("members", [1, 3])
-def test_dropping_examples_keeps_all_that_run_and_never_leaves_one_alone(members):
-    for alive in range(0, 101, 7):
-        each = torch.tensor([alive] + [alive // 2] * (members - 1)).unsqueeze(-1)
-        running = torch.arange(100).flip(0) < each
-        left = left_over(running)
-        assert set(left.tolist()) >= set(running.any(0).nonzero().flatten().tolist())
-        assert len(left) == (max(2, alive) if alive else 0)
-
-
 @pytest.mark.parametrize("attack", [pgd, partial(adaptive_pgd, steps=5)])
-def test_autocast_changes_no_success(attack, digits):
+def test_autocast_changes_no_success(attack, nets, digits):
     """Each example that fools the network fools it in float32, and about as many do."""
-    net = fit(mlp(64, [64, 32], beta=1.0), *digits[0], epochs=5, lr=3e-3)
-    x, y = digits[1]
+    net, (x, y) = nets[0], digits[1]
     plain, fast = (attack(net, x, y, 0.1, autocast=d) for d in (None, torch.bfloat16))
     left = [is_correct(net, z, y).double().mean() for z in (plain, fast)]
     assert abs(left[0] - left[1]) <= 0.02 and (fast - x).abs().max() <= 0.1 + 1e-6

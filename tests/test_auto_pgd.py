@@ -18,9 +18,8 @@ from cappaper import (
     mlp,
     pgd,
     square,
-    surrogate_gradient,
 )
-from cappaper.attacks.auto_pgd import _checkpoints, _climb
+from cappaper.attacks.auto_pgd import _climb
 from cappaper.attacks.balls import BALLS
 from cappaper.attacks.common import is_correct
 from cappaper.attacks.square import _side
@@ -51,30 +50,9 @@ def test_an_attack_finds_what_the_authors_implementation_finds(nets, part, net):
     ours = {"apgd-ce": apgd, "apgd-t": targeted, "square": partial(square, queries=1000)}
     with torch.random.fork_rng():
         theirs = referee.run_standard_evaluation(x, y, batch_size=200)[0]
-    left = [
-        is_correct(nets[net], z, y).double().mean().item()
-        for z in (ours[part](nets[net], x, y, EPS), theirs)
-    ]
+    examples = (ours[part](nets[net], x, y, EPS), theirs)
+    left = [is_correct(nets[net], z, y).double().mean().item() for z in examples]
     assert left[0] <= left[1] + 0.03  # the starts differ
-
-
-def test_apgd_is_stronger_than_pgd_and_stronger_still_along_the_surrogate(nets):
-    x, y = load("digits", "test")
-
-    def left(net, attack):
-        return is_correct(nets[net], attack(nets[net], x, y, EPS), y).double().mean().item()
-
-    assert left("robust", targeted) <= left("robust", pgd)
-
-    def along_the_surrogate(model, x, y, eps):
-        with surrogate_gradient(model, 10.0):
-            return apgd(model, x, y, eps)
-
-    assert left("capped", along_the_surrogate) < left("capped", apgd) - 0.1
-
-
-def test_checkpoints_are_those_of_the_paper():
-    assert sorted(_checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
 
 
 def test_square_computes_a_dense_first_layer_by_its_changes_as_the_whole_model_would(nets):

@@ -32,10 +32,16 @@ def test_what_to_take_home_needs_nothing_of_the_book():
     assert len(HOME) > 15 and done.returncode == 0, done.stderr
 
 
-def test_importing_the_package_stays_light():
-    # tqdm comes with torch, where it is installed.
-    heavy = {*BOOK, "ipywidgets", "torchvision", "sklearn", "pyautoattack"} - {"tqdm"}
-    done = python(f"import sys, cappaper; print(sorted({heavy!r} & set(sys.modules)))")
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        # tqdm comes with torch, where it is installed.
+        ("cappaper", {*BOOK, "ipywidgets", "torchvision", "sklearn", "pyautoattack"} - {"tqdm"}),
+        ("cappaper.paper", {"papermill", "jupyter_book", "sphinx", "myst_nb"}),
+    ],
+)
+def test_an_import_stays_light(module, heavy):
+    done = python(f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))")
     assert done.stdout.strip() == "[]", done.stderr
 
 

@@ -1,5 +1,6 @@
 """Tables on disk, their provenance, and means over seeds."""
 
+import math
 import re
 import subprocess
 
@@ -59,3 +60,15 @@ def test_over_seeds():
     summary = tables.over_seeds(table, ["beta"], ["value"])
     assert summary["value"].tolist() == [0.5, 3.0] and summary["seeds"].tolist() == [2, 2]
     assert summary["value_spread"].tolist() == pytest.approx([0.5**0.5, 0.0])
+
+
+def test_infinity_and_nan_survive_the_disk(tmp_path):
+    table = pd.DataFrame({"median_l2": [math.inf, 0.5], "eps": [math.nan, 0.1]})
+    tables.save(table, tmp_path / "t.csv", {"profile": "quick"})
+    pd.testing.assert_frame_equal(tables.read(tmp_path / "t.csv"), table)
+
+
+@pytest.mark.parametrize(("old", "new"), paper.RENAMED.items())
+def test_old_names_lead_to_new_ones_with_a_warning(old, new):
+    with pytest.warns(DeprecationWarning, match=f"paper.{old} is now called .*paper.{new};"):
+        assert getattr(paper, old) is getattr(paper, new)

@@ -147,14 +147,6 @@ def test_at_a_smaller_radius_relu_keeps_most_and_a_low_cap_stops_pgd():
     assert low in INDEX and left.idxmax() == INF
 
 
-def test_twice_the_attack_finds_little_more_and_twice_the_training_helps_relu():
-    wide = means("attack-budget", "training_eps", "epochs", "beta", "attack").unstack()
-    assert (wide["× 1"] - wide["× 2"]).max() < 0.005
-    lead = wide.loc[0.3].xs(1.0, level="beta") - wide.loc[0.3].xs(INF, level="beta")
-    for budget in ("× 1", "× 2"):
-        assert 0 < lead[budget][80] < lead[budget][40]
-
-
 def test_alternative_texts_of_figures_agree_with_their_tables():
     deep = means("capped-layers", "placement", architecture="300-200-100", beta=0.05)
     assert deep.drop("2").min() > 0.75 > 0.5 > deep["2"]

@@ -191,8 +191,6 @@ def _state(model: Any) -> Any:
 
 def _is_right(name: str, given: dict[str, Any], result: Any) -> bool:
     """Whether shape, type and range are those of a right answer."""
-    if name in ("CappedReLU", "ScaledSigmoid"):
-        return bool((result(value_of("x")) >= 0).all())
     if isinstance(result, list):
         return all(_is_right(name, given, one) for one in result)
     if isinstance(result, nn.Module):
