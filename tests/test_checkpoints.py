@@ -1,31 +1,15 @@
 """Checkpoints: which training they belong to, and that a training resumes to the same result."""
 
-import dataclasses
-from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from cappaper import CappedReLU, Population, fit, mlp, pgd
+from cappaper.paper import Adversary
 
 ONE_STEP = partial(pgd, steps=1, early_exit=False)
-
-
-@dataclasses.dataclass
-class Attacker:
-    """An attack with settings, and a method that returns the attack of a step."""
-
-    eps: float
-    attack: Callable = pgd
-
-    def __call__(self, model, x, y):
-        return self.attack(model, x, y, self.eps, steps=1, early_exit=False)
-
-    def at(self, step, steps):
-        return self
 
 
 def net_with(activation):
@@ -59,9 +43,9 @@ def test_a_checkpoint_of_another_training_is_refused(twenty, tmp_path, what):
     "make",
     [
         lambda eps: {"attack": partial(ONE_STEP, eps=eps)},
-        lambda eps: {"attack": Attacker(np.float64(eps))},
-        lambda eps: {"attack_at": Attacker(eps).at},
+        lambda eps: {"attack_at": Adversary(eps, steps=1).at},
     ],
+    ids=["a partial", "a method"],
 )
 def test_an_attack_counts_by_its_settings(twenty, tmp_path, make):
     given = {"epochs": 1, "checkpoint": tmp_path / "training"}

@@ -185,17 +185,6 @@ def test_a_table_without_the_networks_is_inconclusive(test):
         assert claims.decided(test, few).verdict == "inconclusive"
 
 
-def test_a_chapter_states_its_own_claims_and_no_others(monkeypatch):
-    shown = []
-    monkeypatch.setattr(claims, "show_markdown", shown.append)
-    claims.show_verdicts("fig-05", rates({0.1: HIGH, **RELU}))
-    claims.show_verdicts("fig-05", rates(RELU))  # nothing to compare
-    claims.show_verdicts("fig-03", rates(RELU))
-    assert shown[0].count("\n") == 3 and shown[0].endswith("| **holds** |")
-    assert shown[1].endswith("| **inconclusive** |")
-    assert shown[2] == "None of the paper's claims is decided here."
-
-
 def test_every_claim_is_decided_by_a_table_with_all_its_columns():
     verdicts = ledger.verdicts(ROOT / "book")
     assert sorted(set(verdicts["claim"])) == [1, 2, 3, 4, 5, 6]

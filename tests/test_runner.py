@@ -1,9 +1,8 @@
-"""Networks are trained once and judged once; what is damaged or interrupted is computed again."""
+"""Networks are trained once and judged once, and an interrupted run resumes."""
 
 import dataclasses
 import math
 import shutil
-import warnings
 
 import pandas as pd
 import pytest
@@ -25,11 +24,11 @@ def trained(monkeypatch):
     """The seeds of the networks that are trained from here on."""
     seeds, fit = [], experiment.fit
 
-    def recorded(model, *args, **kwargs):
+    def record(model, *args, **kwargs):
         seeds.extend(kwargs["seed"])
         return fit(model, *args, **kwargs)
 
-    monkeypatch.setattr(experiment, "fit", recorded)
+    monkeypatch.setattr(experiment, "fit", record)
     return seeds
 
 
@@ -108,34 +107,6 @@ def test_every_setting_is_in_the_key(monkeypatch):
     assert len(set(places)) == len(places) == 22
     paper.run([dataclasses.replace(spec)], paper.PGD(), [0.1])
     assert places[-1] == places[0]
-
-
-def flip(content):
-    """Flip one bit in the middle."""
-    at = len(content) // 2
-    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
-
-
-DAMAGES = [flip, lambda content: content[:-100], lambda content: b""]
-
-
-@pytest.mark.parametrize("damage", [*DAMAGES, "swapped"])
-@pytest.mark.parametrize("kind", ["weights", "judgements"])
-def test_a_damaged_entry_is_named_and_computed_again(fresh, damage, kind):
-    before = tiny()
-    paths = sorted((fresh / kind).iterdir())
-    contents = [path.read_bytes() for path in paths]
-    # Swapped: each entry has the content of another.
-    damaged = [*contents[1:], contents[0]] if damage == "swapped" else map(damage, contents)
-    for path, content in zip(paths, damaged, strict=True):
-        path.write_bytes(content)
-    if kind == "weights":  # weights are read only where a judgement is missing
-        shutil.rmtree(fresh / "judgements")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        after = tiny()
-    assert len([w for w in caught if "damaged cache entry" in str(w.message)]) == len(paths)
-    assert after.drop(columns="seconds").equals(before.drop(columns="seconds"))
 
 
 def test_an_interrupted_run_resumes(fresh, monkeypatch):

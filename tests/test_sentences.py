@@ -119,7 +119,7 @@ def test_moving_caps_stop_pgd_more_and_more_and_the_strongest_attack_not_at_all(
 
 def test_longer_training_favours_one_cap_by_one_recipe_and_relu_by_two_others():
     mean = means("train-longer", "attack", "epochs", "beta")
-    pgd, left, aware = mean["PGD", 40], mean[STRONGEST, 40], mean["cap-aware PGD"]
+    pgd, left = mean["PGD", 40], mean[STRONGEST, 40]
     others = ("another-schedule", "train-knowing")
     schedule, knowing = (means(c, "beta", attack=STRONGEST, epochs=40) for c in others)
     one, relu = (percent(*(by[b] for by in (left, schedule, knowing))) for b in (1.0, INF))
@@ -130,10 +130,6 @@ def test_longer_training_favours_one_cap_by_one_recipe_and_relu_by_two_others():
         assert f"ReLU keeps {relu[2]} and β = 1 {one[2]}" in page
     assert f"β = 1 keeps {one[0]} and ReLU {relu[0]}" in INDEX
     assert f"With β = 1 they keep {one[0]}, ReLU {relu[0]}" in README
-    best = [max(by[beta] for by in (left, schedule, knowing)) for beta in (1.0, INF)]
-    assert abs(best[0] - best[1]) < 0.02 and knowing[INF] > knowing[1.0] + 0.1
-    lead = aware[:, 1.0] - aware[:, INF]
-    assert lead[24] > lead[32] > lead[40] and aware[40, INF] > aware[32, INF] + 0.01
     assert left.idxmax() == 1.0 and mean["transfer", 40, 0.2] < pgd[0.2]
 
 
