@@ -1,7 +1,5 @@
 """Twice of everything: the committed table, and the parameters that make one."""
 
-import re
-
 import nbformat
 import pytest
 
@@ -31,8 +29,7 @@ def test_the_usual_columns_come_from_the_usual_tables():
 def test_no_answer_changes_as_the_pages_say():
     wanted = TABLE["verdict"].map(doubled.WANTED)
     assert (wanted.isna() | (wanted == TABLE["twice"])).all() and wanted.count() > 10
-    rows = TABLE.drop_duplicates("chapter").set_index("chapter")
-    longer, other = rows.loc["train-longer"], rows.loc["another-schedule"]
+    longer = TABLE[TABLE["chapter"] == "train-longer"].iloc[0]
     leads = [longer[f"measured_{run}"].rpartition("difference ")[2] for run in ("once", "twice")]
     once, twice = (round(100 * float(lead)) for lead in leads)
     sentence = (
@@ -41,9 +38,6 @@ def test_no_answer_changes_as_the_pages_say():
     )
     for page in (ROOT / "README.md", BOOK / "index.md"):
         assert sentence in page.read_text()
-    one, relu = re.findall(r"(?:keeps|ReLU) (\d\.\d+)", other["measured_twice"])
-    sentence = f"after 80 epochs, on one seed, {100 * float(relu):.0f} and {100 * float(one):.0f} %"
-    assert sentence in (BOOK / "index.md").read_text()
 
 
 @pytest.mark.parametrize("chapter", doubled.deciding(ROOT), ids=lambda chapter: chapter.name)

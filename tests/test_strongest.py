@@ -1,13 +1,16 @@
-"""The strongest attack is at least as strong as everything that it is made of."""
+"""The strongest attack beside its parts, and AutoAttack with its warnings."""
 
 import math
+import warnings
 from functools import partial
 
 import pytest
 import torch
 
-from cappaper import adaptive_pgd, apgd, fit, load, mlp, pgd, square, strongest_attack
+from cappaper import adaptive_pgd, apgd, auto_attack, fit, load, mlp, pgd, square, strongest_attack
 from cappaper.attacks import strongest
+from cappaper.attacks.autoattack import PARTS as AUTO_PARTS
+from cappaper.attacks.autoattack import ReliabilityWarning
 from cappaper.attacks.common import is_correct
 from cappaper.surrogate import UnreachedWarning
 
@@ -80,3 +83,19 @@ def test_it_warns_once_where_nothing_is_bounded(twenty):
         plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
         strongest_attack(plain, *twenty, EPS, batch_size=5, **FEW)
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("part", AUTO_PARTS[:3])
+def test_each_part_finds_examples_in_the_ball_without_a_warning(nets, part, twenty):
+    x, y = twenty
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ReliabilityWarning)
+        adversarial = auto_attack(nets[0], x, y, 0.1, parts=[part])
+    assert (adversarial - x).abs().max() <= 0.1 + 1e-6
+    assert adversarial.min() >= 0 and adversarial.max() <= 1
+    assert is_correct(nets[0], adversarial, y).sum() < is_correct(nets[0], x, y).sum()
+
+
+def test_the_warning_about_zero_gradients_is_passed_on(nets):
+    with pytest.warns(ReliabilityWarning, match="zero gradient"):
+        auto_attack(nets[1], *load("digits", "test", limit=100), 0.1, parts=["apgd-t"])

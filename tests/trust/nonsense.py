@@ -191,13 +191,6 @@ def _state(model: Any) -> Any:
 
 def _is_right(name: str, given: dict[str, Any], result: Any) -> bool:
     """Whether shape, type and range are those of a right answer."""
-    if isinstance(result, list):
-        return all(_is_right(name, given, one) for one in result)
-    if isinstance(result, nn.Module):
-        same = name in ("replace_relu", "rescale")  # weights are as odd as they were
-        return same or all(p.isfinite().all() for p in result.parameters())
-    if isinstance(result, cappaper.Dataset):
-        return len(result.images) == len(result.labels) > 0
     if not isinstance(result, torch.Tensor):
         shares = [getattr(result, s) for s in SHARES if hasattr(result, s)]
         shares += [result] if isinstance(result, float) else []
