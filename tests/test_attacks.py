@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cappaper import Population, evaluate, fgsm, fit, mlp, pgd
+from cappaper import evaluate, fgsm, fit, mlp, pgd
 from cappaper.attacks.balls import BALLS, integers, uniform
 
 
@@ -148,18 +148,6 @@ def test_pgd_stays_in_ball_and_image_range(net, seed, eps, norm, random_start, e
     delta = (adversarial - x).flatten(1)
     size, rounding = (delta.abs(), 1e-6) if norm == "linf" else (delta.norm(dim=1), 1e-5)
     assert size.max() <= (eps and eps + rounding * (1 + eps))
-
-
-@settings(max_examples=20)
-@given(st.lists(st.integers(2, 24), min_size=1, max_size=3), st.integers(0, 10_000))
-def test_members_of_a_population_are_attacked_as_alone(hidden, seed):
-    models = [mlp(16, hidden, beta=b, seed=seed).double() for b in (0.1, 1.0, math.inf)]
-    x, given = batch(seed).double(), {"eps": 0.2, "steps": 10, "restarts": 2, "seed": seed}
-    y = Population(models)(x).argmax(-1)
-    y[:, ::5] = (y[:, ::5] + 1) % 10
-    together = pgd(Population(models), x.expand(3, *x.shape), y, **given)
-    for i, member in enumerate(models):
-        torch.testing.assert_close(together[i], pgd(member, x, y[i], **given), atol=1e-9, rtol=0)
 
 
 def test_more_steps_restarts_and_radius_never_help_the_network(on_digits):

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -10,8 +9,8 @@ import pytest
 from cappaper.paper import chapters, claims, profiles, tables
 from cappaper.paper.tables import contradictions
 from tests.answers import BOOK, table_of
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
 CHAPTERS = {chapter.name: chapter for chapter in chapters.manifest(ROOT)}
 NAMES = list(CHAPTERS)
 

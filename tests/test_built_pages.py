@@ -94,18 +94,6 @@ def test_the_static_slider_changes_beta(html):
     assert label_after == "β = 0.01" and shown_after == ["0.01"]
 
 
-def test_the_live_page_of_the_book_runs_its_networks(html):
-    status = looked_at(
-        html / "attack-a-digit.html",
-        """
-      const status = document.querySelector("#live [role=status]");
-      while (!status.textContent.startsWith("Before")) await new Promise((r) => setTimeout(r, 20));
-      return status.textContent;""",
-        width=500,
-    )
-    assert status == "Before the attack. PGD: still a 0; Cap-aware PGD: still a 0."
-
-
 def test_no_committed_file_has_a_path_of_a_machine():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
     for name in files.splitlines():

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -15,10 +14,9 @@ import yaml
 
 from cappaper.__main__ import main
 from cappaper.paper import chapters, cli
+from tests.conftest import ROOT
 from tests.test_notebooks import tagged
 from tests.trust.project import make
-
-ROOT = Path(__file__).parents[1]
 
 
 def edit(project, before, after):
@@ -189,16 +187,6 @@ def test_progress_reaches_a_terminal_and_no_page(project, monkeypatch, terminal)
 def test_the_data_command_names_the_images(capsys):
     assert cli.main(["data", "digits"]) == 0
     assert capsys.readouterr().out == "digits: 1437 + 360 images of 8×8, inside scikit-learn\n"
-
-
-def test_missing_mnist_ends_with_a_sentence(tmp_path, monkeypatch, capsys):
-    def no_network(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setenv("CAPPAPER_DATA", str(tmp_path))
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
-    assert cli.main(["data", "mnist"]) == 1
-    assert capsys.readouterr().err.startswith(f"cappaper: mnist is not in {tmp_path}")
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is absent")

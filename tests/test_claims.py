@@ -3,40 +3,27 @@
 import math
 import re
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from cappaper.paper import chapters, claims, cli, decisions, growth, ledger, tables
 from cappaper.paper.decision import Decision, Undecided
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
 TABLES = sorted({test.chapter for test in claims.TESTS})
 
 
-def rates(robust, success=None, **columns):
+def rates(robust, **columns):
     """A table from {β: one value per seed}."""
+    given = {"dataset": "mnist", "images": 10_000, "architecture": "3-2", "placement": "any"}
+    given |= {"attack": "PGD", "eps": 0.1, "training_eps": 0.0, "standard_accuracy": 0.98}
     rows = [
-        {
-            "dataset": "mnist",
-            "images": 10_000,
-            "architecture": "3-2",
-            "placement": "none" if math.isinf(beta) else "1+2",
-            "attack": "PGD",
-            "eps": 0.1,
-            "training_eps": 0.0,
-            "beta": beta,
-            "seed": seed,
-            "standard_accuracy": 0.98,
-            "robust_accuracy": value,
-            "success_rate": (success or {}).get(beta, [1 - value / 0.98] * 3)[seed],
-            **columns,
-        }
+        {"beta": beta, "seed": seed, "robust_accuracy": value, "success_rate": 1 - value / 0.98}
         for beta, values in robust.items()
         for seed, value in enumerate(values)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(**given | columns)
 
 
 RELU = {math.inf: [0.05, 0.06, 0.04]}
@@ -118,7 +105,7 @@ def test_growth_is_compared_between_networks_and_between_attacks():
 
 def test_an_untrained_network_is_not_compared():
     wide = rates({0.1: HIGH, **RELU})
-    failed = rates({0.1: [0.1, 0.1, 0.1]}, architecture="2-3").assign(standard_accuracy=0.2)
+    failed = rates({0.1: [0.1] * 3}, architecture="2-3", standard_accuracy=0.2)
     relu = rates(RELU, architecture="2-3")
     with pytest.raises(Undecided):  # one network is left at this β
         decisions.differing(pd.concat([wide, failed, relu]))

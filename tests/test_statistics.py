@@ -19,6 +19,7 @@ from cappaper.paper.statistics import (
     widest_beyond,
 )
 from cappaper.paper.tables import outcomes
+from tests.test_claims import rates
 
 
 @pytest.mark.parametrize(
@@ -86,15 +87,9 @@ def noise(rng, mean, seeds):
     return Measured(pd.Series(rng.normal(mean, 0.05, seeds)), 10_000, 10_000)
 
 
-def drawn(rng, means, attack="PGD"):
+def drawn(rng, means, **columns):
     """A table of five seeds with these robust accuracies, on average."""
-    given = {"dataset": "mnist", "images": 10_000, "architecture": "3-2", "placement": "any"}
-    given |= {"attack": attack, "eps": 0.1, "training_eps": 0.0, "standard_accuracy": 1.0}
-    tables = [
-        pd.DataFrame({"beta": beta, "seed": range(5), "robust_accuracy": rng.normal(mean, 0.03, 5)})
-        for beta, mean in means.items()
-    ]
-    return pd.concat(tables).assign(**given)
+    return rates({beta: rng.normal(mean, 0.03, 5) for beta, mean in means.items()}, **columns)
 
 
 def best_of_caps(rng, seeds, count):
@@ -118,7 +113,7 @@ def half_a_gain(rng):
     """Under the other attack half of the gain is left: neither answer would be right."""
     caps, relu = (0.1, 0.2, 0.5, 1.0, 2.0), {math.inf: 0.1}
     shown, left = (dict.fromkeys(caps, mean) | relu for mean in (0.7, 0.4))
-    tables = [drawn(rng, shown), drawn(rng, left, "other")]
+    tables = [drawn(rng, shown), drawn(rng, left, attack="other")]
     return decisions.surviving(pd.concat(tables), "other").holds
 
 
