@@ -13,7 +13,11 @@ from cappaper import files
 from cappaper.paper import chapters, cli
 from tests.test_chapters import edit
 
-RUN = [sys.executable, "-m", "cappaper", "reproduce", "--jobs", "1", "--no-build"]
+
+def start(project):
+    options = ["--jobs", "1", "--no-build", "--only", "works"]
+    command = [sys.executable, "-m", "cappaper", "reproduce", *options]
+    return subprocess.Popen(command, cwd=project, stdout=-1, stderr=-1, text=True)
 
 
 def ended():
@@ -29,17 +33,16 @@ def leftovers(folder):
 
 def asleep(project):
     """A run whose chapter sleeps."""
-    edit(
-        project, "assert not breaks", "import time; open('asleep', 'w').close(); time.sleep(60)  #"
-    )
-    run = subprocess.Popen([*RUN, "--only", "works"], cwd=project, stdout=-1, stderr=-1, text=True)
+    sleep = "import time; open('asleep', 'w').close(); time.sleep(60)  #"
+    edit(project, "assert not breaks", sleep)
+    run = start(project)
     while not (project / "asleep").exists() and run.poll() is None:
         time.sleep(0.1)
     return run
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_says_so(project, sent):
+def test_a_stopped_run_prints_that_it_can_resume(project, sent):
     run = asleep(project)
     run.send_signal(sent)
     _, errors = run.communicate(timeout=60)
@@ -63,24 +66,16 @@ def test_the_next_run_removes_what_a_killed_run_left(project, fresh):
 
 def test_files_of_running_processes_and_other_machines_stay(tmp_path):
     here = platform.node()
-    mine, theirs, other = (
-        tmp_path / f"a.{os.getpid()}@{here}@.csv",
-        tmp_path / f"a.{ended()}@{here}.elsewhere@.csv",
-        tmp_path / "a.csv",
-    )
-    for path in (mine, theirs, other):
-        path.write_text("")
-    (tmp_path / f"a.{ended()}@{here}@.csv").write_text("")
+    names = [f"a.{os.getpid()}@{here}@.csv", f"a.{ended()}@{here}.elsewhere@.csv", "a.csv"]
+    for name in [*names, f"a.{ended()}@{here}@.csv"]:
+        (tmp_path / name).write_text("")
     files.sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([mine, theirs, other])
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
 
 
 def test_only_one_run_at_a_time_writes_to_a_book(project, fresh):
     edit(project, "assert not breaks", "import time; time.sleep(1)  #")
-    runs = [
-        subprocess.Popen([*RUN, "--only", "works"], cwd=project, stdout=-1, stderr=-1, text=True)
-        for _ in range(3)
-    ]
+    runs = [start(project) for _ in range(3)]
     printed = [run.communicate(timeout=120) for run in runs]
     assert [run.returncode for run in runs] == [0] * 3, printed
     waiting = "waiting for another run that writes to build/quick"

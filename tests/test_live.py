@@ -110,7 +110,7 @@ def test_two_attacks_walk_side_by_side_and_stay_in_the_ball(page):
     assert sum(pgd[0] for pgd, _ in digits) > sum(aware[0] for _, aware in digits)
 
 
-def test_the_page_plays_and_answers_in_words(page):
+def test_the_page_plays_an_attack_and_describes_it_in_words(page):
     state = looked_at(
         page,
         """

@@ -50,7 +50,7 @@ def test_a_progress_bar_is_for_a_terminal(monkeypatch, capsys, watched):
     assert ("training" in capsys.readouterr().err) is watched
 
 
-def test_devices(monkeypatch):
+def test_a_device_is_chosen_or_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert paper.machine("auto", 2) == Machine("cpu", 2)
     with pytest.raises(ValueError, match="torch sees no CUDA device"):

@@ -52,7 +52,7 @@ def test_a_commit_is_dirty_where_code_or_a_notebook_is_edited(tmp_path):
         path.write_text("old")
 
 
-def test_over_seeds():
+def test_means_and_spreads_over_seeds():
     table = pd.DataFrame({"beta": [1, 1, 2, 2], "value": [0.0, 1.0, 3.0, 3.0]})
     summary = tables.over_seeds(table, ["beta"], ["value"])
     assert summary["value"].tolist() == [0.5, 3.0] and summary["seeds"].tolist() == [2, 2]

@@ -80,7 +80,7 @@ def test_outcomes_by_image_come_on_demand(fresh):
 
 
 @pytest.mark.parametrize("judge", [paper.PGD(), paper.Exact(), paper.Distances(paper.PGD())])
-def test_a_judge_that_needs_a_radius_says_so(judge):
+def test_a_judge_that_needs_a_radius_refuses_to_run_without(judge):
     with pytest.raises(ValueError, match=f"{judge.name} needs at least one radius"):
         paper.run(SPECS[:1], judge)
 
