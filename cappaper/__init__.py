@@ -13,16 +13,12 @@ torch.Size([100, 1, 8, 8])
 
 from cappaper._version import __version__
 from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace_relu
-from cappaper.attacks import (
-    adaptive_pgd,
-    apgd,
-    auto_attack,
-    cw_l2,
-    fgsm,
-    pgd,
-    square,
-    strongest_attack,
-)
+from cappaper.attacks.auto_pgd import apgd
+from cappaper.attacks.autoattack import auto_attack
+from cappaper.attacks.carlini_wagner import cw_l2
+from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
+from cappaper.attacks.square import square
+from cappaper.attacks.strongest import strongest_attack
 from cappaper.bounded import Bounded, exact_gradient, register_bounded
 from cappaper.certificates import certified_accuracy, certify, exact_robustness
 from cappaper.data import Dataset, load
@@ -37,47 +33,21 @@ from cappaper.surrogate import surrogate_gradient
 from cappaper.training import fit
 from cappaper.zoo import PRETRAINED, pretrained
 
-__all__ = [
-    "PRETRAINED",
-    "Bounded",
-    "CappedReLU",
-    "Dataset",
-    "Indicator",
-    "MaskingReport",
-    "Population",
-    "Rates",
-    "RobustnessReport",
-    "ScaledSigmoid",
+# fmt: off
+__all__ = [  # noqa: RUF022
+    # the activation, and networks
+    "CappedReLU", "ScaledSigmoid", "capped_relu", "replace_relu", "mlp", "convnet", "rescale",
+    "Population", "PRETRAINED", "pretrained", "Dataset", "load",
+    # training and evaluation
+    "fit", "Rates", "evaluate", "robustness_curve", "is_robust",
+    # attacks
+    "fgsm", "pgd", "adaptive_pgd", "apgd", "square", "cw_l2", "auto_attack", "strongest_attack",
+    "Bounded", "register_bounded", "surrogate_gradient", "exact_gradient",
+    # what to believe: certificates, masked gradients, a look inside
+    "certify", "certified_accuracy", "exact_robustness", "RobustnessReport", "robustness_report",
+    "Indicator", "MaskingReport", "masking_report", "layer_distances", "layer_signals",
     "__version__",
-    "adaptive_pgd",
-    "apgd",
-    "auto_attack",
-    "capped_relu",
-    "certified_accuracy",
-    "certify",
-    "convnet",
-    "cw_l2",
-    "evaluate",
-    "exact_gradient",
-    "exact_robustness",
-    "fgsm",
-    "fit",
-    "is_robust",
-    "layer_distances",
-    "layer_signals",
-    "load",
-    "masking_report",
-    "mlp",
-    "pgd",
-    "pretrained",
-    "register_bounded",
-    "replace_relu",
-    "rescale",
-    "robustness_curve",
-    "robustness_report",
-    "square",
-    "strongest_attack",
-    "surrogate_gradient",
 ]
+# fmt: on
 
 __getattr__ = renamed(__name__, {"standing": "is_robust"})

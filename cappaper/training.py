@@ -40,25 +40,22 @@ def fit(
     replaced by the examples that ``attack`` makes of it.
 
     Args:
-        model: one network, or a :class:`~cappaper.Population`. A member's result does not
-            depend on the others: each sees its own batches, in the order of its own seed. Only
-            rounding differs with their number, and long training amplifies it.
+        model: one network, or a :class:`~cappaper.Population`. Each member sees its own batches, in
+            the order of its own seed, so its result depends on the others by rounding alone.
         x: images ``[N, ...]`` in [0, 1], on the model's device.
         y: int64 labels ``[N]``.
-        epochs, batch_size: passes over the data, and examples in a step (the last one of an epoch
-            takes what is left).
-        lr: Adam's step size; or a schedule, ``lr(step, steps)``, of one step out of all. A
-            schedule may return 0.
+        epochs, batch_size: passes over the data, and examples in a step (the last takes what is
+            left).
+        lr: Adam's step size, or a schedule ``lr(step, steps)``, which may return 0.
         attack: ``attack(model, x, y) -> x_adv``. Bind ``early_exit=False`` in
             :func:`~cappaper.pgd`: training needs the end of each run, not its first success.
-        attack_at: in place of ``attack``: ``attack_at(step, steps)`` is the attack of one step
-            out of all. Use it for an ε that grows, and for fresh random starts in every step.
+        attack_at: in place of ``attack``: ``attack_at(step, steps)`` is the attack of one step, for
+            an ε that grows, and for fresh random starts.
         penalty: ``penalty(model)`` is a number that every step adds to its loss; for a population,
             the sum over its members.
         seed: of the batch order; one for all members, or one each.
         checkpoint: a file for the state after every epoch. If it exists, training resumes from it
-            and ends with the same result; torch's global random state on the CPU (for dropout) is
-            restored, too. The file stays when training ends.
+            to the same result, dropout included. The file stays when training ends.
         progress: called after every epoch, and when training resumes, with (epochs done, epochs in
             all). It may read ``model``, which is in train mode then.
 
@@ -66,11 +63,11 @@ def fit(
         ``model``, in eval mode.
 
     Raises:
-        ValueError: ``checkpoint`` is damaged, or of another training: other data, caps or
-            settings. Functions count by their names and by what a ``partial`` binds.
-        TypeError, ValueError: images outside [0, 1], of the wrong shape or dtype; labels that are
-            no class; a count below 1; a learning rate that is not a finite number above 0; one seed
-            too many or too few; both ``attack`` and ``attack_at``; a penalty that is no number.
+        ValueError: ``checkpoint`` is damaged, or of another training: other data, caps or settings.
+            Functions count by their names and by what a ``partial`` binds.
+        TypeError, ValueError: images, labels or counts as in :func:`~cappaper.pgd`; a learning rate
+            that is not above 0; a wrong number of seeds; both ``attack`` and ``attack_at``; a
+            penalty that is no number; or training diverges.
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
@@ -84,10 +81,6 @@ def fit(
     checks.module(model)
     if not callable(lr):
         checks.positive(lr, "the learning rate")
-    given = {"attack": attack, "attack_at": attack_at, "penalty": penalty, "progress": progress}
-    for what, function in given.items():
-        if function is not None:
-            checks.function(function, what)
     if attack is not None and attack_at is not None:
         raise ValueError("got both attack and attack_at: give one of them")
     if not any(p.requires_grad for p in model.parameters()):

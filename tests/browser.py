@@ -1,4 +1,4 @@
-"""A built page in a headless browser: its console, its requests, and what a script returns."""
+"""A page in a headless browser: its console, its requests, and what a script on it returns."""
 
 import shutil
 from contextlib import contextmanager
@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-# What the theme's own scripts print about themselves and about pages that come from a file.
-_THEIRS = ("[PST]", "[togglebutton]", "THEBE_JS_URL", "/_static/", "invalid theme mode")
+# Messages of the theme's own scripts, and those about pages from a file.
+_OF_THE_THEME = ("[PST]", "[togglebutton]", "THEBE_JS_URL", "/_static/", "invalid theme mode")
 
 
-class Look:
-    """A page; ``messages``: its console, without the theme's; ``requests``: all."""
+class Window:
+    """A page, the messages of its ``console`` without the theme's, and ``requests`` elsewhere."""
 
     def __init__(self, page: Any) -> None:
-        self.page, self.messages, self.requests = page, list[str](), list[str]()
-        page.on("console", lambda message: self._note(f"{message.text} ({message.location})"))
-        page.on("pageerror", lambda error: self._note(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
+        self.page, self.console, self.requests = page, list[str](), list[str]()
+        page.on("console", lambda message: self._hear(f"{message.text} ({message.location})"))
+        page.on("pageerror", lambda error: self._hear(str(error)))
+        page.on("request", lambda request: self._note(request.url))
 
     def open(self, path: Path) -> None:
-        self.messages.clear()
+        self.console.clear()
         self.requests.clear()
         self.page.goto(path.as_uri())
 
@@ -30,13 +30,17 @@ class Look:
         """What ``script``, the body of an async function, returns."""
         return self.page.evaluate(f"async () => {{ {script} }}")
 
-    def _note(self, text: str) -> None:
-        if not any(theirs in text for theirs in _THEIRS):
-            self.messages.append(text)
+    def _hear(self, text: str) -> None:
+        if not any(part in text for part in _OF_THE_THEME):
+            self.console.append(text)
+
+    def _note(self, url: str) -> None:
+        if not url.startswith(("file:", "data:", "blob:")):
+            self.requests.append(url)
 
 
 @contextmanager
-def looking(width: int = 1400, scheme: str = "light"):
+def open_window(width: int = 1400, scheme: str = "light"):
     """A browser window of this width, in light or dark colours."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
@@ -45,15 +49,15 @@ def looking(width: int = 1400, scheme: str = "light"):
         opened = playwright.chromium.launch(
             executable_path=browser, args=["--no-sandbox", "--disable-gpu"]
         )
-        window = opened.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        yield Look(window.new_page())
+        context = opened.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        yield Window(context.new_page())
         opened.close()
 
 
-def looked_at(page: Path, script: str, width: int = 1400) -> Any:
-    """What ``script``, the body of an async function, returns; our console must stay empty."""
-    with looking(width) as look:
-        look.open(page)
-        result = look.run(script)
-        assert not look.messages, look.messages
+def run_on_page(page: Path, script: str, width: int = 1400) -> Any:
+    """What ``script``, the body of an async function, returns; the console stays silent."""
+    with open_window(width) as window:
+        window.open(page)
+        result = window.run(script)
+        assert not window.console, window.console
     return result

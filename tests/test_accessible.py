@@ -10,7 +10,7 @@ from axe_playwright_python.base import AXE_FILE_PATH
 from matplotlib.image import imread
 
 from cappaper.paper import figures
-from tests.browser import looking
+from tests.browser import open_window
 from tests.test_book import BOOK
 
 # Rules that only the parts made by others break.
@@ -26,16 +26,15 @@ def pages(html):
 
 @pytest.mark.parametrize(("width", "scheme"), WINDOWS)
 def test_a_page_has_no_error_and_no_request_and_fits_its_window(html, width, scheme):
-    with looking(width, scheme) as look:
+    with open_window(width, scheme) as window:
         for page in pages(html):
-            look.open(page)
-            wider, theme = look.run(
+            window.open(page)
+            wider, theme = window.run(
                 "const all = document.documentElement;"
                 "return [all.scrollWidth - all.clientWidth, all.dataset.theme]"
             )
             assert (wider, theme) == (0, scheme), page
-            elsewhere = [u for u in look.requests if not u.startswith(("file:", "data:", "blob:"))]
-            assert not look.messages and not elsewhere, (page, look.messages, elsewhere)
+            assert not window.console + window.requests, (page, window.console, window.requests)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -43,15 +42,19 @@ def test_axe_finds_no_rule_broken_by_us(html, scheme):
     """In the dark only colours differ: there a page of each kind is enough."""
     axe = Path(AXE_FILE_PATH).read_text()
     kinds = ("index", "attack-a-digit", "claims", "fig-04", "how-robust")
-    with looking(scheme=scheme) as look:
+    with open_window(scheme=scheme) as window:
         for page in pages(html):
             if scheme == "dark" and page.stem not in kinds:
                 continue
-            look.open(page)
+            window.open(page)
             # Between two colours, a slow machine shows too little contrast.
-            look.page.add_style_tag(content="*, ::before, ::after { transition: none !important }")
-            look.page.evaluate(axe)
-            broken = look.run("return (await axe.run({ resultTypes: ['violations'] })).violations")
+            window.page.add_style_tag(
+                content="*, ::before, ::after { transition: none !important }"
+            )
+            window.page.evaluate(axe)
+            broken = window.run(
+                "return (await axe.run({ resultTypes: ['violations'] })).violations"
+            )
             ours = [
                 (r["id"], r["nodes"][0]["html"]) for r in broken if r["id"] not in THEIRS.split()
             ]
@@ -61,13 +64,13 @@ def test_axe_finds_no_rule_broken_by_us(html, scheme):
 def test_a_page_is_small_and_its_figures_can_be_read_on_a_phone(html):
     """Under 1.5 MB of its own; a figure's smallest words, 9.2 points, are nine pixels high."""
     seen = 0
-    with looking(390) as look:
+    with open_window(390) as window:
         for page in pages(html):
-            look.open(page)
-            own = look.run("return [...document.images].map(i => i.src)")
+            window.open(page)
+            own = window.run("return [...document.images].map(i => i.src)")
             files = [Path(url.removeprefix("file://")) for url in own if url.startswith("file:")]
             assert sum(file.stat().st_size for file in [page, *files]) < 1.5e6, page
-            for shown, whole, dots in look.run(
+            for shown, whole, dots in window.run(
                 "const all = [...document.querySelectorAll('.cell_output img:not([hidden])')];"
                 "return all.map(i => [i.getBoundingClientRect().width, i.naturalWidth,"
                 " i.src.endsWith('.svg') ? 96 : 120])"
@@ -78,11 +81,11 @@ def test_a_page_is_small_and_its_figures_can_be_read_on_a_phone(html):
 
 
 def test_in_the_dark_a_plot_has_the_background_of_its_page(html):
-    with looking(scheme="dark") as look:
+    with open_window(scheme="dark") as window:
         for name in ("index", "chapters/fig-04"):
-            look.open(html / f"{name}.html")
-            plot = look.page.query_selector(".bd-content img[src$='.svg']")
+            window.open(html / f"{name}.html")
+            plot = window.page.query_selector(".bd-content img[src$='.svg']")
             corner = 255 * imread(io.BytesIO(plot.screenshot()))[2, 2, :3]
-            page = look.run("return getComputedStyle(document.body).backgroundColor")
+            page = window.run("return getComputedStyle(document.body).backgroundColor")
             paper = np.array(re.findall(r"\d+", page)[:3], dtype=float)
             assert paper.max() < 60 and np.abs(corner - paper).max() <= 4, name

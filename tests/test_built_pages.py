@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.browser import looked_at
+from tests.browser import run_on_page
 from tests.test_book import BOOK, NAMES, ROOT
 
 
@@ -80,7 +80,7 @@ def test_a_chapter_begins_with_its_verdicts_its_files_and_what_came_out(html):
 
 
 def test_the_static_slider_changes_beta(html):
-    (label, shown), (label_after, shown_after) = looked_at(
+    (label, shown), (label_after, shown_after) = run_on_page(
         html / "chapters" / "fig-04.html",
         """
       const box = document.querySelector(".beta-explorer"), slider = box.querySelector("input");

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.browser import looking
+from tests.browser import open_window
 from tests.conftest import ROOT
 
 PATIENCE = 120_000  # milliseconds for a kernel to start and a notebook to run
@@ -44,8 +44,8 @@ def lab(tmp_path_factory):
 @pytest.fixture
 def notebook(lab):
     """A page with the notebook open and every cell run."""
-    with looking() as look:
-        page = look.page
+    with open_window() as window:
+        page = window.page
         page.set_default_timeout(PATIENCE)
         page.goto(f"{lab}/lab/tree/explore.ipynb?reset")
         page.wait_for_selector(".jp-Notebook .jp-Cell")

@@ -8,7 +8,7 @@ import pandas as pd
 from cappaper.paper import leaderboard
 from cappaper.paper.tables import STRONGEST
 from tests.answers import table_of
-from tests.browser import looked_at
+from tests.browser import run_on_page
 from tests.conftest import ROOT
 
 TABLE = leaderboard.leaderboard(ROOT / "book")
@@ -70,7 +70,7 @@ def test_a_click_on_a_head_sorts_and_a_second_one_reverses_the_order(html):
       document.activeElement.click(); states.push(read());
       return states;
     """
-    (none, *_), (up, *rising), (down, *falling) = looked_at(html / "all-networks.html", script)
+    (none, *_), (up, *rising), (down, *falling) = run_on_page(html / "all-networks.html", script)
     assert (none, up, down) == (None, "ascending", "descending")
     unknown = int(TABLE["certified"].isna().sum())
     assert rising[-unknown:] == falling[-unknown:] == [""] * unknown

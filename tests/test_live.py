@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from cappaper import PRETRAINED, pretrained, surrogate_gradient
 from cappaper.paper import weights
-from tests.browser import looked_at
+from tests.browser import run_on_page
 
 LIVE = Path(__file__).parents[1] / "book" / "extra" / "live"
 
@@ -43,7 +43,7 @@ def images(count):
 def returned(page, names, pixels, script):
     """What a script returns that has these networks and, as ``images``, these bytes."""
     text = base64.b64encode(pixels.numpy().tobytes()).decode()
-    return looked_at(
+    return run_on_page(
         page,
         f"""
       for (const name of {json.dumps(list(names))}) await new Promise((resolve, reject) => {{
@@ -111,7 +111,7 @@ def test_two_attacks_walk_side_by_side_and_stay_in_the_ball(page):
 
 
 def test_the_page_plays_an_attack_and_describes_it_in_words(page):
-    state = looked_at(
+    state = run_on_page(
         page,
         """
       const press = (text) => [...document.querySelectorAll("#live button")]

@@ -34,8 +34,7 @@ def apgd(
 ) -> Tensor:
     """Auto-PGD: momentum, and a step size that is halved where it stops to pay.
 
-    The defaults are APGD-CE of AutoAttack's standard version; ``targets=9`` is its APGD-T. Inside
-    :func:`~cappaper.surrogate_gradient` it follows the surrogate.
+    The defaults are APGD-CE of AutoAttack's standard version; ``targets=9`` is its APGD-T.
 
     Source: Croce and Hein, arXiv 2003.01690, algorithm 1, and equation 7 for the targeted loss.
 
@@ -43,16 +42,16 @@ def apgd(
         model, x, y, eps, norm, batch_size, progress, seed: as :func:`~cappaper.pgd`.
         steps: gradient steps in a run.
         targets: 0 for the cross-entropy; else the number of other classes that it aims at, the
-            likeliest first, by the difference of logits ratio: 9 of 10 classes are all of them.
+            likeliest first, by the difference of logits ratio; below the number of classes.
         restarts: runs for each loss; every run attacks what no earlier one has fooled.
 
     Returns:
         Examples shaped like ``x``: a success of each; the best point of the last run where there
-        was none; ``x`` itself where it was misclassified to begin with.
+        was none; ``x`` itself where it is misclassified.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.pgd`; or ``targets`` is below 0 or not below the
-            number of classes, or there are fewer than 4 of these with any targets.
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or ``targets`` out of range, or any with
+            fewer than 4 classes.
 
     >>> from cappaper import apgd, load, mlp
     >>> x, y = load("digits", "test", limit=8)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -41,35 +42,28 @@ def auto_attack(
 ) -> Tensor:
     """AutoAttack with the settings of its standard version.
 
-    ``"apgd-ce"`` and ``"apgd-t"`` are :func:`~cappaper.apgd`, ``"square"`` is
-    :func:`~cappaper.square`. FAB-T, and Square in L2, are those of ``pyautoattack``, its authors'
-    package; they take one member of a population after the other.
+    Auto-PGD and Square are :func:`~cappaper.apgd` and :func:`~cappaper.square`; FAB-T, and Square
+    in L2, are those of ``pyautoattack``, its authors' package.
 
     Source: Croce and Hein, arXiv 2003.01690.
 
     Args:
-        model: any module from images to logits of at least 4 classes, in the mode it is to be
-            attacked in.
+        model, y, norm, batch_size, progress, seed: as :func:`~cappaper.pgd`, for 4 classes or more.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
-        y: int64 labels ``[B]`` or ``[M, B]``.
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
-        norm: ``"linf"`` or ``"l2"``.
         parts: some of :data:`PARTS`; each attacks what the ones before have left.
-        batch_size, progress: as :func:`~cappaper.pgd`.
-        seed: of all random choices; the global random state stays as it was.
 
     Returns:
         Examples shaped like ``x``; where nothing was found, the end of the last part.
 
     Warns:
-        ReliabilityWarning: some gradients are zero, so gradient attacks cannot start there; and
-            what ``pyautoattack`` warns of, once for each message.
+        ReliabilityWarning: gradients are zero, so gradient attacks cannot start; and what
+            ``pyautoattack`` warns of.
 
     Raises:
         ImportError: a part needs ``pyautoattack``, which is not installed.
         TypeError, ValueError: as :func:`~cappaper.pgd`; or an unknown part or none, ``eps`` of 0,
-            images that are not ``[B, C, H, W]``, or fewer than 4 classes, which the targeted
-            parts need.
+            images of another shape, or fewer than 4 classes.
 
     >>> from cappaper import auto_attack, load, mlp
     >>> x, y = load("digits", "test", limit=8)
@@ -86,6 +80,11 @@ def auto_attack(
     if x.ndim != y.ndim + 3:
         raise ValueError(f"auto_attack takes images [B, C, H, W], got shape {list(x.shape)}")
 
+    foreign = {"fab-t"} if norm == "linf" else {"fab-t", "square"}
+    if foreign & set(parts) and find_spec("pyautoattack") is None:
+        raise ImportError(
+            f'{parts} in {norm} need pyautoattack: pip install "cappaper[autoattack]"'
+        )
     silent = 0
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
@@ -136,12 +135,8 @@ def _peer(
     seed: int,
 ) -> Tensor:
     """A part as ``pyautoattack`` has it; ``x`` itself where it finds nothing."""
-    try:
-        from pyautoattack import AutoAttack
-    except ImportError as error:
-        raise ImportError(
-            f'{part} in {norm} needs pyautoattack: pip install "cappaper[autoattack]"'
-        ) from error
+    from pyautoattack import AutoAttack
+
     if y.ndim == 2:
         each = zip(members(model), x, y, strict=True)
         peer = partial(_peer, part, norm, targets)

@@ -33,41 +33,33 @@ def cw_l2(
     Source: Carlini and Wagner, arXiv 1608.04644, section V (the function f₆, untargeted).
 
     Args:
-        model: as :func:`~cappaper.pgd`.
-        x: images ``[B, ...]`` or ``[M, B, ...]``, float32 or float64 in [0, 1].
-        y: int64 labels ``[B]`` or ``[M, B]``.
-        confidence: κ, in units of logits: by how much another class must win.
-        steps: of Adam for one c; an example stops when a tenth of them lowers its loss by less
-            than a ten-thousandth.
+        model, x, y, batch_size, progress: as :func:`~cappaper.pgd`.
+        confidence: κ, at least 0, in units of logits: by how much another class must win.
+        steps: of Adam for one c; an example stops when a tenth of them lowers its loss by less than
+            a ten-thousandth.
         search_steps: values of c that are tried.
-        lr: Adam's step size, in w. Black and white pixels start at w = ±7.3: where ``steps``
-            times ``lr`` is less, the attack hardly moves them.
-        initial_const: the first c.
-        batch_size, progress: as :func:`~cappaper.pgd`.
+        lr: Adam's step size in w, above 0. Black and white pixels start at w = ±7.3: where
+            ``steps`` times ``lr`` is less, the attack hardly moves them.
+        initial_const: the first c, above 0.
 
     Returns:
-        Examples shaped like ``x``: the nearest misclassified one that was found; ``x`` itself
-        where there was none, or where ``x`` was misclassified to begin with.
+        Examples shaped like ``x``: the nearest misclassified one that was found; ``x`` itself where
+        there was none, or where it is misclassified.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.pgd`; or ``confidence`` < 0, ``lr`` or
-            ``initial_const`` not above 0, or too large for the images' dtype.
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or a setting out of its range.
 
     >>> from cappaper import cw_l2, load, mlp
     >>> x, y = load("digits", "test", limit=8)
     >>> cw_l2(mlp(64, [32]), x, y, steps=20, search_steps=2).shape
     torch.Size([8, 1, 8, 8])
     """
-    checks.batch(x, y)
-    checks.count(steps, "steps")
-    checks.count(search_steps, "search_steps")
+    checks.attack(x, y, 0, steps=steps, search_steps=search_steps)
     checks.number(confidence, "the confidence")
     if not 0 <= confidence < math.inf:
         raise ValueError(f"the confidence must be a finite number of at least 0, got {confidence}")
     checks.positive(lr, "lr")
     checks.positive(initial_const, "initial_const")
-    if initial_const > torch.finfo(x.dtype).max:
-        raise ValueError(f"initial_const must be a number of {x.dtype}, got {initial_const}")
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():

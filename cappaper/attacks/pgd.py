@@ -1,11 +1,8 @@
 """FGSM, PGD and cap-aware PGD as pure functions, ``attack(model, x, y, eps, ...) -> x_adv``.
 
-The labels' shape says which leading dimensions count examples: ``[B]`` for one model, ``[M, B]``
-for a :class:`~cappaper.Population`. Examples stay in [0, 1] and in the ball of radius ``eps``
-around ``x``. Attacks work inside ``torch.no_grad()`` and leave the model as it was.
-
-Two savings change no result. A misclassified example stops: robust accuracy needs one success.
-An example whose gradient is exactly zero stops: its step is zero, and so is every later one.
+Examples stay in [0, 1] and in the ball of radius ``eps`` around ``x``. Attacks work inside
+``torch.no_grad()`` and leave the model as it was. Two savings change no result: an example stops
+at its first success, and where its gradient is exactly zero, because every later step is zero.
 """
 
 from __future__ import annotations
@@ -82,28 +79,25 @@ def pgd(
 
     Args:
         model: any module or function from images to logits ``[B, classes]`` (``[M, B, classes]``),
-            in the mode (train or eval) in which it is to be attacked. In train mode a BatchNorm
-            makes an example's result depend on its batch; its statistics are put back afterwards.
+            in the mode, train or eval, in which it is to be attacked.
         x: images ``[B, ...]`` or ``[M, B, ...]``, float32 or float64 in [0, 1].
         y: int64 labels ``[B]`` or ``[M, B]``.
         eps: radius, at least 0, in units of the pixels' range (L∞) or their L2 norm.
         steps: gradient steps in a run.
-        step_size: length of a step in ``norm``; 2.5 · eps / steps by default, as Madry et al.
+        step_size: length of a step in ``norm``; by default 2.5 · eps / steps, as Madry et al.
         norm: ``"linf"`` or ``"l2"``.
-        random_start: start each run at a uniform random point of the ball. An example's start
-            depends on the seed, the run and its own pixels alone.
+        random_start: start each run at a uniform random point of the ball, which depends on the
+            seed, the run and the example's own pixels alone.
         restarts: runs; later ones attack what no earlier one has fooled.
-        early_exit: return an example's first success, and ``x`` itself where it was misclassified
-            to begin with. With ``False`` every example takes all steps and its last point is
-            returned: what adversarial training needs.
-        loss: ``"cross-entropy"``, or ``"margin"``, the largest other logit minus the true class's,
-            whose gradient does not vanish where the network is very sure; or a function from
-            logits ``[N, classes]`` and labels ``[N]`` to a sum over examples.
+        early_exit: return an example's first success, and ``x`` itself where it is misclassified.
+            With ``False`` every example takes all steps, as adversarial training needs.
+        loss: ``"cross-entropy"``; ``"margin"``, the largest other logit minus the true class's,
+            whose gradient does not vanish where the network is very sure; or a function from logits
+            ``[N, classes]`` and labels ``[N]`` to a sum over examples.
         targeted: ``y`` are the classes to reach: the loss goes down, and success is ``y``.
         autocast: take the steps in this dtype, for example ``torch.bfloat16``, and confirm every
-            success in the model's own. Dense networks need two thirds of the time on a CPU.
-        batch_size: examples attacked at once, which bounds the memory; 2048 by default on a CPU,
-            all of them elsewhere.
+            success in the model's own: faster for dense networks.
+        batch_size: examples attacked at once; 2048 by default on a CPU, all of them elsewhere.
         progress: called with (examples done, examples in all) after each batch.
         seed: of the random starts; members of a population share them.
 
@@ -112,9 +106,9 @@ def pgd(
 
     Raises:
         TypeError: images or labels of the wrong dtype, or a model that does not return a tensor.
-        ValueError: images outside [0, 1] or of the wrong shape, labels that are no class,
-            ``eps`` < 0, a step size not above 0, a count below 1, an unknown norm or loss, or
-            restarts without a random start.
+        ValueError: images outside [0, 1] or of the wrong shape, labels that are no class, ``eps`` <
+            0, a step size not above 0, a count below 1, an unknown norm or loss, or restarts
+            without a random start.
 
     >>> from cappaper import load, mlp
     >>> x, y = load("digits", "test", limit=8)
@@ -207,16 +201,14 @@ def adaptive_pgd(
 ) -> Tensor:
     """Cap-aware PGD: the union of :func:`pgd` and of PGD along surrogate gradients.
 
-    First comes :func:`pgd` as it is. What is still robust is attacked again with every sharpness
-    of :func:`surrogate_gradient`, which gives units at 0 and at their cap a gradient, and with
-    every loss. So whatever falls to :func:`pgd` falls to this attack.
+    After :func:`pgd`, what is still robust is attacked with every sharpness of
+    :func:`surrogate_gradient`, which gives units at 0 and at their cap a gradient, and every loss.
 
-    Source: the adaptive attacks that Tramèr et al., arXiv 2002.08347, ask of every evaluation,
-    with the backward pass approximation of Athalye et al., arXiv 1802.00420, section 4.1.
+    Source: the adaptive attacks that Tramèr et al., arXiv 2002.08347, ask of every evaluation, with
+    the backward pass approximation of Athalye et al., arXiv 1802.00420, section 4.1.
 
     Args:
-        model: a module from images to logits. :func:`surrogate_gradient` says which bounded
-            activations it reaches; where it reaches none, or cannot look inside, this attack warns.
+        model: a module from images to logits.
         x, y, eps, steps, step_size, norm, targeted, autocast, batch_size, progress, seed: as
             :func:`pgd`.
         restarts: runs for each sharpness and loss.
@@ -227,12 +219,11 @@ def adaptive_pgd(
         Examples shaped like ``x``; where no run succeeded, the end of the last run.
 
     Warns:
-        UnreachedWarning: no bounded activation can be reached, or part of the model is traced or a
-            custom autograd function.
+        UnreachedWarning: :func:`surrogate_gradient` reaches no bounded activation, or part of the
+            model is traced or a custom autograd function.
 
     Raises:
-        TypeError, ValueError: as :func:`pgd` and :func:`surrogate_gradient`; or there is no
-            sharpness, or no loss.
+        TypeError, ValueError: as :func:`pgd` and :func:`surrogate_gradient`.
 
     >>> from cappaper import load, mlp
     >>> x, y = load("digits", "test", limit=8)

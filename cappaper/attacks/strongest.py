@@ -38,16 +38,15 @@ def strongest_attack(
 
     In turn, each on what the ones before have left: examples made against ``twins``,
     :func:`~cappaper.adaptive_pgd`, :func:`~cappaper.apgd` on the cross-entropy and towards the nine
-    likeliest other classes (of 4 classes or more), both along the exact gradient and along the
-    surrogate, and :func:`~cappaper.square`, which needs no gradient.
+    likeliest other classes (of 4 classes or more), along the exact gradient and along the
+    surrogate, and :func:`~cappaper.square`.
 
     Source: an ensemble of different attacks, as Croce and Hein, arXiv 2003.01690, argue for;
     transfer, and attacks that know the defence, as Tramèr et al., arXiv 2002.08347, ask for.
 
     Args:
-        model: as :func:`~cappaper.adaptive_pgd`.
+        model, y, eps, batch_size, progress, seed: as :func:`~cappaper.adaptive_pgd`.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
-        y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`.
         twins: models whose examples are tried first: the same network with ReLU or another cap.
         steps: gradient steps of a run, and of PGD on a twin.
         restarts: runs of every gradient attack with each loss.
@@ -55,8 +54,7 @@ def strongest_attack(
         sharpness: of the surrogate gradient that Auto-PGD follows.
 
     Returns:
-        Examples shaped like ``x``: a success of each, or the end of the last attack; ``x`` itself
-        where it was misclassified to begin with.
+        Examples shaped like ``x``: a success of each, or the end of the last attack.
 
     Warns:
         UnreachedWarning: as :func:`~cappaper.adaptive_pgd`.

@@ -23,19 +23,12 @@ def outcomes(robust: Iterable[bool]) -> str:
 
 
 def outcome_row(
-    name: str, eps: float, standard: float, outcomes: str, **more: float
+    name: str, eps: float, standard: float, outcomes: str, **more: Any
 ) -> dict[str, Any]:
     """A row of a table. ``name`` is the judge's, attack or certificate: the column ``attack``."""
-    return {
-        "attack": name,
-        "eps": eps,
-        "standard_accuracy": standard,
-        "robust_accuracy": outcomes.count(ROBUST) / len(outcomes),
-        **more,
-        "images": len(outcomes),
-        "outcomes": outcomes,
-        "warning": "",
-    }
+    robust = outcomes.count(ROBUST) / len(outcomes)
+    row = {"attack": name, "eps": eps, "standard_accuracy": standard, "robust_accuracy": robust}
+    return row | more | {"images": len(outcomes), "outcomes": outcomes, "warning": ""}
 
 
 def contradictions(lower: str, upper: str) -> int:

@@ -51,8 +51,9 @@ def portrait(
 
     Images are ``[1, H, W]`` in [0, 1], ``before`` and ``after`` ``[classes]``.
     """
-    found = int(after.argmax())
-    titles = (f"a {label}", f"taken for a {found}" if found != label else "it stands")
+    predicted = int(after.argmax())
+    outcome = "it stands" if predicted == label else f"taken for a {predicted}"
+    titles = (f"a {label}", outcome)
     with style():
         figure = Picture(figsize=(8.2, 2.6))
         *fields, bars = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.7))
