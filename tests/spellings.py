@@ -18,7 +18,10 @@ class Function(nn.Module):
 
     def __init__(self, function):
         super().__init__()
-        self.forward = function
+        self.function = function
+
+    def forward(self, z):
+        return self.function(z)
 
 
 def scale(factor):

@@ -29,6 +29,7 @@ from cappaper import (
     surrogate_gradient,
 )
 from cappaper.certificates.bounds import Interval, read_layers, rounding_error
+from tests.spellings import Function
 from tests.test_members import normed, shared
 
 
@@ -79,19 +80,12 @@ def test_a_clamp_of_indices_or_of_a_scale_is_not_an_activation(twenty):
 
 def test_units_are_counted_whatever_their_shape(twenty):
     """All pre-activations are negative; some shapes merge units with the batch."""
-
-    class Merged(nn.Module):
-        def __init__(self, shape):
-            super().__init__()
-            self.first, self.last, self.shape = nn.Linear(64, 16), nn.Linear(16, 10), shape
-            nn.init.constant_(self.first.bias, -100.0)
-
-        def forward(self, x):
-            z = self.first(x.flatten(1))
-            return self.last(z.reshape(self.shape).relu().reshape(z.shape))
-
+    first = nn.Linear(64, 16)
+    nn.init.constant_(first.bias, -100.0)
     for shape in ((-1, 8), (-1,), (-1, 4, 4)):
-        report = masking_report(Merged(shape), *twenty, 0.1, steps=[2], epsilons=[0.2])
+        relu = Function(lambda z, shape=shape: z.reshape(shape).relu().reshape(z.shape))
+        net = nn.Sequential(nn.Flatten(), first, relu, nn.Linear(16, 10))
+        report = masking_report(net, *twenty, 0.1, steps=[2], epsilons=[0.2])
         assert report.at_zero == 1
 
 
@@ -205,17 +199,8 @@ def test_signals_are_those_before_a_change_in_place(twenty):
         (signal,) = layer_signals(nn.Sequential(nn.Flatten(), *layers), *twenty)
         assert signal.silent == 1
 
-    class After(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.act, self.last = nn.Linear(64, 16), CappedReLU(0.1), nn.Linear(16, 10)
-
-        def forward(self, x):
-            h = self.act(self.first(x.flatten(1)))
-            h += 5
-            return self.last(h)
-
-    (signal,) = layer_signals(After(), *twenty)
+    layers = [nn.Linear(64, 16), CappedReLU(0.1), Function(lambda h: h.add_(5)), nn.Linear(16, 10)]
+    (signal,) = layer_signals(nn.Sequential(nn.Flatten(), *layers), *twenty)
     assert signal.at_zero > 0.1 and signal.at_zero + signal.at_cap < 1
 
 
