@@ -1,7 +1,5 @@
 """Files that are never half written: each is written beside its place, and then moved there."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -1,7 +1,5 @@
 """Inside a network, layer by layer: the growth of a perturbation, and the gradient."""
 
-from __future__ import annotations
-
 import math
 from contextlib import ExitStack
 from typing import Any, NamedTuple

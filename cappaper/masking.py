@@ -1,7 +1,5 @@
 """Gradient masking: did PGD fail, or was there nothing to find? Questions and indicators."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial

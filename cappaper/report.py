@@ -1,7 +1,5 @@
 """One network's robustness on one page: three accuracies, and whether to believe them."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Trained networks of the book, stored in half precision."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

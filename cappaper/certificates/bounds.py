@@ -1,7 +1,5 @@
 """Certificates: bounds on the logits over a whole ball, so that no attack can do better."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import NamedTuple

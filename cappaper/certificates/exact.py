@@ -1,7 +1,5 @@
 """Exact robustness of small networks: integer programming finds an adversarial example or none."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a decision is, and what all of them share: margins, and rows turned into measurements."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple

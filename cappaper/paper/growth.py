@@ -1,7 +1,5 @@
 """Deciding whether perturbations grow from layer to layer."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

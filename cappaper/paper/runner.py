@@ -9,8 +9,6 @@ A notebook gives specs, a judge and radii; :func:`run` returns a tidy table.
 2
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from functools import lru_cache, partial

@@ -3,8 +3,6 @@
 A page that is opened from a folder may fetch nothing, so the live page loads them as scripts.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import math
