@@ -16,7 +16,8 @@ def batch(x: Tensor, y: Tensor) -> None:
     The labels' shape ([B], or [M, B] for a population) says which dimensions are batch.
     """
     for value, what in ((x, "images"), (y, "labels")):
-        tensor(value, what)
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{what} must be a tensor, got {type(value).__name__}")
     if x.dtype not in (torch.float32, torch.float64):  # half precision rounds by more than an ε
         raise TypeError(f"images must be float32 or float64 in [0, 1], got {x.dtype}")
     if y.dtype != torch.int64:
@@ -40,12 +41,6 @@ def attack(x: Tensor, y: Tensor, radius: float, seed: int = 0, **counts: int) ->
     whole(seed, "the seed")
     for what, value in counts.items():
         count(value, what)
-
-
-def tensor(value: Tensor, what: str) -> None:
-    """Refuse what is no tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{what} must be a tensor, got {type(value).__name__}")
 
 
 def adversarial(examples: Tensor, x: Tensor) -> None:
@@ -173,12 +168,6 @@ def positive(value: float, what: str) -> None:
     number(value, what)
     if not 0 < value < math.inf:
         raise ValueError(f"{what} must be a finite number above 0, got {value}")
-
-
-def function(value: Any, what: str) -> None:
-    """Refuse what cannot be called."""
-    if not callable(value):
-        raise TypeError(f"{what} must be a function, got {shown(value)}")
 
 
 def sequence(values: Any, what: str, like: str, *, empty: bool = False) -> tuple[Any, ...]:

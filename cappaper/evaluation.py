@@ -143,7 +143,8 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
     with in_eval_mode(model):
         rows = [is_correct(model, x, y)]
         for attack in attacks:
-            checks.function(attack, "an attack")
+            if not callable(attack):
+                raise TypeError(f"an attack must be a function, got {checks.shown(attack)}")
             rows.append(rows[-1].clone())
             left = rows[-1].nonzero().squeeze(1)
             if len(left):

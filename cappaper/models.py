@@ -78,7 +78,6 @@ def _network(
     """Convolutions from filters to filters, then dense layers; each but the last with a cap."""
     for width in (size, *filters, *units):
         checks.count(width, "every width of a network")
-    checks.function(make, "the activation")
     checks.whole(seed, "the seed")
     layers: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]):

@@ -78,7 +78,7 @@ def apgd(
         adversarial, robust, run = x, logits.argmax(-1) == y, 0
         for goal in goals.unbind(-1) * restarts:
             climb = partial(_climb, model, ball, steps, seed, run)
-            adversarial = retry(climb, adversarial, robust, x, y, goal)
+            adversarial = retry(climb, adversarial, robust, x, y, goal, robust)
             robust, run = robust & is_correct(model, adversarial, y), run + 1
         return adversarial
 

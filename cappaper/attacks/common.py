@@ -5,7 +5,6 @@ Labels ``[B]`` (one model) or ``[M, B]`` (a population) say which dimensions cou
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -117,18 +116,11 @@ def worth_dropping(running: Tensor) -> Tensor | None:
 def retry(
     attack: Callable[..., Tensor], adversarial: Tensor, robust: Tensor, *inputs: Tensor
 ) -> Tensor:
-    """``adversarial``, where the robust examples are replaced by what another attack makes.
-
-    Args:
-        attack: takes ``inputs`` and ``robust``, of the examples that are left.
-        adversarial: examples ``[B, ...]`` or ``[M, B, ...]``.
-        robust: which of them do not fool the model yet, ``[B]`` or ``[M, B]``.
-        inputs: images, labels and whatever else there is of each example.
-    """
+    """``adversarial``, with ``attack(*inputs)`` in place of the examples that are ``robust``."""
     batch, left = robust.ndim - 1, left_over(robust)
     if not len(left):
         return adversarial
-    results = attack(*(t.index_select(batch, left) for t in (*inputs, robust)))
+    results = attack(*(t.index_select(batch, left) for t in inputs))
     candidate = adversarial.index_copy(batch, left, results)
     return torch.where(column(robust, adversarial), candidate, adversarial)
 
@@ -139,9 +131,5 @@ def run_in_turn(
     """Attacks ``attack(x, y) -> x_adv`` one after the other, each on what is still robust."""
     adversarial = x
     for attack in attacks:
-
-        def again(x: Tensor, y: Tensor, robust: Tensor, attack: Any = attack) -> Any:
-            return attack(x, y)
-
-        adversarial = retry(again, adversarial, is_correct(model, adversarial, y), x, y)
+        adversarial = retry(attack, adversarial, is_correct(model, adversarial, y), x, y)
     return adversarial

@@ -8,6 +8,7 @@ at its first success, and where its gradient is exactly zero, because every late
 import itertools
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -122,7 +123,6 @@ def pgd(
     if isinstance(loss, str):
         checks.one_of(loss, tuple(LOSSES), "loss")
     objective = LOSSES[loss] if isinstance(loss, str) else loss
-    checks.function(objective, "the loss")
     ball, batch = BALLS[norm](eps, y.ndim), y.ndim - 1
     rate = (2.5 * eps / steps if step_size is None else step_size) * (-1 if targeted else 1)
     look_every = 1 if x.device.type == "cpu" else 8  # on a GPU, looking waits for the device
@@ -237,13 +237,10 @@ def adaptive_pgd(
         adversarial = pgd(model, x, y, eps, seed=seed, **rest)
         # A different start each time: without a cap, all sharpnesses are the same.
         for run, (sharpness, loss) in enumerate(itertools.product(sharpnesses, losses), start=1):
-
-            def again(x: Tensor, y: Tensor, _: Tensor, loss: Any = loss, run: int = run) -> Tensor:
-                return pgd(model, x, y, eps, loss=loss, seed=seed + run, **rest)
-
+            aware = partial(pgd, model, eps=eps, loss=loss, seed=seed + run, **rest)
             robust = is_correct(model, adversarial, y) ^ targeted
             with surrogate_gradient(model, sharpness):
-                adversarial = retry(again, adversarial, robust, x, y)
+                adversarial = retry(aware, adversarial, robust, x, y)
         return adversarial
 
     checks.attack(x, y, eps, seed, steps=steps, restarts=restarts)
