@@ -31,20 +31,21 @@ def publish(
         "seeds": " ".join(map(str, profile.seeds)),
         "dataset": profile.dataset,
         "dataset_checksum": " ".join(checksums),
-        "epochs": str(profile.epochs),
-        "adversarial_epochs": str(profile.adversarial_epochs),
-        "batch_size": str(profile.batch_size),
-        "learning_rate": str(profile.lr),
-        "device": str(machine),
+        "epochs": profile.epochs,
+        "adversarial_epochs": profile.adversarial_epochs,
+        "batch_size": profile.batch_size,
+        "learning_rate": profile.lr,
+        "device": machine,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cappaper": __version__,
         "git_commit": git_commit(),
         "seconds": f"{table['seconds'].sum():.0f}",
-    } | {name: str(value) for name, value in settings.items() if value is not None}
+    }
+    shown = {name: str(v) for name, v in (origin | settings).items() if v is not None}
     if save_to:
-        save(table, f"{save_to}.csv", origin)
-    return pd.DataFrame({"provenance": origin})
+        save(table, f"{save_to}.csv", shown)
+    return pd.DataFrame({"provenance": shown})
 
 
 def glue(**values: Any) -> None:
