@@ -57,9 +57,8 @@ def manifest(root: Path) -> list[Chapter]:
 
 def select(chapters: Sequence[Chapter], names: Sequence[str]) -> list[Chapter]:
     """The chapters of these names, or all of them if there is no name."""
-    known = tuple(chapter.name for chapter in chapters)
     for name in names:
-        checks.one_of(name, known, "chapter")
+        checks.one_of(name, [chapter.name for chapter in chapters], "chapter")
     return [chapter for chapter in chapters if not names or chapter.name in names]
 
 

@@ -49,8 +49,7 @@ class Judge(ABC):
 
     def settings(self) -> dict[str, Any]:
         """The fields without the name."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {f.name: getattr(self, f.name) for f in fields if f.name != "name"}
+        return {key: value for key, value in vars(self).items() if key != "name"}
 
 
 class Attack(Judge):
@@ -78,61 +77,37 @@ def attack_rows(name: str, epsilons: Radii, robust: Tensor) -> list[Row]:
     return rows
 
 
+def _attack(
+    kind: str, name: str, function: Callable[..., Tensor], **settings: Any
+) -> Callable[..., Attack]:
+    """A dataclass of attacks: ``function`` with the network's seed; ``settings`` are defaults."""
+    fields = [(key, type(value), value) for key, value in {**settings, "name": name}.items()]
+    about = (function.__doc__ or "").partition("\n")[0]
+    space = {"function": staticmethod(function), "__module__": __name__, "__doc__": about}
+    return dataclasses.make_dataclass(kind, fields, bases=(Attack,), frozen=True, namespace=space)
+
+
 def _unchanged(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> Tensor:
+    """No attack: robust accuracy is standard accuracy."""
     return x
 
 
 def _noise(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> Tensor:
+    """Every pixel moves by ε, up or down at random: as far as PGD moves it, without a gradient."""
     sign = torch.randint(2, x.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return (x + eps * sign.to(x)).clamp(0, 1)
 
 
-@dataclass(frozen=True)
-class Clean(Attack):
-    """No attack: robust accuracy is standard accuracy."""
-
-    name: str = "no attack"
-    function = staticmethod(_unchanged)
+def _fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> Tensor:
+    """The fast gradient sign method: one step of size ε for every example."""
+    return fgsm(model, x, y, eps)
 
 
-@dataclass(frozen=True)
-class Noise(Attack):
-    """Every pixel moves by ε, up or down at random: as far as PGD moves it, without a gradient."""
-
-    name: str = "noise"
-    function = staticmethod(_noise)
-
-
-@dataclass(frozen=True)
-class FGSM(Attack):
-    """:func:`cappaper.fgsm`."""
-
-    name: str = "FGSM"
-
-    def bind(self, seed: int) -> EpsAttack:
-        return fgsm
-
-
-@dataclass(frozen=True)
-class PGD(Attack):
-    """:func:`cappaper.pgd` with these settings and the network's seed."""
-
-    steps: int = 40
-    norm: str = "linf"
-    restarts: int = 1
-    early_exit: bool = True
-    name: str = "PGD"
-    function = staticmethod(pgd)
-
-
-@dataclass(frozen=True)
-class AdaptivePGD(Attack):
-    """:func:`cappaper.adaptive_pgd` with these settings and the network's seed."""
-
-    steps: int = 40
-    restarts: int = 1
-    name: str = "cap-aware PGD"
-    function = staticmethod(adaptive_pgd)
+Clean = _attack("Clean", "no attack", _unchanged)
+Noise = _attack("Noise", "noise", _noise)
+FGSM = _attack("FGSM", "FGSM", _fgsm)
+PGD = _attack("PGD", "PGD", pgd, steps=40, norm="linf", restarts=1, early_exit=True)
+AdaptivePGD = _attack("AdaptivePGD", "cap-aware PGD", adaptive_pgd, steps=40, restarts=1)
 
 
 @dataclass(frozen=True)

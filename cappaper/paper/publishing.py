@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -60,15 +61,13 @@ def glue(**values: Any) -> None:
 def git_commit(root: Path = Path(__file__).parents[2]) -> str:
     """The commit of the code, ``-dirty`` if code is edited; "unknown" outside a clone."""
 
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+    def git(arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments.split()], cwd=root, capture_output=True, text=True)
 
-    try:
-        if git("ls-files", "--error-unmatch", "cappaper/paper/publishing.py").returncode:
-            return "unknown"  # this repository is another project's
-        commit = git("rev-parse", "--short=12", "HEAD").stdout.strip()
-        # Not of book/: chapters write their results there while they run.
-        edited = git("diff", "--quiet", "HEAD", "--", "cappaper", "notebooks").returncode
-        return f"{commit}-dirty" if edited else commit
-    except OSError:  # there is no git
+    # Another project's repository does not have this file.
+    if not shutil.which("git") or git("ls-files --error-unmatch cappaper/paper").returncode:
         return "unknown"
+    commit = git("rev-parse --short=12 HEAD").stdout.strip()
+    # Not of book/: chapters write their results there while they run.
+    edited = git("diff --quiet HEAD -- cappaper notebooks").returncode
+    return f"{commit}-dirty" if edited else commit

@@ -35,10 +35,6 @@ class Gain(NamedTuple):
         """For the mean, at confidence 1 - ``level``: Student's t over seeds, normal over images.
 
         At :data:`AS_MEASURED` it is the mean alone.
-
-        >>> low, high = Gain(pd.Series([0.5, 0.6, 0.55])).interval(0.05)
-        >>> round(low, 3), round(high, 3)
-        (0.426, 0.674)
         """
         mean, count = float(self.by_seed.mean()), len(self.by_seed)
         if level == AS_MEASURED:
