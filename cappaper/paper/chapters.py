@@ -132,16 +132,11 @@ def _run(name: str, notebook: Any, out: Path | None, cwd: Path, parameters: dict
         raise ChapterError(f"{where}: {error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
         raise ChapterError(f"{name} failed: its kernel died, perhaps for want of memory") from error
-    _clean(executed)
-    return executed
-
-
-def _clean(notebook: Any) -> None:
-    """Remove times, paths and progress, which differ from run to run."""
-    for part in (notebook, *notebook.cells):
+    # Remove times, paths and progress, which differ from run to run.
+    for part in (executed, *executed.cells):
         for key in ("papermill", "widgets", "execution"):
             part.metadata.pop(key, None)
-    for cell in notebook.cells:
+    for cell in executed.cells:
         outputs = cell.get("outputs", [])
         for output in outputs:
             # Without its state a widget shows an error; the static page has a picture beside it.
@@ -153,6 +148,7 @@ def _clean(notebook: Any) -> None:
             errors[0].text = "".join(f"{line}\n" for line in lines if line)
             shown = [output for output in outputs if output not in errors]
             cell.outputs = shown + [output for output in errors[:1] if output.text]
+    return executed
 
 
 def stage(root: Path, folder: Path, announcement: str) -> None:

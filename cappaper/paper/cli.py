@@ -10,9 +10,9 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -198,18 +198,15 @@ def data(names: Sequence[str]) -> None:
         print(f"{name}: {len(train.labels)} + {len(test.labels)} images of {shape}, {place}")
 
 
-@contextmanager
-def _lock(book: Path) -> Iterator[None]:
+def _lock(book: Path) -> AbstractContextManager[Any]:
     """Only one run at a time writes to a book; a second one waits."""
     place = cache.place("locks", str(book.resolve()))
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        held = FileLock(place).acquire(timeout=0)
+        return FileLock(place).acquire(timeout=0)
     except Timeout:
         print(f"waiting for another run that writes to {book.relative_to(Path.cwd())}", flush=True)
-        held = FileLock(place).acquire()
-    with held:
-        yield
+        return FileLock(place).acquire()
 
 
 def _execute(

@@ -209,11 +209,10 @@ def farther(table: pd.DataFrame, level: float = LEVEL) -> Decision:
 
 def growth(table: pd.DataFrame, level: float = LEVEL) -> Decision:
     """L2, and L2 divided by the clean norm, grow over the hidden layers of the deepest ReLU net."""
-    where, _, plain = _growths(table, "l2")
-    _, _, relative = _growths(table)
+    (where, _, plain), (_, _, relative) = _growths(table, "l2"), _growths(table)
     answers = [Gain(times - 1).beyond(0, level / 2) for times in (plain, relative)]
-    text = f"L2 {_times(plain)}, divided by the clean norm {_times(relative)}"
-    return Decision(all_of(answers), f"{where}: {text}")
+    text = f"{where}: L2 {_times(plain)}, divided by the clean norm {_times(relative)}"
+    return Decision(all_of(answers), text)
 
 
 def growth_of_relu(table: pd.DataFrame, level: float = LEVEL) -> Decision:

@@ -50,7 +50,7 @@ def machine(device: str = "auto", jobs: int | str = 1) -> Machine:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums depend on the number of threads by rounding: with one they are always the same."""
+    """With one thread sums are always the same: their rounding depends on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
