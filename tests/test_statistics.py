@@ -172,7 +172,7 @@ def test_a_real_gain_and_a_real_gap_are_found():
     assert answer is True and name == "up" and text.startswith("+")
 
 
-def test_a_network_that_stands_twice_in_a_table_is_refused():
+def test_duplicate_rows_of_a_network_are_refused():
     table = pd.DataFrame({"seed": [0, 0], "accuracy": [0.1, 0.2]})
     with pytest.raises(ValueError, match="duplicate rows"):
         Measured.of_rows(table, "accuracy")

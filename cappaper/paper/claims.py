@@ -21,7 +21,7 @@ class Claim:
 
     number: int
     says: str
-    where: str
+    where: str = "not in a figure known to us"
 
     @property
     def tests(self) -> list[Test]:
@@ -52,16 +52,8 @@ CLAIMS = (
         "The effect depends on which layers are capped, and on the size and order of the layers.",
         "Figures 2, 4 and 5",
     ),
-    Claim(
-        4,
-        "Adversarial training with capped ReLU beats conventional adversarial training.",
-        "not in a figure known to us",
-    ),
-    Claim(
-        5,
-        "Vanishing gradients keep capped ReLU from very large models.",
-        "not in a figure known to us",
-    ),
+    Claim(4, "Adversarial training with capped ReLU beats conventional adversarial training."),
+    Claim(5, "Vanishing gradients keep capped ReLU from very large models."),
     Claim(
         6,
         "Left open: whether the gain holds under other attacks, such as Carlini and Wagner's.",
@@ -88,7 +80,7 @@ _TRUTH = (
 _SURVIVES = f"More than half of what the best cap gains under PGD is left {_FOUND}"
 _PLACES = "At one β, PGD's success rate differs between choices of capped layers"
 _SIZES = "At one β, PGD's success rate differs between shapes of equal size"
-_ORDERS = "At one β, PGD's success rate differs between narrowing and widening layers of equal size"
+_ORDERS = _SIZES.replace("shapes", "narrowing and widening layers")
 _SIZES_STILL = _SIZES.replace("PGD's", "the strongest attack's")
 _ORDERS_STILL = _ORDERS.replace("PGD's", "the strongest attack's")
 _TRAINED = "Trained and attacked at ε = {}, some cap keeps more than ReLU under PGD"
