@@ -82,7 +82,9 @@ def _attack(
 ) -> Callable[..., Attack]:
     """A dataclass of attacks: ``function`` with the network's seed; ``settings`` are defaults."""
     fields = [(key, type(value), value) for key, value in {**settings, "name": name}.items()]
-    about = (function.__doc__ or "").partition("\n")[0]
+    about = function.__doc__ or ""
+    if function.__module__ != __name__:
+        about = f":func:`cappaper.{function.__name__}` with these settings and the network's seed."
     space = {"function": staticmethod(function), "__module__": __name__, "__doc__": about}
     return dataclasses.make_dataclass(kind, fields, bases=(Attack,), frozen=True, namespace=space)
 
