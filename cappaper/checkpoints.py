@@ -1,7 +1,5 @@
 """Checkpoints of a training: its state after an epoch, and what tells it from another training."""
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 from collections.abc import Sequence

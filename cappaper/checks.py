@@ -1,7 +1,5 @@
 """Bad input gets one sentence at the public border: what was wrong, and what is allowed."""
 
-from __future__ import annotations
-
 import math
 import numbers
 from collections.abc import Sequence

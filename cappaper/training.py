@@ -1,7 +1,5 @@
 """Training, standard and adversarial, of one network or of a population."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path

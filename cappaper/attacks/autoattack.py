@@ -1,7 +1,5 @@
 """AutoAttack, the field's standard ensemble, as an attack like the others of this package."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence

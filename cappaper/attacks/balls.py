@@ -1,7 +1,5 @@
 """The balls that attacks stay in: steepest ascent, projection, and a random point."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Callable

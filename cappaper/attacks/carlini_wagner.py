@@ -1,7 +1,5 @@
 """Carlini and Wagner's L2 attack: the smallest perturbation that it finds, of any size."""
 
-from __future__ import annotations
-
 import math
 
 import torch

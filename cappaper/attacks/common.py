@@ -3,8 +3,6 @@
 Labels ``[B]`` (one model) or ``[M, B]`` (a population) say which dimensions count examples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -5,8 +5,6 @@ Examples stay in [0, 1] and in the ball of radius ``eps`` around ``x``. Attacks 
 at its first success, and where its gradient is exactly zero, because every later step is zero.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from contextlib import nullcontext

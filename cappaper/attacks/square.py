@@ -1,7 +1,5 @@
 """Square Attack: random search with squares, from logits alone."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

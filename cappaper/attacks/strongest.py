@@ -1,7 +1,5 @@
 """The strongest attack: the union of all L∞ attacks of this package."""
 
-from __future__ import annotations
-
 import itertools
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A cache on disk: the same inputs and the same code give the same key, and are computed once."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Chapters of the book: listed in a manifest, run by papermill, and put into a book's folder."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The command line: thin commands over plain functions."""
 
-from __future__ import annotations
-
 import io
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Deciding a claim from a result table: by how much, in every seed, beyond chance."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Sequence

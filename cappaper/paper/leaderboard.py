@@ -1,7 +1,5 @@
 """Two tables of networks under the strongest attack: all of them, and recipe by recipe."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """The ledger: the verdict on every claim, as a table, a page of the book, and checksums."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

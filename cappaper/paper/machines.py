@@ -1,7 +1,5 @@
 """The device and the processes that do the work: on this machine, or on a Dask cluster."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Judges of what happens inside one network: layer by layer, and the signs of gradient masking."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass

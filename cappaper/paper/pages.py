@@ -4,8 +4,6 @@ A chapter's page begins with its verdicts, its conclusions and its first figure.
 the glossary have a title, formulas are MathML, and the live page gets its networks.
 """
 
-from __future__ import annotations
-
 import html
 import os
 import re

@@ -1,7 +1,5 @@
 """The sizes of the chapters' experiments: quick ones on digits, and the paper's on MNIST."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass

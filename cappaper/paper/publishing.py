@@ -1,7 +1,5 @@
 """The results of a notebook: its table with provenance, and numbers for the prose."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 import subprocess

@@ -7,8 +7,6 @@
 2
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from functools import lru_cache, partial

@@ -1,7 +1,5 @@
 """A network or images of the user's own, named on the command line as MODULE:FACTORY."""
 
-from __future__ import annotations
-
 import importlib
 import runpy
 import sys

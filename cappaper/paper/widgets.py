@@ -1,7 +1,5 @@
 """Controls for every setting of one attack on one digit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any

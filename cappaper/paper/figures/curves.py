@@ -1,7 +1,5 @@
 """The figure of the landing page, and activations as curves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Figures that are grids: of numbers, of bars, and of images."""
 
-from __future__ import annotations
-
 import itertools
 import textwrap
 from collections.abc import Sequence

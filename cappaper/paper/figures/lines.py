@@ -1,7 +1,5 @@
 """Figures of lines: rates over β, over ε, over layers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

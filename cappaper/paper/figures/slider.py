@@ -1,7 +1,5 @@
 """A slider for β, which works on a page without a kernel, too."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Sequence
 from typing import Any

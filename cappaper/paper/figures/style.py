@@ -1,7 +1,5 @@
 """What all figures share: colours for the colour-blind, marks for print in grey, and parts."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
