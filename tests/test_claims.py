@@ -7,8 +7,8 @@ import shutil
 import pandas as pd
 import pytest
 
-from cappaper.paper import chapters, claims, cli, decisions, growth, ledger, tables
-from cappaper.paper.decision import Decision, Undecided
+from cappaper.paper import chapters, claims, cli, decisions, ledger, tables
+from cappaper.paper.decisions import Decision, Undecided
 from tests.conftest import ROOT
 
 TABLES = sorted({test.chapter for test in claims.TESTS})
@@ -94,13 +94,13 @@ def test_growth_is_compared_between_networks_and_between_attacks():
     less = distances(PGD={0.1: 1.0, math.inf: 2.0}, noise={0.1: 0.5, math.inf: 0.5})
     more = distances(PGD={0.1: 1.0, 1.0: 3.0, math.inf: 2.0}, noise={math.inf: 2.5})
     for table in (less, more):
-        assert growth.growth(table).holds is True
-    assert growth.growth_of_relu(less).holds is True
-    assert growth.growth_of_relu(more).holds is False  # one cap with more is enough
-    assert growth.growth_of_attack(less).holds is True
-    assert growth.growth_of_attack(more).holds is False
+        assert decisions.growth(table).holds is True
+    assert decisions.growth_of_relu(less).holds is True
+    assert decisions.growth_of_relu(more).holds is False  # one cap with more is enough
+    assert decisions.growth_of_attack(less).holds is True
+    assert decisions.growth_of_attack(more).holds is False
     with pytest.raises(Undecided):
-        growth.growth_of_relu(less[less["beta"] == math.inf])
+        decisions.growth_of_relu(less[less["beta"] == math.inf])
 
 
 def test_an_untrained_network_is_not_compared():
@@ -139,7 +139,7 @@ def test_order_is_compared_at_the_same_cap():
 )
 def test_the_verdict_on_a_claim(paper, other, verdict):
     uses = [True] * len(paper) + [False] * len(other)
-    tests = [claims.Test(1, "x", "says", growth.growth, paper=own) for own in uses]
+    tests = [claims.Test(1, "x", "says", decisions.growth, paper=own) for own in uses]
     assert claims.verdict(tests, [Decision(answer, "") for answer in paper + other]) == verdict
 
 
@@ -166,7 +166,7 @@ def test_a_missing_column_is_no_inconclusive_test(test):
 def test_a_table_without_the_networks_is_inconclusive(test):
     table = committed(test)
     # Without a cap there is nothing to compare; growth through ReLU lacks ReLU instead.
-    about = (growth.growth, growth.growth_of_attack)
+    about = (decisions.growth, decisions.growth_of_attack)
     relu, about_relu = table["beta"] == math.inf, test.decide in about
     for few in (table[:0], table[~relu if about_relu else relu]):
         assert claims.decided(test, few).verdict == "inconclusive"

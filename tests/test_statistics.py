@@ -1,5 +1,6 @@
 """When a difference counts: intervals over seeds and images, and a choice among several caps."""
 
+import itertools
 import math
 from functools import partial
 
@@ -13,10 +14,10 @@ from cappaper.paper.statistics import (
     LEVEL,
     Gain,
     Measured,
+    best_beyond,
     best_elsewhere,
     difference,
     some_beyond,
-    widest_beyond,
 )
 from cappaper.paper.tables import outcomes
 from tests.test_claims import rates
@@ -45,7 +46,7 @@ def test_as_measured_one_seed_answers_and_has_no_interval():
         assert gain.text(AS_MEASURED) == f"{mean:+.3f}"
     assert Gain(pd.Series([0.878 - 0.868])).beyond(0.01, AS_MEASURED) is None
     assert Gain(pd.Series([0.02, 0.04])).interval(AS_MEASURED) == pytest.approx((0.03, 0.03))
-    answer, text = some_beyond({1.0: rows([[1, 1]], 2)}, rows([[1, 0]], 2), 0.01, AS_MEASURED)
+    answer, text, _ = some_beyond({1.0: rows([[1, 1]], 2)}, rows([[1, 0]], 2), 0.01, AS_MEASURED)
     assert answer is True and text == "+0.500"
 
 
@@ -100,8 +101,9 @@ def best_of_caps(rng, seeds, count):
 
 def widest_gap(rng, seeds):
     """There is none."""
-    groups = [{i: noise(rng, 0.5, seeds) for i in range(3)} for _ in range(3)]
-    return widest_beyond(groups, 0.0, LEVEL)[0]
+    groups = [[noise(rng, 0.5, seeds) for _ in range(3)] for _ in range(3)]
+    pairs = [pair for group in groups for pair in itertools.permutations(group, 2)]
+    return best_beyond(dict(enumerate(pairs)), 0.0, LEVEL, "widest")[0]
 
 
 def rise_and_fall(rng):
@@ -136,10 +138,10 @@ def test_a_large_gain_and_a_large_gap_are_reported():
     caps = {i: noise(rng, 0.5 + 0.3 * (i == 4), 3) for i in range(7)}
     assert some_beyond(caps, noise(rng, 0.1, 3), 0.01, LEVEL)[0] is True
     assert some_beyond(caps, noise(rng, 2.0, 3), 0.01, LEVEL)[0] is False
-    groups = [{"high": noise(rng, 2.0, 3), "low": noise(rng, 0.0, 3)}]
-    answer, text, high, low = widest_beyond(groups, 0.01, LEVEL)
-    assert answer is True and high is groups[0]["high"] and low is groups[0]["low"]
-    assert text.startswith("+")
+    high, low = noise(rng, 2.0, 3), noise(rng, 0.0, 3)
+    pairs = {"up": (high, low), "down": (low, high)}
+    answer, text, name = best_beyond(pairs, 0.01, LEVEL, "widest")
+    assert answer is True and name == "up" and text.startswith("+")
 
 
 def test_a_network_with_two_rows_in_a_table_is_refused():

@@ -24,8 +24,8 @@ _SOURCES = {path: path.read_text("utf-8") for path in _PACKAGE.rglob("*.py")}
 
 def root() -> Path:
     """``CAPPAPER_CACHE``, else ``cappaper/results`` in the user's cache folder."""
-    folder = os.environ.get("CAPPAPER_CACHE") or Path.home() / ".cache" / "cappaper" / "results"
-    return Path(folder).expanduser()
+    default = Path.home() / ".cache" / "cappaper" / "results"
+    return Path(os.environ.get("CAPPAPER_CACHE") or default).expanduser()
 
 
 def code(module: str) -> str:
@@ -34,14 +34,18 @@ def code(module: str) -> str:
     Comments and docstrings do not count. A package's ``__init__`` counts only where a name is
     imported from the package itself.
     """
-    modules = sorted(_IMPORTS.find_upstream_modules(module) | {module})
-    return _hash("\n".join(_syntax(_SOURCES[_file(name)]) for name in modules).encode())
+    trees = []
+    for name in sorted(_IMPORTS.find_upstream_modules(module) | {module}):
+        path = _PACKAGE.parent.joinpath(*name.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        trees.append(_syntax(_SOURCES[path]))
+    return _hash("\n".join(trees).encode())
 
 
 def place(kind: str, *key: Any) -> Path:
     """The file for the entry of this key (values that JSON can write), in a folder ``kind``."""
-    content = json.dumps([key, torch.__version__])
-    return root() / kind / f"{_hash(content.encode())[:24]}.kept"
+    name = _hash(json.dumps([key, torch.__version__]).encode())[:24]
+    return root() / kind / f"{name}.kept"
 
 
 def keep(path: Path, value: dict[str, Any]) -> None:
@@ -77,18 +81,11 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _file(module: str) -> Path:
-    path = _PACKAGE.parent.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
 @lru_cache
 def _syntax(source: str) -> str:
     """The syntax tree without docstrings; comments are not in it."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-            node
-        ):
-            node.body = node.body[1:]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = node.body[bool(ast.get_docstring(node)) :]
     return ast.dump(tree)

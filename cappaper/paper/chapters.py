@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from cappaper import checks
 from cappaper.files import together, whole
 from cappaper.paper.tables import read
 
@@ -54,10 +55,8 @@ def manifest(root: Path) -> list[Chapter]:
 
 def select(chapters: Sequence[Chapter], names: Sequence[str]) -> list[Chapter]:
     """The chapters of these names, or all of them if there is no name."""
-    known = [chapter.name for chapter in chapters]
     for name in names:
-        if name not in known:
-            raise ValueError(f"unknown chapter {name!r}: use one of {', '.join(known)}")
+        checks.one_of(name, [chapter.name for chapter in chapters], "chapter")
     return [chapter for chapter in chapters if not names or chapter.name in names]
 
 
@@ -74,16 +73,15 @@ def longest_first(chapters: Sequence[Chapter], root: Path) -> list[Chapter]:
 def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]) -> Path:
     """Run a chapter's notebook; put ``chapters/NAME.ipynb`` and ``results/NAME.*`` into ``book``.
 
-    ``parameters`` override the chapter's own. Where a cell fails, a ChapterError is raised, page,
-    table and figure of an earlier run stay, and the new notebook is ``NAME.partial.ipynb``.
+    ``parameters`` override the chapter's own. Where a cell fails, a ChapterError is raised, files
+    of an earlier run stay, and the new notebook is ``NAME.partial.ipynb``.
     """
     import nbformat
 
     target = book / "chapters" / f"{chapter.name}.ipynb"
     notebook = nbformat.read(root / "notebooks" / f"{chapter.source}.ipynb", as_version=4)
-    heading = next((cell for cell in notebook.cells if cell.cell_type == "markdown"), None)
-    if heading:
-        heading.source = re.sub(r"\A# .*", lambda _: f"# {chapter.title}", heading.source)
+    heading = next(cell for cell in notebook.cells if cell.cell_type == "markdown")
+    heading.source = re.sub(r"\A# .*", lambda _: f"# {chapter.title}", heading.source)
     with whole(target) as unfinished, together(book / "results", chapter.name) as results:
         place = Path(os.path.relpath(results, root), chapter.name).as_posix()
         given = chapter.parameters | parameters | {"save_to": place}
@@ -120,58 +118,45 @@ def _run(name: str, notebook: Any, out: Path | None, cwd: Path, parameters: dict
     import papermill
     from nbclient.exceptions import DeadKernelError
 
+    # Progress bars are for a terminal; in a log they would be many lines.
+    bars = sys.stderr if sys.stderr.isatty() else None
+    # The kernel's own log repeats the errors that reach us as exceptions.
+    given: dict[str, Any] = {"extra_arguments": ["--IPKernelApp.log_level=50"], "cwd": cwd}
+    given |= {"progress_bar": False, "stderr_file": bars}
     try:
-        executed = papermill.execute_notebook(
-            notebook,
-            out,
-            parameters,
-            cwd=cwd,
-            progress_bar=False,
-            # Progress bars are for a terminal; in a log they would be many lines.
-            stderr_file=sys.stderr if sys.stderr.isatty() else None,
-            # The kernel's own log repeats the errors that reach us as exceptions.
-            extra_arguments=["--IPKernelApp.log_level=50"],
-        )
+        executed = papermill.execute_notebook(notebook, out, parameters, **given)
     except papermill.PapermillExecutionError as error:
-        raise ChapterError(
-            f"{name} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}"
-        ) from error
+        where = f"{name} failed in cell [{error.exec_count}]"
+        raise ChapterError(f"{where}: {error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
         raise ChapterError(f"{name} failed: its kernel died, perhaps for want of memory") from error
-    _clean(executed)
-    return executed
-
-
-def _clean(notebook: Any) -> None:
-    """Remove times, paths and progress, which differ from run to run."""
-    for key in ("papermill", "widgets"):
-        notebook.metadata.pop(key, None)
-    for cell in notebook.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
+    # Remove times, paths and progress, which differ from run to run.
+    for part in (executed, *executed.cells):
+        for key in ("papermill", "widgets", "execution"):
+            part.metadata.pop(key, None)
+    for cell in executed.cells:
         outputs = cell.get("outputs", [])
         for output in outputs:
             # Without its state a widget shows an error; the static page has a picture beside it.
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-        errors = [output for output in outputs if output.get("name") == "stderr"]
-        if errors:
+        if errors := [output for output in outputs if output.get("name") == "stderr"]:
             text = "".join(output.text for output in errors)
             # As a terminal shows it: a progress bar returns to the start of its line, and ends.
             lines = (line.rpartition("\r")[2].rstrip() for line in text.split("\n"))
             errors[0].text = "".join(f"{line}\n" for line in lines if line)
             shown = [output for output in outputs if output not in errors]
             cell.outputs = shown + [output for output in errors[:1] if output.text]
+    return executed
 
 
 def stage(root: Path, folder: Path, announcement: str) -> None:
     """Copy the book without chapters and their results; put a line on top of every page."""
-    results = folder / "results"
     leave = shutil.ignore_patterns("_build", "chapters", "results")
     shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)
-    results.mkdir(exist_ok=True)
+    (folder / "results").mkdir(exist_ok=True)
     for path in (root / "book" / "results").iterdir():
         if path.name.startswith(_MEASURED):
-            shutil.copy(path, results)
+            shutil.copy(path, folder / "results")
     path = folder / "_config.yml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     config["sphinx"]["config"]["html_theme_options"]["announcement"] = announcement

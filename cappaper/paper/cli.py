@@ -1,6 +1,5 @@
 """The command line: thin commands over plain functions."""
 
-import hashlib
 import io
 import os
 import shutil
@@ -9,9 +8,9 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A batch system's SIGTERM ends like Ctrl-C; a shell's background jobs would ignore SIGINT.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
+    status = 1
     try:
         commands.main(arguments, prog_name="cappaper", standalone_mode=False)
         return 0
@@ -54,14 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        print("cappaper: stopped; what was trained is kept, so a new run resumes", file=sys.stderr)
-        return 130
+        status, message = 130, "stopped; what was trained is kept, so a new run resumes"
     except BrokenProcessPool:
         message = "a process died, perhaps for want of memory; what was trained is kept"
     except (ChapterError, OSError, TypeError, ValueError) as error:
         message = str(error)
     print(f"cappaper: {message}", file=sys.stderr)
-    return 1
+    return status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
@@ -80,34 +79,31 @@ def reproduce(
     profile: str, only: Sequence[str], device: str, jobs: int, scheduler: str, no_build: bool
 ) -> None:
     """Run chapters, then build the book around them."""
-    root = Path.cwd()
+    root, paper = Path.cwd(), profile == "paper"
     listed = chapters.manifest(root)
     chosen = chapters.select(listed, [name for names in only for name in names.split(",")])
     if scheduler and jobs:
         raise ValueError("got both --jobs and --scheduler: a cluster has its own workers")
     here = machine(device, scheduler or jobs or os.cpu_count() or 1)
     # Only the paper profile may change the committed book.
-    book = root / "book" if profile == "paper" else root / "build" / "quick"
+    book = root / "book" if paper else root / "build" / "quick"
+    # Digits train in less time than a process starts: quick chapters share the cores instead.
+    shared = not paper and isinstance(here.jobs, int)
+    at_once, within = (here.jobs, 1) if shared else (1, here.jobs)
     with _lock(book):
         for folder in (cache.root(), book / "chapters", book / "results"):
             files.sweep(folder)
-        at_once, within = 1, here.jobs
-        if profile != "paper":
+        if not paper:
             if not only:
                 shutil.rmtree(book, ignore_errors=True)
             chapters.stage(root, book, _QUICK)
-            # Digits train in less time than a process starts: chapters share the cores instead.
-            if isinstance(here.jobs, int):
-                at_once, within = here.jobs, 1
-                chosen = chapters.longest_first(chosen, root)
+        if shared:
+            chosen = chapters.longest_first(chosen, root)
         print(f"{len(chosen)} chapters, profile {profile}, on {here}", flush=True)
         parameters = {"profile": profile, "device": here.device, "jobs": within}
-        calls = [
-            (chapter, root, book, parameters, f"[{i + 1}/{len(chosen)}] {chapter.name}")
-            for i, chapter in enumerate(chosen)
-        ]
-        failed = [error for _, error in side_by_side(_execute, calls, at_once) if error]
-        if failed:
+        labels = [f"[{i}/{len(chosen)}] {one.name}" for i, one in enumerate(chosen, 1)]
+        calls = [(c, root, book, parameters, n) for c, n in zip(chosen, labels, strict=True)]
+        if failed := [error for _, error in side_by_side(_execute, calls, at_once) if error]:
             raise ChapterError("; ".join(failed))
         missing = [c.name for c in listed if not (book / "chapters" / f"{c.name}.ipynb").exists()]
         if missing:
@@ -136,15 +132,15 @@ def check(
     MODULE:FACTORY is a function without arguments that returns a torch classifier of images in
     [0, 1], or the classifier itself, in an importable module or a file: my_net.py:make.
     """
-    for out in (to_json, to_html):
-        if out is not None and not out.parent.is_dir():
+    for out in filter(None, (to_json, to_html)):
+        if not out.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {out.parent} for {out.name}")
     here = machine(device).device
     images, labels = (part[:limit].to(here) for part in user_code.images(data))
     network = user_code.model(model).to(here)
     report = robustness_report(network, images, labels, name=model, progress=_bar, **settings)
     for path, text in ((to_json, report.json), (to_html, report.html)):
-        if path is not None:
+        if path:
             path.write_text(text(), encoding="utf-8")
     if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal has a β
         sys.stdout.reconfigure(errors="replace")
@@ -186,8 +182,7 @@ def weights(jobs: int) -> None:
     chapters.manifest(Path.cwd())  # raises outside the project's folder
     for path in train(FOLDER, machine(jobs=jobs)):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
-    digits = Path.cwd() / "book" / DIGITS
-    digits.write_text(digits_script(load("mnist", "test")), encoding="utf-8")
+    Path("book", DIGITS).write_text(digits_script(load("mnist", "test")), encoding="utf-8")
 
 
 @commands.command()
@@ -201,35 +196,31 @@ def data(names: Sequence[str]) -> None:
         print(f"{name}: {len(train.labels)} + {len(test.labels)} images of {shape}, {place}")
 
 
-@contextmanager
-def _lock(book: Path) -> Iterator[None]:
+def _lock(book: Path) -> AbstractContextManager[Any]:
     """Only one run at a time writes to a book; a second one waits."""
-    name = hashlib.sha256(str(book.resolve()).encode()).hexdigest()[:12]
-    place = cache.root() / "locks" / name
+    place = cache.place("locks", str(book.resolve()))
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        held = FileLock(place).acquire(timeout=0)
+        return FileLock(place).acquire(timeout=0)
     except Timeout:
         print(f"waiting for another run that writes to {book.relative_to(Path.cwd())}", flush=True)
-        held = FileLock(place).acquire()
-    with held:
-        yield
+        return FileLock(place).acquire()
 
 
 def _execute(
     chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any], label: str
-) -> str | None:
+) -> str:
     """Run one chapter; its error is returned, so that the others still run."""
-    start = time.monotonic()
+    start, failure = time.monotonic(), ""
     if sys.stdout.isatty():
         print(f"{label}: running", flush=True)
     try:
         chapters.execute(chapter, root, book, parameters)
     except ChapterError as error:
-        print(f"{label}: failed", flush=True)
-        return str(error)
-    print(f"{label}: {chapter.title}, {time.monotonic() - start:.0f} s", flush=True)
-    return None
+        failure = str(error)
+    end = "failed" if failure else f"{chapter.title}, {time.monotonic() - start:.0f} s"
+    print(f"{label}: {end}", flush=True)
+    return failure
 
 
 def _write(book: Path) -> None:

@@ -36,10 +36,9 @@ _ACTIVATIONS: dict[str, Activation] = {
 class Adversary:
     """Adversarial training by L∞ PGD (Madry et al., arXiv 1706.06083).
 
-    ε grows linearly from 0 to ``eps`` over the share ``ramp`` of all steps: with ε = 0.3 from the
-    first step on, a small network learns nothing. Random starts differ from step to step.
-    ``sharpness`` makes PGD follow the :func:`~cappaper.surrogate_gradient`, with ``relu`` also
-    through ReLU; None is the exact gradient.
+    ε grows from 0 to ``eps`` over the share ``ramp`` of all steps: with ε = 0.3 from the first step
+    on, a small network learns nothing. With a ``sharpness`` PGD follows the
+    :func:`~cappaper.surrogate_gradient`, with ``relu`` also through ReLU.
     """
 
     eps: float
@@ -63,16 +62,9 @@ class Adversary:
 class Spec:
     """A network and its training: everything that decides its weights.
 
-    ``architecture`` is ``"mlp"`` or ``"convnet"``, and ``hidden`` the argument of this function.
-    ``activation`` is ``"capped"``, ``"learned"`` (capped, and training moves the caps) or
-    ``"sigmoid"``. ``beta`` holds one constant per hidden layer: β of a capped layer (∞ for ReLU;
-    the start of a learned cap), c of a sigmoid.
-    ``initial_cap`` gives a scale-aware initialisation: the network starts as the one with this cap
-    would, :func:`~cappaper.rescale`\\ d to ``beta``; None starts with torch's default.
-    ``cycle`` is the share of all steps over which Adam's step size rises from 0 to ``lr``, to fall
-    to 0 again; None keeps ``lr`` throughout.
-    ``cap_penalty`` is λ of a penalty λ·Σβ² that lowers learned caps during training.
-    ``after`` takes a copy of the network after so many epochs of its training; None is the end.
+    ``beta`` holds one constant per hidden layer: β of a capped layer (∞ for ReLU; the start of a
+    learned cap), or c of a sigmoid. With an ``initial_cap`` the network starts as the one with this
+    cap would, and :func:`~cappaper.rescale` brings it to ``beta``.
     """
 
     dataset: str
@@ -82,13 +74,13 @@ class Spec:
     epochs: int
     batch_size: int
     lr: float
-    activation: str = "capped"
-    adversary: Adversary | None = None
-    architecture: str = "mlp"
-    initial_cap: float | None = None
-    cycle: float | None = None
-    cap_penalty: float = 0.0
-    after: int | None = None
+    activation: str = "capped"  # or "learned" (training moves the caps), or "sigmoid"
+    adversary: Adversary | None = None  # None: standard training
+    architecture: str = "mlp"  # or "convnet"; hidden is the function's argument
+    initial_cap: float | None = None  # None: torch's own initialisation
+    cycle: float | None = None  # the share of steps in which lr rises from 0, to fall again
+    cap_penalty: float = 0.0  # λ of a penalty λ·Σβ² on learned caps
+    after: int | None = None  # a copy after so many epochs; None: at the end
 
     def build(self) -> nn.Sequential:
         """The network as it starts out."""
@@ -117,15 +109,14 @@ class Spec:
     @property
     def placement(self) -> str:
         """The capped layers, counted from 1: ``"1+2"``, or ``"none"``."""
-        capped = [str(i + 1) for i, b in enumerate(self.beta) if math.isfinite(b)]
-        return "+".join(capped) or "none"
+        return "+".join(str(i + 1) for i, b in enumerate(self.beta) if b < math.inf) or "none"
 
     def columns(self) -> dict[str, Any]:
         """What identifies the network in a table. ``beta`` is that of its capped layers."""
+        conv = "conv " * (self.architecture == "convnet")
         return {
             "dataset": self.dataset,
-            "architecture": ("conv " if self.architecture == "convnet" else "")
-            + "-".join(map(str, self.hidden)),
+            "architecture": conv + "-".join(map(str, self.hidden)),
             "activation": self.activation,
             "initialisation": "default" if self.initial_cap is None else "rescaled",
             "placement": self.placement,
@@ -147,21 +138,14 @@ def sweep(
     """A network for every β and every seed; None takes the profile's value.
 
     ``betas`` are max values, or a sigmoid's constants: each one number, or one per hidden layer.
-    Without an ``adversary`` training is standard. ``more`` are other fields of :class:`Spec`.
+    ``more`` are other fields of :class:`Spec`.
     """
     hidden = tuple(profile.hidden if hidden is None else hidden)
+    epochs = profile.adversarial_epochs if adversary else profile.epochs
+    shared: dict[str, Any] = {"epochs": epochs, "batch_size": profile.batch_size, "lr": profile.lr}
+    shared["adversary"] = adversary
     return [
-        Spec(
-            dataset=profile.dataset,
-            hidden=hidden,
-            beta=tuple(per_layer(beta, len(hidden))),
-            seed=seed,
-            epochs=profile.adversarial_epochs if adversary else profile.epochs,
-            batch_size=profile.batch_size,
-            lr=profile.lr,
-            adversary=adversary,
-            **more,
-        )
+        Spec(profile.dataset, hidden, tuple(per_layer(beta, len(hidden))), seed, **shared, **more)
         for beta in (profile.betas if betas is None else betas)
         for seed in (profile.seeds if seeds is None else seeds)
     ]
@@ -170,8 +154,7 @@ def sweep(
 def one_cycle(peak: float, rise: float, step: int, steps: int) -> float:
     """The step size of one step: it rises linearly to ``peak``, for the share ``rise``, and falls.
 
-    Source: Wong et al., arXiv 2001.03994, section 5 (cyclic learning rates, after Smith, arXiv
-    1506.01186). It is above 0 at either end.
+    It is above 0 at either end. Source: Wong et al., arXiv 2001.03994, section 5.
 
     >>> [round(one_cycle(3.0, 0.5, step, 5), 6) for step in range(5)]
     [1.0, 2.0, 3.0, 2.0, 1.0]
@@ -182,7 +165,7 @@ def one_cycle(peak: float, rise: float, step: int, steps: int) -> float:
     return peak * min(share / rise, (1 - share) / (1 - rise))
 
 
-def _on_caps(weight: float, model: nn.Module) -> Tensor:
+def _cap_penalty(weight: float, model: nn.Module) -> Tensor:
     caps = learned_caps(model)
     if not caps:
         raise ValueError("cap_penalty is for learned caps: this network has none")
@@ -197,8 +180,7 @@ def train(
 ) -> dict[Spec, dict[str, Tensor]]:
     """The weights of networks of one :attr:`Spec.recipe`; several train as one population.
 
-    ``checkpoint`` is that of :func:`~cappaper.fit`; ``keep`` gets the weights of each network as
-    soon as it is trained.
+    ``keep`` gets the weights of each network as soon as it is trained.
     """
     recipe = specs[0].recipe
     trainings = list(dict.fromkeys(spec.training for spec in specs))
@@ -221,7 +203,7 @@ def train(
         batch_size=recipe.batch_size,
         lr=recipe.lr if recipe.cycle is None else partial(one_cycle, recipe.lr, recipe.cycle),
         attack_at=recipe.adversary.at if recipe.adversary else None,
-        penalty=partial(_on_caps, recipe.cap_penalty) if recipe.cap_penalty else None,
+        penalty=partial(_cap_penalty, recipe.cap_penalty) if recipe.cap_penalty else None,
         seed=[spec.seed for spec in trainings],
         checkpoint=checkpoint,
         progress=after_epoch,

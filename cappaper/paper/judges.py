@@ -47,15 +47,19 @@ class Judge(ABC):
         ``seed`` is for all random numbers; ``epsilons`` are radii, ascending, if it takes any.
         """
 
+    def settings(self) -> dict[str, Any]:
+        """The fields without the name."""
+        return {key: value for key, value in vars(self).items() if key != "name"}
+
 
 class Attack(Judge):
     """An attack at growing ε: a success counts for every larger ε too."""
 
-    function: ClassVar[Callable[..., Tensor]]  # takes the seed and the judge's other fields
+    function: ClassVar[Callable[..., Tensor]]  # takes the seed and the judge's settings
 
     def bind(self, seed: int) -> EpsAttack:
         """The attack as a function, ``attack(model, x, y, eps=...) -> x_adv``."""
-        return partial(self.function, seed=seed, **_settings(self))
+        return partial(self.function, seed=seed, **self.settings())
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
         attacks = [partial(self.bind(seed), eps=eps) for eps in epsilons]
@@ -69,66 +73,43 @@ def attack_rows(name: str, epsilons: Radii, robust: Tensor) -> list[Row]:
     for eps, still_robust in zip(epsilons, robust[1:], strict=True):
         success = 1 - int(still_robust.sum()) / correct if correct else 0.0
         images = outcomes(still_robust.tolist())
-        standard = correct / len(images)
-        rows.append(outcome_row(name, eps, standard, images, success_rate=success))
+        rows.append(outcome_row(name, eps, correct / len(images), images, success_rate=success))
     return rows
 
 
-@dataclass(frozen=True)
-class Clean(Attack):
+def _attack(
+    kind: str, name: str, function: Callable[..., Tensor], **settings: Any
+) -> Callable[..., Attack]:
+    """A dataclass of attacks: ``function`` with the network's seed; ``settings`` are defaults."""
+    fields = [(key, type(value), value) for key, value in {**settings, "name": name}.items()]
+    about = function.__doc__ or ""
+    if function.__module__ != __name__:
+        about = f":func:`cappaper.{function.__name__}` with these settings and the network's seed."
+    space = {"function": staticmethod(function), "__module__": __name__, "__doc__": about}
+    return dataclasses.make_dataclass(kind, fields, bases=(Attack,), frozen=True, namespace=space)
+
+
+def _unchanged(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> Tensor:
     """No attack: robust accuracy is standard accuracy."""
-
-    name: str = "no attack"
-
-    def bind(self, seed: int) -> EpsAttack:
-        return lambda model, x, y, *, eps: x
+    return x
 
 
-@dataclass(frozen=True)
-class Noise(Attack):
+def _noise(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> Tensor:
     """Every pixel moves by ε, up or down at random: as far as PGD moves it, without a gradient."""
-
-    name: str = "noise"
-
-    def bind(self, seed: int) -> EpsAttack:
-        def attack(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
-            generator = torch.Generator().manual_seed(seed)
-            sign = torch.randint(2, x.shape, generator=generator) * 2 - 1
-            return (x + eps * sign.to(x)).clamp(0, 1)
-
-        return attack
+    sign = torch.randint(2, x.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return (x + eps * sign.to(x)).clamp(0, 1)
 
 
-@dataclass(frozen=True)
-class FGSM(Attack):
-    """:func:`cappaper.fgsm`."""
-
-    name: str = "FGSM"
-
-    def bind(self, seed: int) -> EpsAttack:
-        return fgsm
+def _fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> Tensor:
+    """The fast gradient sign method: one step of size ε for every example."""
+    return fgsm(model, x, y, eps)
 
 
-@dataclass(frozen=True)
-class PGD(Attack):
-    """:func:`cappaper.pgd` with these settings and the network's seed."""
-
-    steps: int = 40
-    norm: str = "linf"
-    restarts: int = 1
-    early_exit: bool = True
-    name: str = "PGD"
-    function = staticmethod(pgd)
-
-
-@dataclass(frozen=True)
-class AdaptivePGD(Attack):
-    """:func:`cappaper.adaptive_pgd` with these settings and the network's seed."""
-
-    steps: int = 40
-    restarts: int = 1
-    name: str = "cap-aware PGD"
-    function = staticmethod(adaptive_pgd)
+Clean = _attack("Clean", "no attack", _unchanged)
+Noise = _attack("Noise", "noise", _noise)
+FGSM = _attack("FGSM", "FGSM", _fgsm)
+PGD = _attack("PGD", "PGD", pgd, steps=40, norm="linf", restarts=1, early_exit=True)
+AdaptivePGD = _attack("AdaptivePGD", "cap-aware PGD", adaptive_pgd, steps=40, restarts=1)
 
 
 @dataclass(frozen=True)
@@ -187,17 +168,21 @@ class AutoAttack(Attack):
         return [row | {"warning": first_warning.get(row["eps"], "")} for row in rows]
 
 
-def _proof_rows(
-    judge: Judge, model: nn.Module, test: Dataset, epsilons: Radii, proof: Callable[[float], str]
-) -> list[Row]:
-    """A row per ε. ``proof`` gives the outcome of every image at one ε."""
-    standard = accuracy(model, test)
-    return [outcome_row(judge.name, eps, standard, proof(eps)) for eps in epsilons]
+class Proof(Judge):
+    """A proof for single images: no attack can succeed."""
+
+    @abstractmethod
+    def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str:
+        """The outcome of every image."""
+
+    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
+        name, standard = self.name, accuracy(model, test)
+        return [outcome_row(name, e, standard, self.outcomes(model, test, e)) for e in epsilons]
 
 
 @dataclass(frozen=True)
-class Certificate(Judge):
-    """:func:`cappaper.certify`: an image is robust if no attack can succeed."""
+class Certificate(Proof):
+    """:func:`cappaper.certify` by the method ``"ibp"`` or ``"crown"``."""
 
     method: str
 
@@ -205,27 +190,21 @@ class Certificate(Judge):
     def name(self) -> str:
         return f"certified by {self.method.upper()}"
 
-    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        def proof(eps: float) -> str:
-            return outcomes(certify(model, *test, eps, self.method).tolist())
-
-        return _proof_rows(self, model, test, epsilons, proof)
+    def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str:
+        return outcomes(certify(model, *test, eps, self.method).tolist())
 
 
 @dataclass(frozen=True)
-class Exact(Judge):
+class Exact(Proof):
     """:func:`cappaper.exact_robustness`; an image without an answer in time is unknown."""
 
     time_limit: float = 30.0
     name: str = "exact"
 
-    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        def proof(eps: float) -> str:
-            answer = exact_robustness(model, *test, eps, time_limit=self.time_limit)
-            images = zip(outcomes(answer.robust.tolist()), answer.undecided.tolist(), strict=True)
-            return "".join(UNKNOWN if undecided else outcome for outcome, undecided in images)
-
-        return _proof_rows(self, model, test, epsilons, proof)
+    def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str:
+        answer = exact_robustness(model, *test, eps, time_limit=self.time_limit)
+        images = zip(outcomes(answer.robust.tolist()), answer.undecided.tolist(), strict=True)
+        return "".join(UNKNOWN if undecided else outcome for outcome, undecided in images)
 
 
 class Search(Judge):
@@ -256,21 +235,17 @@ class Search(Judge):
 
 @dataclass(frozen=True)
 class CW(Search):
-    """:func:`cappaper.cw_l2` with these settings.
-
-    A black pixel starts at w = -7.3: with few steps, the steps must be long. ``sharpness`` is that
-    of the :func:`~cappaper.surrogate_gradient`; None follows the exact gradient.
-    """
+    """:func:`cappaper.cw_l2`; with a ``sharpness``, by the :func:`~cappaper.surrogate_gradient`."""
 
     steps: int = 300
     search_steps: int = 9
-    lr: float = 0.1
+    lr: float = 0.1  # a black pixel starts at w = -7.3: with few steps, the steps must be long
     initial_const: float = 1e-2
     sharpness: float | None = None
     name: str = "CW"
 
     def search(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
-        settings = _settings(self)
+        settings = self.settings()
         with surrogate_gradient(model, settings.pop("sharpness")):
             return cw_l2(model, x, y, **settings)
 
@@ -290,8 +265,3 @@ class GrowingBalls(Search):
 
 def accuracy(model: nn.Module, test: Dataset) -> float:
     return is_correct(model, *test).double().mean().item()
-
-
-def _settings(judge: Any) -> dict[str, Any]:
-    """The arguments of the function that the judge calls."""
-    return {k: v for k, v in dataclasses.asdict(judge).items() if k != "name"}

@@ -8,7 +8,7 @@ import pandas as pd
 from cappaper.files import whole
 from cappaper.paper import leaderboard, statistics
 from cappaper.paper.claims import CLAIMS, decided, verdict
-from cappaper.paper.decision import FAILED, POINT, STEP
+from cappaper.paper.decisions import FAILED, POINT, STEP
 from cappaper.paper.tables import read
 
 LEDGER = Path("results/claims.csv")

@@ -15,17 +15,13 @@ from cappaper import checks
 
 @dataclass(frozen=True)
 class Machine:
-    """A device, ``"cpu"`` or ``"cuda"``, and the processes that share the work on it.
-
-    ``jobs`` is a number of processes, or the address of a Dask scheduler, whose workers do the
-    work. No result depends on it.
-    """
+    """A device, ``"cpu"`` or ``"cuda"``, and ``jobs``: processes, or a Dask scheduler's address."""
 
     device: str = "cpu"
     jobs: int | str = 1
 
     def __str__(self) -> str:
-        """Both in words, for the provenance of a table."""
+        """In words, for the provenance of a table."""
         if self.device == "cuda":
             return f"cuda ({torch.cuda.get_device_name()})"
         if isinstance(self.jobs, str):
@@ -34,31 +30,25 @@ class Machine:
 
 
 def machine(device: str = "auto", jobs: int | str = 1) -> Machine:
-    """This machine, or a Dask cluster at ``jobs="tcp://host:8786"``, which works on CPUs.
+    """This machine, or a Dask cluster of CPUs at ``jobs="tcp://host:8786"``.
 
-    ``"auto"`` takes CUDA if there is any. A GPU gets one process.
-
-    Raises:
-        ValueError: CUDA is not there, or the device or ``jobs`` is none of these.
+    ``"auto"`` takes CUDA if there is any; a GPU gets one process. No result depends on ``jobs``.
+    Bad values, and CUDA where there is none, raise a ValueError.
     """
     checks.one_of(device, ("auto", "cpu", "cuda"), "device")
-    if isinstance(jobs, str) and "://" in jobs:
-        if device == "cuda":
-            raise ValueError("a cluster's work is done on CPUs: use device 'cpu'")
-        return Machine("cpu", jobs)
-    if not isinstance(jobs, int) or jobs < 1:
+    cluster, there = isinstance(jobs, str) and "://" in jobs, torch.cuda.is_available()
+    if not cluster and (not isinstance(jobs, int) or jobs < 1):
         address = ", or a scheduler's address such as tcp://host:8786" * isinstance(jobs, str)
         raise ValueError(f"jobs must be a whole number of at least 1{address}, got {jobs!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' was asked for, but torch sees no CUDA device: use 'cpu'")
-    if device == "cpu" or not torch.cuda.is_available():
-        return Machine("cpu", jobs)
-    return Machine("cuda")
+    if device == "cuda" and (cluster or not there):
+        where = "a cluster works on CPUs" if cluster else "torch sees no CUDA device"
+        raise ValueError(f"device 'cuda' was asked for, but {where}: use device 'cpu'")
+    return Machine("cpu", jobs) if device == "cpu" or cluster or not there else Machine("cuda")
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums depend on the number of threads by rounding: with one they are always the same."""
+    """With one thread sums are always the same: their rounding depends on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -72,14 +62,13 @@ def side_by_side(
 ) -> Iterator[tuple[int, Any]]:
     """Positions and results of ``function(*call)`` for every call, in the order they finish.
 
-    Networks of this book are too small for a second thread, so the calls are shared by ``jobs``
-    processes, or by the workers of the Dask scheduler at this address. With a ``label`` there is a
-    progress bar where someone can see it: in a terminal, or in a kernel, which passes it on.
+    ``jobs`` processes share the calls, or the workers of the Dask scheduler at this address: the
+    networks are too small for a second thread. A ``label`` asks for a progress bar.
     """
+    # A bar is for a terminal, or for a kernel, which passes it on.
     watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
-    bar = tqdm(
-        total=len(calls), desc=label, leave=False, file=sys.stderr, disable=not (label and watched)
-    )
+    hidden = not (label and watched)
+    bar = tqdm(total=len(calls), desc=label, leave=False, file=sys.stderr, disable=hidden)
     with bar, _workers(jobs, len(calls)) as workers:
         for result in workers(delayed(_call)(i, function, call) for i, call in enumerate(calls)):
             bar.update()

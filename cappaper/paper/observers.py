@@ -25,9 +25,9 @@ class Distances(Judge):
         rows = []
         for eps in epsilons:
             adversarial = self.attack.bind(seed)(model, *test, eps=eps)
-            for i, layer in enumerate(layer_distances(model, test.images, adversarial)):
-                row: Row = {"attack": self.attack.name, "eps": eps, **layer._asdict()}
-                rows.append({**row, "layer": i + 1})
+            shared: Row = {"attack": self.attack.name, "eps": eps}
+            for i, layer in enumerate(layer_distances(model, test.images, adversarial), 1):
+                rows.append(shared | layer._asdict() | {"layer": i})
         return rows
 
 

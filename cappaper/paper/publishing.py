@@ -1,6 +1,7 @@
 """The results of a notebook: its table with provenance, and numbers for the prose."""
 
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -29,20 +30,21 @@ def publish(
         "seeds": " ".join(map(str, profile.seeds)),
         "dataset": profile.dataset,
         "dataset_checksum": " ".join(checksums),
-        "epochs": str(profile.epochs),
-        "adversarial_epochs": str(profile.adversarial_epochs),
-        "batch_size": str(profile.batch_size),
-        "learning_rate": str(profile.lr),
-        "device": str(machine),
+        "epochs": profile.epochs,
+        "adversarial_epochs": profile.adversarial_epochs,
+        "batch_size": profile.batch_size,
+        "learning_rate": profile.lr,
+        "device": machine,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cappaper": __version__,
         "git_commit": git_commit(),
         "seconds": f"{table['seconds'].sum():.0f}",
-    } | {name: str(value) for name, value in settings.items() if value is not None}
+    }
+    shown = {name: str(v) for name, v in (origin | settings).items() if v is not None}
     if save_to:
-        save(table, f"{save_to}.csv", origin)
-    return pd.DataFrame({"provenance": origin})
+        save(table, f"{save_to}.csv", shown)
+    return pd.DataFrame({"provenance": shown})
 
 
 def glue(**values: Any) -> None:
@@ -57,15 +59,13 @@ def glue(**values: Any) -> None:
 def git_commit(root: Path = Path(__file__).parents[2]) -> str:
     """The commit of the code, ``-dirty`` if code is edited; "unknown" outside a clone."""
 
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+    def git(arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments.split()], cwd=root, capture_output=True, text=True)
 
-    try:
-        if git("ls-files", "--error-unmatch", "cappaper/paper/publishing.py").returncode:
-            return "unknown"  # this repository is another project's
-        commit = git("rev-parse", "--short=12", "HEAD").stdout.strip()
-        # Not of book/: chapters write their results there while they run.
-        edited = git("diff", "--quiet", "HEAD", "--", "cappaper", "notebooks").returncode
-        return f"{commit}-dirty" if edited else commit
-    except OSError:  # there is no git
+    # Another project's repository does not have this file.
+    if not shutil.which("git") or git("ls-files --error-unmatch cappaper/paper").returncode:
         return "unknown"
+    commit = git("rev-parse --short=12 HEAD").stdout.strip()
+    # Not of book/: chapters write their results there while they run.
+    edited = git("diff --quiet HEAD -- cappaper notebooks").returncode
+    return f"{commit}-dirty" if edited else commit

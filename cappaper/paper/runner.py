@@ -1,7 +1,5 @@
 """Networks, trained and judged. Each result is computed once and then read from the cache.
 
-A notebook gives specs, a judge and radii; :func:`run` returns a tidy table.
-
 >>> from cappaper import paper
 >>> quick = paper.profile("quick", epochs=1)
 >>> specs = paper.sweep(quick, betas=[0.1, 1.0], seeds=[0])
@@ -23,7 +21,7 @@ from cappaper.attacks.common import is_correct
 from cappaper.data import Dataset, load
 from cappaper.paper import cache
 from cappaper.paper.experiment import Spec, train
-from cappaper.paper.judges import Attack, Judge, attack_rows
+from cappaper.paper.judges import Attack, Judge, Radii, attack_rows
 from cappaper.paper.machines import Machine, one_thread, side_by_side
 
 _HERE = Machine()
@@ -32,7 +30,7 @@ _HERE = Machine()
 def run(
     specs: Sequence[Spec],
     judge: Judge,
-    epsilons: Sequence[float] = (),
+    epsilons: Radii = (),
     *,
     limit: int | None = None,
     machine: Machine = _HERE,
@@ -41,17 +39,13 @@ def run(
     """Ask a judge about networks; train those that are not trained yet.
 
     Args:
-        epsilons: radii, for a judge that takes them.
+        epsilons: radii, for a judge that takes them; a ValueError if it lacks them.
         limit: test images; all of them if None.
-        by_image: keep ``outcomes``, one character for each image, and ``warning``, the attack's
-            own warning about its result.
+        by_image: keep ``outcomes``, a character per image, and ``warning``, the attack's own.
 
     Returns:
         For each network the columns of :meth:`Spec.columns`, those of the judge's rows, and
         ``seconds``, the judge's alone, on the network's first row.
-
-    Raises:
-        ValueError: radii are missing.
     """
     epsilons = sorted(epsilons)
     key = [repr(judge), epsilons, limit, machine.device, cache.code(type(judge).__module__)]
@@ -62,10 +56,8 @@ def run(
     entries: dict[Spec, Any] = {spec: cache.recall(place) for spec, place in places.items()}
     todo = [spec for spec in places if entries[spec] is None]
     models = networks(todo, machine) if judge.trained else [spec.build() for spec in todo]
-    calls = [
-        (model.cpu(), judge, spec, epsilons, limit, machine.device)
-        for model, spec in zip(models, todo, strict=True)
-    ]
+    more = (judge, epsilons, limit, machine.device)
+    calls = [(spec, model.cpu(), *more) for spec, model in zip(todo, models, strict=True)]
     for i, entry in side_by_side(_judge, calls, machine.jobs, judge.name):
         entries[todo[i]] = entry
         cache.keep(places[todo[i]], entry)
@@ -91,7 +83,7 @@ def transfers(
     examples: dict[tuple[Spec, float], Tensor] = {}
     pairs = zip(specs, networks(specs, machine), sources, networks(sources, machine), strict=True)
     for spec, model, source, other in pairs:
-        test = _images(spec.dataset, "test", machine.device, limit)
+        test = _images(spec.dataset, machine.device, limit)
         robust = [is_correct(model, *test)]
         for eps in epsilons:
             if (source, eps) not in examples:
@@ -110,10 +102,10 @@ def networks(specs: Sequence[Spec], machine: Machine = _HERE) -> list[nn.Module]
     places = _places(specs, machine)
     weights: dict[Spec, Any] = {spec: cache.recall(place) for spec, place in places.items()}
     groups: dict[Spec, dict[Spec, Path]] = {}
-    for spec in places:
+    for spec, place in places.items():
         if weights[spec] is None:
             shared = spec.recipe if machine.device == "cuda" else spec.training
-            groups.setdefault(shared, {})[spec] = places[spec]
+            groups.setdefault(shared, {})[spec] = place
     calls = []
     for group in groups.values():
         trainings = _places([spec.training for spec in group], machine).values()
@@ -137,16 +129,11 @@ def _keep(places: dict[Spec, Path], spec: Spec, weights: dict[str, Tensor]) -> N
 
 
 def _judge(
-    model: nn.Module,
-    judge: Judge,
-    spec: Spec,
-    epsilons: Sequence[float],
-    limit: int | None,
-    device: str,
+    spec: Spec, model: nn.Module, judge: Judge, radii: Radii, limit: int | None, device: str
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    test = _images(spec.dataset, "test", device, limit)
-    rows = judge.rows(model.to(device).eval(), test, spec.seed, epsilons)
+    test = _images(spec.dataset, device, limit)
+    rows = judge.rows(model.to(device).eval(), test, spec.seed, radii)
     if not rows:
         raise ValueError(f"{judge.name} needs at least one radius")
     return {"rows": rows, "seconds": round(time.perf_counter() - start, 2)}
@@ -175,5 +162,5 @@ def _checksum(name: str, split: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _images(name: str, split: str, device: str, limit: int | None) -> Dataset:
-    return load(name, split, limit=limit).to(device)
+def _images(name: str, device: str, limit: int | None) -> Dataset:
+    return load(name, "test", limit=limit).to(device)

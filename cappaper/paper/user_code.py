@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cappaper import checks
 from cappaper.data import DATASETS, load
 
 
@@ -26,8 +27,7 @@ def images(name: str) -> tuple[Tensor, Tensor]:
     if name in DATASETS:
         return load(name, "test")
     if ":" not in name:
-        known = ", ".join(DATASETS)
-        raise ValueError(f"unknown data {name!r}: use one of {known}, or MODULE:FACTORY")
+        checks.one_of(name, (*DATASETS, "MODULE:FACTORY"), "data")
     match _value(name):
         case [Tensor() as x, Tensor() as y]:
             return x, y
@@ -40,14 +40,14 @@ def _value(name: str) -> Any:
     if not place or not attribute:
         raise ValueError(f"{name!r} must read MODULE:FACTORY, such as my_net.py:make")
     path = Path(place)
-    if path.suffix == ".py":
-        if not path.is_file():
-            raise ValueError(f"there is no file {place}")
-        sys.path.insert(0, str(path.resolve().parent))
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise ValueError(f"there is no file {place}")
+    sys.path.insert(0, str(path.resolve().parent if is_file else Path.cwd()))
+    if is_file:
         names = _run(place, lambda: runpy.run_path(place, run_name=path.stem))
     else:
-        sys.path.insert(0, str(Path.cwd()))
-        names = vars(_run(place, lambda: importlib.import_module(place)))
+        names = _run(place, lambda: vars(importlib.import_module(place)))
     if attribute not in names:
         raise ValueError(f"{place} has no {attribute!r}")
     value = names[attribute]
