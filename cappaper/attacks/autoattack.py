@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,11 @@ def auto_attack(
     if x.ndim != y.ndim + 3:
         raise ValueError(f"auto_attack takes images [B, C, H, W], got shape {list(x.shape)}")
 
+    foreign = {"fab-t"} if norm == "linf" else {"fab-t", "square"}
+    if foreign & set(parts) and find_spec("pyautoattack") is None:
+        raise ImportError(
+            f'{parts} in {norm} need pyautoattack: pip install "cappaper[autoattack]"'
+        )
     silent = 0
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
@@ -129,12 +135,8 @@ def _peer(
     seed: int,
 ) -> Tensor:
     """A part as ``pyautoattack`` has it; ``x`` itself where it finds nothing."""
-    try:
-        from pyautoattack import AutoAttack
-    except ImportError as error:
-        raise ImportError(
-            f'{part} in {norm} needs pyautoattack: pip install "cappaper[autoattack]"'
-        ) from error
+    from pyautoattack import AutoAttack
+
     if y.ndim == 2:
         each = zip(members(model), x, y, strict=True)
         peer = partial(_peer, part, norm, targets)

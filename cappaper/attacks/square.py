@@ -95,8 +95,8 @@ def _search(
     places = torch.rand(queries, 2, generator=generator).tolist()
     lower, upper = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
     here = torch.where(stripes.unflatten(-1, (channels, 1, width)), upper, lower)
-    first, rest = _split(model, x.shape[-3:])
-    end, index, hidden = here, torch.arange(y.shape[-1], device=y.device), first.start(here)
+    start, change, rest = _split(model, x.shape[-3:])
+    end, index, hidden = here, torch.arange(y.shape[-1], device=y.device), start(here)
     lead = margin(rest(hidden), y)
     look_every = 1 if x.device.type == "cpu" else 8
     for query, (down, right) in enumerate(places[1:], start=1):
@@ -111,13 +111,13 @@ def _search(
                 t.index_select(batch, left) for t in tensors
             )
         if left is not None or query % _REFRESH == 0:
-            hidden = first.start(here)
+            hidden = start(here)
         side = _side(query, share, height, width)
-        top, start = int(down * (height - side + 1)), int(right * (width - side + 1))
-        window = (..., slice(top, top + side), slice(start, start + side))
-        up = signs(*(integers[query] for integers in squares))[..., None, None]
+        top, leftmost = int(down * (height - side + 1)), int(right * (width - side + 1))
+        window = (..., slice(top, top + side), slice(leftmost, leftmost + side))
+        up = signs(*(draws[query] for draws in squares))[..., None, None]
         new = torch.where(up, upper[window], lower[window])
-        candidate = first.change(hidden, here[window], new, window)
+        candidate = change(hidden, here[window], new, window)
         margins = margin(rest(candidate), y)
         closer = running & (margins < lead)
         lead = torch.where(closer, margins, lead)
@@ -126,45 +126,29 @@ def _search(
     return end.index_copy(batch, index, here)
 
 
-class _Pixels:
-    """What a square changes where nothing is known of the model: the images."""
+def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, nn.Module]:
+    """What a square changes, from the images and by a change; and the rest of the model.
 
-    def start(self, x: Tensor) -> Tensor:
-        return x.clone()
-
-    def change(self, x: Tensor, old: Tensor, new: Tensor, window: Any) -> Tensor:
-        x = x.clone()
-        x[window] = new
-        return x
-
-
-class _Dense:
-    """What a square changes in front of a dense first layer: its pre-activations.
-
-    A square moves few pixels, and the layer is most of the work of a small network.
+    That is the images, or the pre-activations of a dense first layer: a square moves few pixels,
+    and the layer is most of the work of a small network.
     """
-
-    def __init__(self, layer: nn.Linear, shape: Sequence[int]) -> None:
-        self._layer = layer
-        self._weight = layer.weight.t().reshape(*shape, -1)
-
-    def start(self, x: Tensor) -> Tensor:
-        z: Tensor = self._layer(x.flatten(1))
-        return z
-
-    def change(self, z: Tensor, old: Tensor, new: Tensor, window: Any) -> Tensor:
-        weight = self._weight[:, *window[1:]].flatten(0, -2)
-        return torch.addmm(z, (new - old).flatten(1), weight)
-
-
-def _split(model: nn.Module, shape: Sequence[int]) -> tuple[_Pixels | _Dense, nn.Module]:
-    """What squares change, and the part of the model that follows it."""
     if type(model) is nn.Sequential and len(model) > 2 and not checks.has_hooks(model):
         flat, dense = model[0], model[1]
         plain = type(flat) is nn.Flatten and (flat.start_dim, flat.end_dim) == (1, -1)
         if plain and type(dense) is nn.Linear:
-            return _Dense(dense, shape), model[2:]
-    return _Pixels(), model
+            weight = dense.weight.t().reshape(*shape, -1)
+
+            def add(z: Tensor, old: Tensor, new: Tensor, window: Any) -> Tensor:
+                return torch.addmm(z, (new - old).flatten(1), weight[:, *window[1:]].flatten(0, -2))
+
+            return (lambda x: dense(x.flatten(1))), add, model[2:]
+
+    def put(x: Tensor, old: Tensor, new: Tensor, window: Any) -> Tensor:
+        x = x.clone()
+        x[window] = new
+        return x
+
+    return Tensor.clone, put, model
 
 
 def _side(query: int, share: float, height: int, width: int) -> int:

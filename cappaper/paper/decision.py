@@ -82,7 +82,7 @@ def spread(values: pd.Series, digits: str) -> str:
 
 
 def all_of(answers: Sequence[bool | None]) -> bool | None:
-    """True if all are, False if one is not, None if it hangs on an undecided one."""
+    """True if all are, False if one is not, None if it depends on an undecided one."""
     if not answers:
         raise Undecided
     return False if False in answers else None if None in answers else True

@@ -241,7 +241,7 @@ def farther(table: pd.DataFrame, level: float = LEVEL) -> Decision:
 
     The shortest of all searches' medians counts: no example lies farther than the nearest one
     found, in balls that grow by :data:`~cappaper.paper.decision.STEP`. Over seeds alone: how a
-    median hangs on the images, a table does not say.
+    median depends on the images, a table does not say.
     """
     rows = table[table["training_eps"] == 0]
     nearest = rows["median_l2"].groupby([rows["beta"], rows["seed"]]).min().reset_index()

@@ -87,7 +87,7 @@ class Measured(NamedTuple):
     def of_rows(cls, rows: pd.DataFrame, value: str) -> Measured:
         """From one row for each seed.
 
-        An ``accuracy`` is one of all images; how a median hangs on them, a table does not say.
+        An ``accuracy`` is one of all images; how a median depends on them, a table does not say.
         """
         if rows["seed"].duplicated().any():
             raise ValueError("a network has duplicate rows: the table holds one for each seed")
