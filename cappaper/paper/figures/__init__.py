@@ -20,12 +20,12 @@ from cappaper.paper.figures.lines import (
     steepness,
 )
 from cappaper.paper.figures.slider import beta_explorer
-from cappaper.paper.figures.style import RATE_NAMES, SMALL, Picture, beta_label, save, style
+from cappaper.paper.figures.style import SMALL, Picture, save, style
 
 __all__ = [  # noqa: RUF022 (by job)
     "beta_explorer", "by_layer", "cap", "curve_at", "followed", "functions", "hardening",
     "headline", "heat_maps", "hidden", "over_beta", "over_budget", "over_epochs", "placements",
     "sandwich", "steepness",
     # parts of figures
-    "RATE_NAMES", "SMALL", "Picture", "beta_label", "save", "style",
+    "SMALL", "Picture", "save", "style",
 ]  # fmt: skip

@@ -25,13 +25,12 @@ from cappaper.paper.figures.style import (
     draw_grid,
     draw_lines,
     draw_pixels,
-    groups,
     legend,
     line_styles,
     stacked,
     style,
 )
-from cappaper.paper.tables import RATES, network_name, over_seeds
+from cappaper.paper.tables import RATES, groups, network_name, over_seeds
 
 _FULL = 0.1  # a change of a pixel that is drawn in full colour
 
@@ -68,7 +67,7 @@ def sandwich(table: pd.DataFrame, rows: Sequence[str], bounds: Sequence[str] = (
         mean = panel.groupby(["attack", "beta"])[ROBUST].mean().unstack("beta")
         grid = mean.reindex(index=list(rows)).sort_index(axis=1)
         draw_grid(axis, grid)
-        beta_axis(axis, list(grid.columns))
+        beta_axis(axis, [float(beta) for beta in grid.columns])
         training = "adversarial" if training_eps else "standard"
         axis.set_title(f"{training} training, ε = {panel['eps'].iloc[0]:g}")
         if bounds:

@@ -22,13 +22,12 @@ from cappaper.paper.figures.style import (
     beta_label,
     by_network,
     draw_lines,
-    groups,
     legend,
     line_styles,
     stacked,
     style,
 )
-from cappaper.paper.tables import RATES, over_seeds
+from cappaper.paper.tables import RATES, groups, over_seeds
 
 OF_IMAGES = "share of the test images"
 ROBUST = "robust_accuracy"
@@ -46,6 +45,8 @@ def panels(
     for axis, (title, value, lines) in zip(axes, content, strict=True):
         axis.set_title(title)
         draw_lines(axis, lines, value, x)
+        if value not in RATES:
+            axis.set_ylim(0, None)
     if all(value in RATES for _, value, _ in content):
         figure.supylabel(label, size="medium")
     return figure, axes
@@ -70,9 +71,6 @@ def _over_beta(table: pd.DataFrame, by: str, values: Sequence[str]) -> Picture:
     # An attack does not change standard accuracy: one line without a name is enough.
     clean: list[Line] = [(None, lines[0][1])] if by == "eps" else lines
     figure, axes = panels([(NAMES[v], v, clean if v == RATES[0] else lines) for v in values])
-    for axis, value in zip(axes, values, strict=True):
-        if value not in RATES:
-            axis.set_ylim(0, None)
     beta_axis(axes[-1], betas)
     return figure
 
@@ -191,19 +189,14 @@ def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
     places, best = range(len(wide)), int(pgd.to_numpy().argmax())
     top, bottom = pgd.iloc[best], aware.iloc[best]
     falls = int((pgd < top / 2).to_numpy().argmax())
+    names = ("no attack", "the paper's attack", "an attack that\nknows about the cap")
+    # Each name is where its line has room around it: above, to the right, above.
+    spots = ((best, 1.06), (falls - 0.3, top / 2), (0, bottom + 0.13))
+    looks = ((COLOURS[2], "^", "-."), (COLOURS[0], "o", "-"), (COLOURS[1], "s", "--"))
     figure = Picture(figsize=(WIDTH, 4.2))
     axis = figure.subplots()
-    # Each name is where its line has room around it: above, to the right, above.
-    for values, name, (colour, mark, dash), spot in (
-        (none, "no attack", (COLOURS[2], "^", "-."), (best, 1.06)),
-        (pgd, "the paper's attack", (COLOURS[0], "o", "-"), (falls - 0.3, top / 2)),
-        (
-            aware,
-            "an attack that\nknows about the cap",
-            (COLOURS[1], "s", "--"),
-            (0, bottom + 0.13),
-        ),
-    ):
+    lines = zip((none, pgd, aware), names, spots, looks, strict=True)
+    for values, name, spot, (colour, mark, dash) in lines:
         axis.plot(places, values, color=colour, marker=mark, linestyle=dash)
         axis.text(*spot, name, color=colour, va="center")
     axis.fill_between(places, aware, pgd, color="#999999", alpha=0.25)
@@ -217,7 +210,7 @@ def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
 
 @style()
 def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: float) -> Picture:
-    """Activations as curves over pre-activations from ``low`` to ``high``, by what they are called."""
+    """Activations, by name, as curves over pre-activations from ``low`` to ``high``."""
     z = torch.linspace(low, high, 401)
     figure, (axis,) = stacked(1, height=2.6)
     for (name, function), (colour, _, dash) in zip(curves.items(), line_styles(), strict=False):

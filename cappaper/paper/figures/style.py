@@ -50,15 +50,13 @@ WIDTH = 4.8
 SMALL = 9.2
 SHARES = (-0.03, 1.03)  # the limits of an axis of shares
 
-RATE_NAMES = dict(zip(RATES, ("standard accuracy", "robust accuracy", "success rate"), strict=True))
 _NORMS = {
     "gradient": "gradient's L2 norm",
     "l2": "L2 distance",
     "linf": "L∞ distance",
     "relative_l2": "L2 distance / clean norm",
 }
-_SHARES = RATE_NAMES | {
-    "accuracy": "accuracy",
+_SHARES = {rate: rate.replace("_", " ") for rate in (*RATES, "accuracy")} | {
     "at_cap": "share of units at β",
     "at_zero": "share of units at 0",
     "silent": "images without gradient",
@@ -127,12 +125,7 @@ def line_styles() -> Iterator[tuple[Any, ...]]:
     return zip(cycle(COLOURS), cycle(_MARKS), cycle(_DASHES), strict=False)
 
 
-def groups(table: pd.DataFrame, by: Any, sort: bool = True) -> list[tuple[Any, pd.DataFrame]]:
-    """The rows of each value of ``by``."""
-    return list(table.groupby(by, sort=sort))
-
-
-def by_network(rows: pd.DataFrame, betas: Sequence[float]) -> list[Line]:
+def by_network(rows: pd.DataFrame, betas: Iterable[float]) -> list[Line]:
     """A line for each of ``betas``, the highest first; a network without rows keeps its style."""
     return [(network_name(b), rows[rows["beta"] == b]) for b in sorted(betas, reverse=True)]
 
