@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from cappaper.activations import CappedReLU
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.data import Dataset
+from cappaper.paper.figures.parts import COLOURS, Picture, draw_pixels, style
 from cappaper.paper.figures.slider import above_picture, show, still
-from cappaper.paper.figures.style import COLOURS, Picture, draw_pixels, style
 from cappaper.zoo import PRETRAINED, about, pretrained
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {"PGD": pgd, "cap-aware PGD": adaptive_pgd}

@@ -11,22 +11,8 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from cappaper.activations import capped_relu
-from cappaper.paper.figures.style import (
-    COLOURS,
-    NAMES,
-    SHARES,
-    WIDTH,
-    Line,
-    Picture,
-    beta_axis,
-    beta_label,
-    by_network,
-    draw_lines,
-    legend,
-    line_styles,
-    stacked,
-    style,
-)
+from cappaper.paper.figures import parts
+from cappaper.paper.figures.parts import Line, Picture
 from cappaper.paper.tables import RATES, groups, over_seeds
 
 OF_IMAGES = "share of the test images"
@@ -41,10 +27,10 @@ def panels(
 
     ``x`` is the column on the horizontal axis (ranks without it), ``label`` the vertical axis's.
     """
-    figure, axes = stacked(len(content), sharex=True)
+    figure, axes = parts.stacked(len(content), sharex=True)
     for axis, (title, value, lines) in zip(axes, content, strict=True):
-        axis.set_title(title)
-        draw_lines(axis, lines, value, x)
+        axis.set_title(parts.NAMES.get(title, title))
+        parts.draw_lines(axis, lines, value, x)
         if value not in RATES:
             axis.set_ylim(0, None)
     if all(value in RATES for _, value, _ in content):
@@ -52,16 +38,12 @@ def panels(
     return figure, axes
 
 
-@style()
+@parts.style()
 def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATES) -> Picture:
     """A panel for each of ``values`` over β, a line for each of ``by``, such as ``architecture``.
 
     ``table`` has columns ``beta``, ``seed``, ``by`` and ``values``.
     """
-    return legend(_over_beta(table, by, values))
-
-
-def _over_beta(table: pd.DataFrame, by: str, values: Sequence[str]) -> Picture:
     summary = over_seeds(table, ["beta", by], values)
     betas = sorted(summary["beta"].unique())
     lines: list[Line] = [
@@ -70,12 +52,12 @@ def _over_beta(table: pd.DataFrame, by: str, values: Sequence[str]) -> Picture:
     ]
     # An attack does not change standard accuracy: one line without a name is enough.
     clean: list[Line] = [(None, lines[0][1])] if by == "eps" else lines
-    figure, axes = panels([(NAMES[v], v, clean if v == RATES[0] else lines) for v in values])
-    beta_axis(axes[-1], betas)
-    return figure
+    figure, axes = panels([(v, v, clean if v == RATES[0] else lines) for v in values])
+    parts.beta_axis(axes[-1], betas)
+    return parts.legend(figure)
 
 
-@style()
+@parts.style()
 def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Picture:
     """A panel for each of ``rates`` over β, a line per choice of capped layers, and ReLU's level.
 
@@ -84,13 +66,14 @@ def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Picture
     plain = table[table["placement"] == "none"]
     capped = table.drop(plain.index).sort_values("placement", kind="stable")
     names = [f"layer{'s' * ('+' in name)} {name} capped" for name in capped["placement"]]
-    figure = _over_beta(capped.assign(placement=names), "placement", rates)
+    figure = over_beta(capped.assign(placement=names), "placement", rates)
     for axis, rate in zip(figure.axes, rates, strict=True):
-        axis.axhline(plain[rate].mean(), color="black", linewidth=1, label="ReLU, no layer capped")
-    return legend(figure)
+        level = axis.axhline(plain[rate].mean(), color="black", linewidth=1)
+        level.set_label("ReLU, no layer capped")
+    return parts.legend(figure)
 
 
-@style()
+@parts.style()
 def over_budget(table: pd.DataFrame, factor_of: dict[str, float]) -> Picture:
     """Robust accuracy over the attack's budget: a panel per training, a line per β.
 
@@ -101,21 +84,19 @@ def over_budget(table: pd.DataFrame, factor_of: dict[str, float]) -> Picture:
     chosen = chosen.assign(factor=chosen["attack"].map(factor_of))
     by = ["training_eps", "eps", "beta", "factor"]
     summary = over_seeds(chosen, by, [ROBUST]).sort_values(by)
-    trainings = {
-        f"{'adversarial' if trained else 'standard'} training, attacked at ε = {eps:g}": rows
-        for (trained, eps), rows in groups(summary, by[:2])
-    }
-    betas = summary["beta"].unique()
-    content = [(title, ROBUST, by_network(rows, betas)) for title, rows in trainings.items()]
+    content = []
+    for (trained, eps), rows in groups(summary, by[:2]):
+        title = f"{'adversarial' if trained else 'standard'} training, attacked at ε = {eps:g}"
+        content.append((title, ROBUST, parts.by_network(rows, summary["beta"].unique())))
     figure, axes = panels(content, "factor", "robust accuracy")
     for axis in axes:
         axis.set_xscale("log", base=2)
         axis.set_xticks(list(factor_of.values()), [f"{f:g}" for f in factor_of.values()])
     axes[-1].set_xlabel("budget of the attack (1: as in the other chapters)")
-    return legend(figure)
+    return parts.legend(figure)
 
 
-@style()
+@parts.style()
 def hardening(table: pd.DataFrame) -> Picture:
     """Robust accuracy over ε: a panel per training, a line per β, the training's ε marked.
 
@@ -123,19 +104,19 @@ def hardening(table: pd.DataFrame) -> Picture:
     ``standard_accuracy`` and ``robust_accuracy``, of one attack.
     """
     summary = _from_zero(table, ["training_eps", "beta", "eps"])
-    trainings, betas = groups(summary, "training_eps"), summary["beta"].unique()
-    titles = [f"trained at ε = {eps:g}" if eps else "standard training" for eps, _ in trainings]
-    lines = [by_network(rows, betas) for _, rows in trainings]
-    content = [(title, ROBUST, each) for title, each in zip(titles, lines, strict=True)]
+    trainings, content = groups(summary, "training_eps"), []
+    for eps, rows in trainings:
+        title = f"trained at ε = {eps:g}" if eps else "standard training"
+        content.append((title, ROBUST, parts.by_network(rows, summary["beta"].unique())))
     figure, axes = panels(content, "eps", "robust accuracy")
     for axis, (eps, _) in zip(axes, trainings, strict=True):
         if eps:
             axis.axvline(eps, color="#888888", linewidth=1, zorder=1, label="training ε")
     axes[-1].set_xlabel(_RADIUS)
-    return legend(figure)
+    return parts.legend(figure)
 
 
-@style()
+@parts.style()
 def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2]) -> Picture:
     """A panel for each of ``rates``, over the slope of an activation scaled to outputs in [0, 1].
 
@@ -145,29 +126,34 @@ def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2
         (name, over_seeds(table, ["slope"], rates).sort_values("slope"))
         for name, table in families.items()
     ]
-    figure, axes = panels([(NAMES[rate], rate, lines) for rate in rates], "slope")
+    figure, axes = panels([(rate, rate, lines) for rate in rates], "slope")
     for axis in axes:
         axis.set_xscale("log")
     axes[-1].set_xlabel("slope at full range")
-    return legend(figure)
+    return parts.legend(figure)
 
 
-@style()
+@parts.style()
 def curve_at(table: pd.DataFrame, beta: float) -> Picture:
     """Robust accuracy over ε at one β, among the curves of all others.
 
     ``table`` has columns ``beta``, ``eps``, ``seed``, ``standard_accuracy`` and
     ``robust_accuracy``, of one attack.
     """
-    chosen: dict[str, Any] = {"color": COLOURS[0], "linewidth": 2.4, "marker": "o", "zorder": 3}
+    chosen: dict[str, Any] = {
+        "color": parts.COLOURS[0],
+        "linewidth": 2.4,
+        "marker": "o",
+        "zorder": 3,
+    }
     other: dict[str, Any] = {"color": "#bbbbbb", "linewidth": 1, "zorder": 1, "label": "other β"}
-    figure, (axis,) = stacked(1, height=2.6)
+    figure, (axis,) = parts.stacked(1, height=2.6)
     for each, rows in groups(_from_zero(table, ["beta", "eps"]), "beta"):
-        look = chosen | {"label": f"β = {beta_label(beta)}"} if each == beta else other
+        look = chosen | {"label": f"β = {parts.beta_label(beta)}"} if each == beta else other
         spread = rows[f"{ROBUST}_spread"].fillna(0) if each == beta else None
         axis.errorbar(rows["eps"], rows[ROBUST], yerr=spread, capsize=3, **look)
-    axis.set(ylim=SHARES, xlabel=_RADIUS, ylabel="robust accuracy")
-    return legend(figure)
+    axis.set(ylim=parts.SHARES, xlabel=_RADIUS, ylabel="robust accuracy")
+    return parts.legend(figure)
 
 
 def _from_zero(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -177,7 +163,7 @@ def _from_zero(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return over_seeds(both, by, [ROBUST]).sort_values(by)
 
 
-@style()
+@parts.style()
 def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
     """Accuracy over β without attack, under PGD, and under the attack that knows about the cap.
 
@@ -192,8 +178,12 @@ def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
     names = ("no attack", "the paper's attack", "an attack that\nknows about the cap")
     # Each name is where its line has room around it: above, to the right, above.
     spots = ((best, 1.06), (falls - 0.3, top / 2), (0, bottom + 0.13))
-    looks = ((COLOURS[2], "^", "-."), (COLOURS[0], "o", "-"), (COLOURS[1], "s", "--"))
-    figure = Picture(figsize=(WIDTH, 4.2))
+    looks = (
+        (parts.COLOURS[2], "^", "-."),
+        (parts.COLOURS[0], "o", "-"),
+        (parts.COLOURS[1], "s", "--"),
+    )
+    figure = Picture(figsize=(parts.WIDTH, 4.2))
     axis = figure.subplots()
     lines = zip((none, pgd, aware), names, spots, looks, strict=True)
     for values, name, spot, (colour, mark, dash) in lines:
@@ -204,30 +194,32 @@ def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
     axis.set_title("A low cap stops PGD.\nIt does not stop an attack that knows about it.")
     axis.set_ylabel(f"accuracy at ε = {eps:g}")
     axis.set_ylim(-0.03, 1.13)
-    beta_axis(axis, list(wide.index))
+    parts.beta_axis(axis, list(wide.index))
     return figure
 
 
-@style()
+@parts.style()
 def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: float) -> Picture:
     """Activations, by name, as curves over pre-activations from ``low`` to ``high``."""
     z = torch.linspace(low, high, 401)
-    figure, (axis,) = stacked(1, height=2.6)
-    for (name, function), (colour, _, dash) in zip(curves.items(), line_styles(), strict=False):
+    figure, (axis,) = parts.stacked(1, height=2.6)
+    for (name, function), (colour, _, dash) in zip(
+        curves.items(), parts.line_styles(), strict=False
+    ):
         axis.plot(z, function(z), color=colour, linestyle=dash, label=name)
     axis.set(xlabel="pre-activation z", ylabel="activation")
-    return legend(figure)
+    return parts.legend(figure)
 
 
-@style()
+@parts.style()
 def cap(beta: float, limit: float = 2.0) -> Picture:
     """ReLU, its cap at β, and the region where the gradient is zero."""
     z = torch.linspace(-limit / 2, limit, 401)
-    figure, (axis,) = stacked(1, height=2.2)
+    figure, (axis,) = parts.stacked(1, height=2.2)
     axis.axvspan(-limit / 2, 0, color="#eeeeee", label="gradient is zero")
     if beta < limit:
         axis.axvspan(beta, limit, color="#eeeeee")
     axis.plot(z, torch.relu(z), color="black", linestyle=":", label="ReLU")
-    axis.plot(z, capped_relu(z, beta), color=COLOURS[0], linewidth=2.4, label=f"β = {beta:g}")
+    axis.plot(z, capped_relu(z, beta), color=parts.COLOURS[0], linewidth=2.4, label=f"β = {beta:g}")
     axis.set(xlabel="pre-activation z", ylabel="a(z, β)")
-    return legend(figure)
+    return parts.legend(figure)

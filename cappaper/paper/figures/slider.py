@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import ipywidgets
 from IPython.display import display
 
-from cappaper.paper.figures.style import Picture, beta_label
+from cappaper.paper.figures.parts import Picture, beta_label
 
 # The script of the slider on a page without a kernel; no ids, as a page may have several sliders.
 _SCRIPT = (

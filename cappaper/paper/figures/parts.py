@@ -106,11 +106,7 @@ def stacked(panels: int, height: float = 1.9, **shared: Any) -> tuple[Picture, l
 
 
 def beta_label(beta: float) -> str:
-    """β as axes and sliders write it.
-
-    >>> beta_label(0.05), beta_label(float("inf"))
-    ('0.05', '∞')
-    """
+    """β as axes and sliders write it: "0.05", or "∞"."""
     return "∞" if math.isinf(beta) else f"{beta:g}"
 
 
@@ -172,6 +168,8 @@ def legend(figure: Picture, *axes: Axes) -> Picture:
     entries = [axis.get_legend_handles_labels() for axis in axes or figure.axes]
     for handles, labels in sorted(entries, key=lambda both: -len(set(both[1]))):
         unique |= dict(zip(labels, handles, strict=True))
+    for earlier in list(figure.legends):
+        earlier.remove()
     room = 0.55 + 0.07 * max(map(len, unique), default=1)  # a mark and the longest name, in inches
     columns = min(len(unique), max(1, int(WIDTH / room)))
     figure.legend(unique.values(), unique.keys(), loc="outside upper left", ncols=columns)
