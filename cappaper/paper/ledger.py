@@ -97,8 +97,8 @@ def cards(ledger: pd.DataFrame) -> str:
     verdict_on = dict(zip(ledger["claim"], ledger["claim_verdict"], strict=True))
     lines = ["::::{grid} 1 2 3 3", ":gutter: 2", ""]
     for claim in CLAIMS:
-        lines.append(f":::{{grid-item-card}} {claim.number}. {verdict_on[claim.number]}")
-        lines += [":link: claims", ":link-type: doc", claim.says, ":::", ""]
+        title = f":::{{grid-item-card}} {claim.number}. {verdict_on[claim.number]}"
+        lines += [title, ":link: claims", ":link-type: doc", claim.says, ":::", ""]
     return "\n".join([*lines, "::::", ""])
 
 

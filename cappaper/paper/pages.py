@@ -31,10 +31,8 @@ def chapter_head(chapter: str, ledger: pd.DataFrame) -> str:
     pairs = zip(tests["claim"], tests["verdict"], strict=True)
     verdicts = dict.fromkeys(f"claim {claim}: {verdict}" for claim, verdict in pairs)
     lines = [f'<a class="book-verdict" href="../claims.html">{v}</a>' for v in verdicts]
-    lines += [
-        f'<a href="../results/{chapter}.csv" download>Data (CSV)</a> ·',
-        f'<a href="../_sources/chapters/{chapter}.ipynb" download>Notebook</a>',
-    ]
+    lines.append(f'<a href="../results/{chapter}.csv" download>Data (CSV)</a> ·')
+    lines.append(f'<a href="../_sources/chapters/{chapter}.ipynb" download>Notebook</a>')
     return "\n".join(['<p class="book-head">', *lines, "</p>"])
 
 
@@ -124,8 +122,7 @@ def setup(app: Any) -> dict[str, bool]:
         if page.startswith("chapters/") and ledger.exists():
             head = chapter_head(page.removeprefix("chapters/"), pd.read_csv(ledger))
             body = body.replace("</h1>", f"</h1>\n{head}", 1)
-        if body:
-            context["body"] = body
+        context["body"] = body
 
     def write_files(app: Any, failed: Exception | None) -> None:
         if failed is not None or app.builder.format != "html":

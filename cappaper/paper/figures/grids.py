@@ -17,8 +17,6 @@ from cappaper.paper.figures.lines import OF_IMAGES, ROBUST
 from cappaper.paper.figures.parts import Picture
 from cappaper.paper.tables import RATES, groups, network_name, over_seeds
 
-_FULL = 0.1  # a change of a pixel that is drawn in full colour
-
 
 @parts.style()
 def heat_maps(
@@ -166,5 +164,5 @@ def followed(table: pd.DataFrame, images: dict[str, list[tuple[str, Tensor]]]) -
         for field, change, (text, image) in zip(fields, changes, row, strict=True):
             parts.draw_pixels(field, image)
             field.set_title(text, size=parts.SMALL, loc="center")
-            parts.draw_pixels(change, image - row[0][1], change=_FULL)
+            parts.draw_pixels(change, image - row[0][1], change=0.1)
     return figure

@@ -140,16 +140,11 @@ def curve_at(table: pd.DataFrame, beta: float) -> Picture:
     ``table`` has columns ``beta``, ``eps``, ``seed``, ``standard_accuracy`` and
     ``robust_accuracy``, of one attack.
     """
-    chosen: dict[str, Any] = {
-        "color": parts.COLOURS[0],
-        "linewidth": 2.4,
-        "marker": "o",
-        "zorder": 3,
-    }
-    other: dict[str, Any] = {"color": "#bbbbbb", "linewidth": 1, "zorder": 1, "label": "other β"}
+    chosen = {"color": parts.COLOURS[0], "linewidth": 2.4, "marker": "o", "zorder": 3}
+    other = {"color": "#bbbbbb", "linewidth": 1, "zorder": 1, "label": "other β"}
     figure, (axis,) = parts.stacked(1, height=2.6)
     for each, rows in groups(_from_zero(table, ["beta", "eps"]), "beta"):
-        look = chosen | {"label": f"β = {parts.beta_label(beta)}"} if each == beta else other
+        look: Any = chosen | {"label": f"β = {parts.beta_label(beta)}"} if each == beta else other
         spread = rows[f"{ROBUST}_spread"].fillna(0) if each == beta else None
         axis.errorbar(rows["eps"], rows[ROBUST], yerr=spread, capsize=3, **look)
     axis.set(ylim=parts.SHARES, xlabel=_RADIUS, ylabel="robust accuracy")
@@ -178,11 +173,8 @@ def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
     names = ("no attack", "the paper's attack", "an attack that\nknows about the cap")
     # Each name is where its line has room around it: above, to the right, above.
     spots = ((best, 1.06), (falls - 0.3, top / 2), (0, bottom + 0.13))
-    looks = (
-        (parts.COLOURS[2], "^", "-."),
-        (parts.COLOURS[0], "o", "-"),
-        (parts.COLOURS[1], "s", "--"),
-    )
+    first, second, third, *_ = parts.COLOURS
+    looks = ((third, "^", "-."), (first, "o", "-"), (second, "s", "--"))
     figure = Picture(figsize=(parts.WIDTH, 4.2))
     axis = figure.subplots()
     lines = zip((none, pgd, aware), names, spots, looks, strict=True)
@@ -203,9 +195,8 @@ def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: f
     """Activations, by name, as curves over pre-activations from ``low`` to ``high``."""
     z = torch.linspace(low, high, 401)
     figure, (axis,) = parts.stacked(1, height=2.6)
-    for (name, function), (colour, _, dash) in zip(
-        curves.items(), parts.line_styles(), strict=False
-    ):
+    looks = parts.line_styles()
+    for (name, function), (colour, _, dash) in zip(curves.items(), looks, strict=False):
         axis.plot(z, function(z), color=colour, linestyle=dash, label=name)
     axis.set(xlabel="pre-activation z", ylabel="activation")
     return parts.legend(figure)
