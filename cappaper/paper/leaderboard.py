@@ -19,34 +19,6 @@ _CHAPTERS = {
     "another-schedule": ", another schedule",
     "train-knowing": ", knowing",
 }
-_PAGE = """# All networks in one table
-
-The networks that many attacks were tried on, in {count} rows, at each ε the most robust first.
-*Strongest attack* is the union of all attacks of a row's chapter, image by image: no other number
-here says how robust a network is, and even this one is an upper bound. What *certified* says is
-proven.
-
-```{{table}} Share of test images that are classified correctly, mean over seeds. A press of a\
- column's head sorts by it. Trained at ε = 0 is standard training. *Best attack*: the one that\
- leaves least of those that were made one by one. *Knowing*: trained against an adversary that\
- knows about the cap.
-:class: sortable
-{table}
-```
-
-Networks with two hidden layers of 300 and 100 units on MNIST. How the attacks are set, and what
-they cost, is in the chapters of the last column. This page is made by `cappaper claims --write`
-from their tables.
-"""
-_RECIPES = """\
-Percent of {} test images that withstand the strongest attack found (in brackets:\
- PGD), after training at the same ε; means over {} seeds. *Knowing*: the adversary in training\
- knows about the cap. *Another schedule*: Adam's step size rises and falls. The last column is the\
- verdict on some cap, the best of all that the chapter tries, keeping more than ReLU under the\
- strongest attack.
-
-{}
-"""
 
 
 def networks(book: Path) -> pd.DataFrame:
@@ -91,7 +63,7 @@ def page(book: Path) -> str:
     table["chapter"] = table["chapter"].map("{{doc}}`chapters/{0}`".format)
     table["certified"] = table["certified"].astype(object).fillna("")
     text = markdown_table(table.set_index("network"), "network")
-    return _PAGE.format(count=len(table), table=text)
+    return template("all-networks.md").format(count=len(table), table=text)
 
 
 def recipes(book: Path, ledger: pd.DataFrame) -> str:
@@ -110,6 +82,14 @@ def recipes(book: Path, ledger: pd.DataFrame) -> str:
         tests = ledger[(ledger["claim"] == 4) & (ledger["chapter"] == chapter)]
         (row["a cap keeps more"],) = tests["verdict"][tests["test"].str.contains(f"ε = {eps:g}")]
         rows.append(row)
-    ends = (sorted({table[key].min(), table[key].max()}) for key in ("images", "seeds"))
-    counts = (" to ".join(map(str, both)) for both in ends)
-    return _RECIPES.format(*counts, markdown_table(pd.DataFrame(rows).set_index("ε"), "ε"))
+    spans = {}
+    for key in ("images", "seeds"):
+        ends = sorted({table[key].min(), table[key].max()})
+        spans[key] = " to ".join(map(str, ends))
+    text = markdown_table(pd.DataFrame(rows).set_index("ε"), "ε")
+    return template("recipes.md").format(**spans, table=text)
+
+
+def template(name: str) -> str:
+    """The prose of a page that is made from tables."""
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")

@@ -15,29 +15,6 @@ from cappaper.paper.tables import markdown_table, read
 
 LEDGER, SUMS = Path("results/claims.csv"), Path("results/SHA256SUMS")
 PAGE, NETWORKS = Path("claims.md"), Path("all-networks.md")
-_OPENING = """# What became of the claims
-
-The paper's claims, the tests that this book puts them to, and what the result tables say. This\
- page is made by `cappaper claims --write`; every number on it comes from a table.
-
-| | claim | where | verdict |
-|---|---|---|---|"""
-_RULES = f"""\
-A difference counts where its confidence interval lies beyond a margin of {POINT:g} ({FAILED:g}\
- for failed training, {STEP:g} for L2 distances, none for growth): Student's t over seeds, and for\
- shares a normal one over images where not all test images were judged (distances and medians:\
- over seeds alone). A claim has an error of {100 * statistics.LEVEL:g} %, which its tests share,\
- so their intervals are wider than usual. The best of several caps, and the widest of several\
- gaps, are chosen for each seed on the other seeds, so a difference need not be that of the two\
- means beside it. A test *holds* if the interval is beyond the margin, *does not hold* if it is\
- short of it, and is *inconclusive* if it contains it. A test of several architectures holds if it\
- does in each, and does not hold if it does not in one; that of the layers' order needs one pair\
- of orders. That no cap wins is judged by each cap's own interval, without the price of the\
- choice: narrower than the one printed. A claim *holds* if all its tests hold, *does not hold* if\
- all of them do not hold, is *mixed* if some hold and others do not hold, and *inconclusive*\
- otherwise. All robust accuracies are what one attack leaves: upper bounds. Of an open question,\
- *holds* says that the gain is seen there too. {{doc}}`doubled` asks every test again, after twice\
- the training and under twice the attack."""
 
 
 def verdicts(book: Path) -> pd.DataFrame:
@@ -112,4 +89,6 @@ def page(ledger: pd.DataFrame) -> str:
         tests["chapter"] = tests["chapter"].map("{{doc}}`chapters/{}`".format)
         table = markdown_table(tests[["chapter", "evidence", "verdict"]], "test")
         sections.append(f"## Claim {claim.number}: {claim.says.rstrip('.')}\n\n{table}\n")
-    return "\n".join([_OPENING, *rows, "", _RULES, "", *sections])
+    margins = {"point": POINT, "failed": FAILED, "step": STEP, "level": 100 * statistics.LEVEL}
+    tables = {"claims": "\n".join(rows), "sections": "\n".join(sections)}
+    return leaderboard.template("claims.md").format(**margins, **tables)
