@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython.display import display
 
 from cappaper.files import whole
 
@@ -42,9 +43,9 @@ def contradictions(lower: str, upper: str) -> int:
 def save(table: pd.DataFrame, path: str | Path, origin: dict[str, str]) -> None:
     """Write a table as CSV, its provenance on top as ``# key: value`` lines."""
     head = "".join(f"# {key}: {value}\n" for key, value in origin.items())
-    text = head + table.to_csv(index=False, float_format="%.6g", na_rep="nan")
+    text = table.to_csv(index=False, float_format="%.6g", na_rep="nan")
     with whole(Path(path)) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(head + text, encoding="utf-8")
 
 
 def read(path: str | Path) -> pd.DataFrame:
@@ -77,7 +78,7 @@ def strongest(table: pd.DataFrame, attacks: Sequence[str], name: str = STRONGEST
         row: Row = dict(zip(same, key, strict=True))
         standard = float(row["standard_accuracy"])
         images = zip(*group["outcomes"], strict=True)
-        worst = "".join(max(image, key=".?x".index) for image in images)
+        worst = "".join(max(image, key=[ROBUST, UNKNOWN, FOOLED].index) for image in images)
         row |= outcome_row(name, row["eps"], standard, worst)
         success = 1 - row["robust_accuracy"] / standard if standard else 0.0
         rows.append(row | {"success_rate": success, "seconds": 0.0})
@@ -116,7 +117,5 @@ def markdown_table(frame: pd.DataFrame, corner: str = "") -> str:
 
 def show_markdown(text: str) -> None:
     """Show Markdown as the output of a cell, in JupyterLab and on the book's pages."""
-    from IPython.display import display
-
     text = inspect.cleandoc(text)
     display({"text/markdown": text, "text/plain": text}, raw=True)

@@ -19,7 +19,6 @@ from cappaper.paper.figures.slider import above_picture, show, still
 from cappaper.zoo import PRETRAINED, about, pretrained
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {"PGD": pgd, "cap-aware PGD": adaptive_pgd}
-_STILL = "A digit, the digit as PGD has changed it, the change, and the classes of both"
 
 
 @style()
@@ -63,14 +62,11 @@ def explore(test: Dataset, *, names: Sequence[str] = PRETRAINED, start: str = "c
     """Show controls for network, caps, attack, ε, steps and digit above the attacked digit.
 
     The attack runs again when a control moves. A page without a kernel shows the first picture.
-
-    Args:
-        test: images of MNIST, which the networks were trained on.
-        names: networks of :func:`cappaper.pretrained` to choose from.
-        start: the first one.
+    ``names`` are networks of :func:`cappaper.pretrained`, and ``test`` has images of MNIST.
     """
     box = controls(test, names, start)
-    show(box, still(box.children[-1].value, _STILL), _STILL)
+    text = "A digit, the digit as PGD has changed it, the change, and the classes of both"
+    show(box, still(box.children[-1].value, text), text)
 
 
 def controls(test: Dataset, names: Sequence[str], start: str) -> ipywidgets.VBox:
