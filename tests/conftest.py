@@ -2,20 +2,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import hypothesis
 import pytest
 
 import cappaper
-from cappaper.data import MNIST_MD5, data_root
+from cappaper.data import MNIST_MD5, data_root, import_torchvision
 from tests.trust.project import make
 
 ROOT = Path(__file__).parents[1]
 
-# Machines are shared and noisy: a slow example is no failure. CI judges a change, so there it tries
-# the same examples each time; new ones are looked for everywhere else.
+# Machines are shared and noisy: a slow example is no failure. CI tries the same examples each time;
+# all other runs try new ones.
 hypothesis.settings.register_profile("calm", deadline=None, derandomize="CI" in os.environ)
-# A mutant is noticed at the first counterexample: which one is the smallest, nobody asks.
+# A mutant is noticed at the first counterexample, whether or not it is the smallest.
 hypothesis.settings.register_profile(
     "first",
     hypothesis.settings.get_profile("calm"),
@@ -33,6 +34,12 @@ def digits():
 
 
 @pytest.fixture(scope="session")
+def twenty():
+    """Twenty test digits."""
+    return cappaper.load("digits", "test", limit=20)
+
+
+@pytest.fixture(scope="session")
 def mnist():
     """MNIST: (train, test); skipped where the files are not there, never downloaded."""
     raw = data_root() / "MNIST" / "raw"
@@ -41,9 +48,23 @@ def mnist():
     return cappaper.load("mnist", "train"), cappaper.load("mnist", "test")
 
 
+@pytest.fixture(scope="session")
+def foolbox():
+    return pytest.importorskip("foolbox")
+
+
+@pytest.fixture(scope="session")
+def adv_lib():
+    """The attacks of adv-lib, without its plots: they need visdom, which no longer builds."""
+    import_torchvision()  # adv-lib imports it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "visdom", MagicMock())
+        return pytest.importorskip("adv_lib.attacks")
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory):
-    """What the tests compute is computed here and now."""
+def _new_cache(tmp_path_factory):
+    """The tests use no result of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAPPAPER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -47,21 +47,21 @@ def deciding(root: Path, only: tuple[str, ...] = ()) -> list[chapters.Chapter]:
 
 
 def compared(usual: Path, doubled: Path) -> tuple[pd.DataFrame, dict[str, str]]:
-    """A row for each test: its verdict, and what one seed says to it; and the provenance."""
+    """A row for each test: its verdict, and the answer on one seed; and the provenance."""
     rows, origins = [], []
     for test in TESTS:
-        if (doubled / f"{test.chapter}.csv").exists():
-            table = tables.read(usual / f"{test.chapter}.csv")
-            twice = tables.read(doubled / f"{test.chapter}.csv")
-            alone = {s: decided(test, part, AS_MEASURED) for s, part in table.groupby("seed")}
-            double = decided(test, twice, AS_MEASURED)
-            row = {"claim": test.claim, "chapter": test.chapter, "test": test.says}
-            row |= {"verdict": decided(test, table).verdict, "seeds": len(alone)}
-            row |= {"yes": sum(bool(seed.holds) for seed in alone.values())}
-            row |= {"once": _answer(alone[0].holds), "measured_once": alone[0].evidence}
-            row |= {"twice": _answer(double.holds), "measured_twice": double.evidence}
-            rows.append(row)
-            origins.append({"chapter": test.chapter} | twice.attrs["provenance"])
+        if not (doubled / f"{test.chapter}.csv").exists():
+            continue
+        table, twice = (tables.read(folder / f"{test.chapter}.csv") for folder in (usual, doubled))
+        alone = {s: decided(test, part, AS_MEASURED) for s, part in table.groupby("seed")}
+        double = decided(test, twice, AS_MEASURED)
+        row = {"claim": test.claim, "chapter": test.chapter, "test": test.says}
+        row |= {"verdict": decided(test, table).verdict, "seeds": len(alone)}
+        row |= {"yes": sum(bool(seed.holds) for seed in alone.values())}
+        row |= {"once": _answer(alone[0].holds), "measured_once": alone[0].evidence}
+        row |= {"twice": _answer(double.holds), "measured_twice": double.evidence}
+        rows.append(row)
+        origins.append({"chapter": test.chapter} | twice.attrs["provenance"])
     by_chapter = pd.DataFrame(origins).drop_duplicates("chapter")
     origin = {key: by_chapter[key].iloc[0] for key in ("profile", "seeds", "device")}
     commits = " ".join(by_chapter["git_commit"].unique())
@@ -75,7 +75,7 @@ def _answer(holds: bool | None) -> str:
 
 
 def page(table: pd.DataFrame) -> str:
-    """How many verdicts stay, which do not, and the numbers of both runs."""
+    """How many verdicts stay the same, which change, and the numbers of both runs."""
     wanted = table["verdict"].map(WANTED)
     other = table[wanted.notna() & (wanted != table["twice"])]
     names = "; ".join(other["test"] + " ({doc}`chapters/" + other["chapter"] + "`)")

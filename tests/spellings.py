@@ -24,6 +24,10 @@ class Function(nn.Module):
         return self.function(z)
 
 
+def scale(factor):
+    return Function(lambda z: z * factor)
+
+
 def ceiling(z, beta):
     return torch.tensor(beta, dtype=z.dtype)
 
@@ -33,7 +37,7 @@ SPELLINGS = {
     "capped_relu": lambda b: Function(lambda z: capped_relu(z, b)),
     "hardtanh": lambda b: nn.Hardtanh(0, b),
     "hardtanh in place": lambda b: nn.Hardtanh(0, b, inplace=True),
-    "relu6 module": lambda b: nn.Sequential(Function(lambda z: z * (6 / b)), nn.ReLU6(), Times(b)),
+    "relu6 module": lambda b: nn.Sequential(scale(6 / b), nn.ReLU6(), scale(b / 6)),
     "relu6": lambda b: Function(lambda z: F.relu6(z * (6 / b)) * (b / 6)),
     "clamp": lambda b: Function(lambda z: z.clamp(0, b)),
     "clamp in place": lambda b: Function(lambda z: (z + 0).clamp_(0, b)),
@@ -43,15 +47,6 @@ SPELLINGS = {
     "relu in place": lambda b: Function(lambda z: F.relu(z + 0, inplace=True).min(ceiling(z, b))),
     "maximum": lambda b: Function(lambda z: torch.maximum(z.clamp(max=b), ceiling(z, 0.0))),
 }
-
-
-class Times(nn.Module):
-    def __init__(self, beta):
-        super().__init__()
-        self.factor = beta / 6
-
-    def forward(self, z):
-        return z * self.factor
 
 
 def respelled(net, spelling):

@@ -6,149 +6,204 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-import cappaper
 from cappaper import (
     CappedReLU,
     Population,
     adaptive_pgd,
+    apgd,
     auto_attack,
+    certify,
     cw_l2,
     evaluate,
     fgsm,
     fit,
+    load,
     masking_report,
     mlp,
     pgd,
+    square,
+    strongest_attack,
 )
-from cappaper.attacks.common import is_correct, left_over
+from cappaper.attacks.common import is_correct
 
+CW = {"steps": 10, "search_steps": 2, "lr": 0.1, "initial_const": 10.0}
 ATTACKS = {
     "fgsm": fgsm,
-    "pgd": partial(pgd, steps=3),
+    "pgd": partial(pgd, steps=3, restarts=2),
+    "pgd in L2": partial(pgd, steps=3, norm="l2"),
     "adaptive_pgd": partial(adaptive_pgd, steps=3),
-    "cw_l2": lambda model, x, y, eps: cw_l2(model, x, y, steps=5, search_steps=2),
+    "apgd": partial(apgd, steps=8),
+    "apgd with targets": partial(apgd, steps=8, targets=9),
+    "apgd in L2": partial(apgd, steps=8, norm="l2"),
+    "square": partial(square, queries=20),
+    "strongest_attack": partial(strongest_attack, steps=2, queries=5),
     "auto_attack": partial(auto_attack, parts=["apgd-ce"]),
-    "masking_report": partial(masking_report, steps=[2], epsilons=[0.1]),
+    "cw_l2": lambda model, x, y, eps, **given: cw_l2(model, x, y, **CW | given),
 }
+CALLS = ATTACKS | {"masking_report": partial(masking_report, steps=[2], epsilons=[0.1])}
+quiet = pytest.mark.filterwarnings("ignore::cappaper.attacks.autoattack.ReliabilityWarning")
 
 
+@pytest.fixture(scope="module")
+def nets(digits):
+    """Trained networks with ReLU and with a cap."""
+    return [fit(mlp(64, [32], beta=b), *digits[0], epochs=10, lr=3e-3) for b in (math.inf, 0.05)]
+
+
+@quiet
 @pytest.mark.parametrize("name", ATTACKS)
+@settings(max_examples=20)
+@given(eps=st.floats(0.001, 0.5), i=st.integers(0, 1))
+def test_examples_are_images_in_the_ball_and_wrong_images_stay(nets, name, eps, i):
+    x, y = load("digits", "test", limit=12)
+    y = (y + (torch.arange(12) % 4 == 0)) % 10
+    adversarial = ATTACKS[name](nets[i], x, y, eps=eps)
+    size = (adversarial - x).flatten(1).norm(dim=1, p=2 if "L2" in name else math.inf)
+    assert name == "cw_l2" or size.max() <= eps + 1e-5
+    assert adversarial.min() >= 0 and adversarial.max() <= 1 and adversarial.shape == x.shape
+    wrong = ~is_correct(nets[i], x, y)
+    assert name == "fgsm" or torch.equal(adversarial[wrong], x[wrong])
+
+
+@quiet
+@pytest.mark.parametrize("name", ATTACKS)
+def test_members_of_a_population_are_attacked_as_alone_in_batches_of_any_size(nets, name, twenty):
+    nets, x, y = [copy.deepcopy(n).double() for n in nets], twenty.images.double(), twenty.labels
+    population, sizes = Population(nets), {} if name == "fgsm" else {"batch_size": 7}
+    together = ATTACKS[name](population, torch.stack([x, x]), torch.stack([y, y]), eps=0.1)
+    for net, adversarial in zip(nets, together, strict=True):
+        alone = ATTACKS[name](net, x, y, eps=0.1, **sizes)
+        assert torch.equal(is_correct(net, adversarial, y), is_correct(net, alone, y))
+        if name in ("fgsm", "pgd", "pgd in L2", "adaptive_pgd", "cw_l2"):
+            torch.testing.assert_close(adversarial, alone, atol=1e-9, rtol=0)
+
+
+@quiet
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_succeeds_the_same_way_twice_and_spares_the_global_state(nets, name, twenty):
+    (x, y), before = twenty, torch.get_rng_state()
+    first, again = (ATTACKS[name](nets[0], x, y, eps=1.0) for _ in range(2))
+    assert torch.equal(first, again) and torch.equal(torch.get_rng_state(), before)
+    assert is_correct(nets[0], first, y).sum() < is_correct(nets[0], x, y).sum()
+
+
+@quiet
+@pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_attacks_work_where_gradients_are_off(name, context, digits):
-    x, y = (tensor[:10] for tensor in digits[1])
+def test_attacks_work_where_gradients_are_off(name, context, twenty):
+    x, y = twenty
     net = mlp(64, [8], beta=0.3).requires_grad_(False)
     with context():
-        found = ATTACKS[name](net, x + 0, y + 0, eps=0.2)
-    expected = ATTACKS[name](net, x, y, eps=0.2)
-    same = torch.equal(found, expected) if isinstance(found, torch.Tensor) else found == expected
-    assert same
+        result = CALLS[name](net, x + 0, y + 0, eps=0.2)
+    expected = CALLS[name](net, x, y, eps=0.2)
+    assert result == expected if name == "masking_report" else torch.equal(result, expected)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_a_model_comes_back_as_it_was(name, digits):
-    x, y = (tensor[:16] for tensor in digits[1])
-    net = nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), CappedReLU(0.3), nn.Flatten(), nn.Linear(72, 10)
-    ).train()
+@quiet
+@pytest.mark.parametrize("name", CALLS)
+def test_a_model_comes_back_as_it_was(name, twenty):
+    layers = [nn.BatchNorm2d(2), CappedReLU(0.3), nn.Flatten(), nn.Linear(72, 10)]
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), *layers).train()
     before = copy.deepcopy(net.state_dict())
-    ATTACKS[name](net, x, y, eps=0.2)
-    assert net.training and all(m.training for m in net.modules())
+    CALLS[name](net, *twenty, eps=0.2)
+    assert all(m.training for m in net.modules())
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key]), key
     assert all(p.grad is None for p in net.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 
-class Both(nn.Module):
+class Pair(nn.Module):
     def forward(self, x):
         return x.flatten(1), x
 
 
-NET = mlp(4, [3])
+NET, THREE = mlp(4, [3]), mlp(4, [3], num_classes=3)
 X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "says"),
+    ("attack", "change", "error", "message"),
     [
-        ({"x": X * 3}, ValueError, r"\[0, 1\], got values from 1.5 to 1.5"),
-        ({"x": X * math.nan}, ValueError, r"lie in \[0, 1\]"),
-        ({"x": (X * 255).byte()}, TypeError, "float32 or float64"),
-        ({"x": X[:1]}, ValueError, "labels"),
-        ({"x": X[:0], "y": Y[:0]}, ValueError, "empty"),
-        ({"y": Y.float()}, TypeError, "int64"),
-        ({"y": Y + 9}, ValueError, "0 to 9, got values from 9 to 10"),
-        ({"y": Y - 1}, ValueError, "from -1 to 0"),
-        ({"eps": -0.1}, ValueError, "at least 0, got -0.1"),
-        ({"eps": math.nan}, ValueError, "finite"),
-        ({"steps": 0}, ValueError, "steps must be at least 1"),
-        ({"norm": "l1"}, ValueError, "use one of linf, l2"),
-        ({"restarts": 2, "random_start": False}, ValueError, "restarts need"),
-        ({"step_size": 0.0}, ValueError, "step size must be a finite number above 0"),
-        ({"step_size": math.nan}, ValueError, "step size must be"),
-        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
-        ({"model": Population([NET])}, ValueError, r"a population needs \[M, B\]"),
-        ({"model": Both()}, TypeError, "must return a tensor of logits, got tuple"),
-        ({"model": mlp(4, [3], num_classes=1), "y": Y * 0}, ValueError, "needs at least 2"),
-        ({"model": nn.Sequential(NET, nn.Threshold(1e9, math.nan))}, ValueError, "logits are NaN"),
+        (pgd, {"x": X * 3}, ValueError, r"\[0, 1\], got values from 1.5 to 1.5"),
+        (pgd, {"x": (X * 255).byte()}, TypeError, "float32 or float64"),
+        (pgd, {"x": X.half()}, TypeError, "float32 or float64 in .*, got torch.float16"),
+        (certify, {"x": X.bfloat16()}, TypeError, "float32 or float64 in .*, got torch.bfloat16"),
+        (pgd, {"x": X[:1]}, ValueError, "labels"),
+        (pgd, {"x": X[:0], "y": Y[:0]}, ValueError, "empty"),
+        (pgd, {"y": Y.float()}, TypeError, "int64"),
+        (pgd, {"y": Y.tolist()}, TypeError, "labels must be a tensor, got list"),
+        (pgd, {"y": Y + 9}, ValueError, "0 to 9, got values from 9 to 10"),
+        (pgd, {"eps": -0.1}, ValueError, "at least 0, got -0.1"),
+        (pgd, {"eps": math.nan}, ValueError, "finite"),
+        (pgd, {"eps": "wide"}, TypeError, "ε must be a number, got 'wide'"),
+        (pgd, {"steps": 0}, ValueError, "steps must be at least 1"),
+        (pgd, {"seed": "a"}, TypeError, "seed must be a whole number, got 'a'"),
+        (pgd, {"norm": "l1"}, ValueError, "use one of linf, l2"),
+        (pgd, {"restarts": 2, "random_start": False}, ValueError, "restarts need"),
+        (pgd, {"step_size": 0.0}, ValueError, "step size must be a finite number above 0"),
+        (pgd, {"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        (pgd, {"model": Population([NET])}, ValueError, r"a population needs \[M, B\]"),
+        (pgd, {"model": None}, TypeError, "the model must be callable, got NoneType"),
+        (pgd, {"model": Pair()}, TypeError, "must return a tensor of logits, got tuple"),
+        (pgd, {"model": mlp(4, [3], num_classes=1), "y": Y * 0}, ValueError, "needs at least 2"),
+        (pgd, {"model": nn.Sequential(NET, nn.Threshold(1e9, math.nan))}, ValueError, "are NaN"),
+        (adaptive_pgd, {"sharpnesses": ["steep"]}, TypeError, "must be a number, got 'steep'"),
+        (apgd, {"targets": 10}, ValueError, "targets must be 0 to 9"),
+        (apgd, {"targets": 2, "model": THREE}, ValueError, "0 below 4 classes"),
+        (square, {"queries": 0}, ValueError, "queries"),
+        (square, {"share": 1.5}, ValueError, "share"),
+        (square, {"x": X.flatten(1)}, ValueError, r"\[B, C, H, W\]"),
+        (auto_attack, {"parts": ["apgd"]}, ValueError, "part"),
+        (auto_attack, {"eps": 0.0}, ValueError, "above 0"),
+        (auto_attack, {"model": THREE}, ValueError, "4 classes"),
+        (ATTACKS["cw_l2"], {"confidence": -1}, ValueError, "must be"),
+        (ATTACKS["cw_l2"], {"initial_const": 1e308}, ValueError, "must be"),
     ],
 )
-def test_bad_input_gets_a_sentence(change, error, says):
-    with pytest.raises(error, match=says) as caught:
-        pgd(**{"model": NET, "x": X, "y": Y, "eps": 0.1} | change)
+def test_bad_input_gets_a_sentence(attack, change, error, message):
+    with pytest.raises(error, match=message) as caught:
+        attack(**{"model": NET, "x": X, "y": Y, "eps": 0.1} | change)
     assert "\n" not in str(caught.value)
 
 
-def test_attacks_run_on_cuda_as_on_the_cpu(digits):
-    if not torch.cuda.is_available():
-        pytest.skip("torch sees no CUDA device")
-    net = fit(mlp(64, [64, 32]), *digits[0], epochs=10, lr=3e-3)
-    on_cpu = evaluate(net, *digits[1], partial(pgd, eps=0.1)).robust_accuracy
-    moved = cappaper.load("digits", "test").to("cuda")
-    on_cuda = evaluate(net.cuda(), *moved, partial(pgd, eps=0.1)).robust_accuracy
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_attacks_run_on_cuda_as_on_the_cpu(nets, digits):
+    attack, net = partial(pgd, eps=0.1), copy.deepcopy(nets[0])
+    on_cpu = evaluate(net, *digits[1], attack).robust_accuracy
+    on_cuda = evaluate(net.cuda(), *digits[1].to("cuda"), attack).robust_accuracy
     assert abs(on_cpu - on_cuda) <= 0.01
 
 
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [
-        (lambda net, x, y: pgd(net, x, y, "wide"), "ε must be a number, got 'wide'"),
-        (lambda net, x, y: pgd(net, x, y, 0.1, steps=1.5), "steps must be a whole number, got 1.5"),
-        (lambda net, x, y: pgd(net, x, y, 0.1, seed="a"), "seed must be a whole number, got 'a'"),
-        (lambda net, x, y: pgd(net, x, y.tolist(), 0.1), "labels must be a tensor, got list"),
-        (lambda net, x, y: pgd(None, x, y, 0.1), "the model must be callable, got NoneType"),
-        (lambda net, x, y: cw_l2(net, x, y, search_steps="9"), "must be a whole number, got '9'"),
-        (
-            lambda net, x, y: adaptive_pgd(net, x, y, 0.1, sharpnesses=["steep"]),
-            "the sharpness must be a number, got 'steep'",
-        ),
-    ],
-)
-def test_an_argument_of_the_wrong_kind_gets_a_sentence(call, says, digits):
-    x, y = (tensor[:4] for tensor in digits[1])
-    with pytest.raises(TypeError, match=says):
-        call(mlp(64, [8], beta=0.3), x, y)
-
-
-@pytest.mark.parametrize("members", [1, 3])
-def test_dropping_examples_keeps_all_that_run_and_never_leaves_one_alone(members):
-    for alive in range(0, 101, 7):
-        each = torch.tensor([alive] + [alive // 2] * (members - 1)).unsqueeze(-1)
-        running = torch.arange(100).flip(0) < each
-        left = left_over(running)
-        assert set(left.tolist()) >= set(running.any(0).nonzero().flatten().tolist())
-        assert len(left) == (max(2, alive) if alive else 0)
-
-
 @pytest.mark.parametrize("attack", [pgd, partial(adaptive_pgd, steps=5)])
-def test_autocast_changes_no_success(attack, digits):
+def test_autocast_changes_no_success(attack, nets, digits):
     """Each example that fools the network fools it in float32, and about as many do."""
-    net = fit(mlp(64, [64, 32], beta=1.0), *digits[0], epochs=5, lr=3e-3)
-    x, y = digits[1]
+    net, (x, y) = nets[0], digits[1]
     plain, fast = (attack(net, x, y, 0.1, autocast=d) for d in (None, torch.bfloat16))
     left = [is_correct(net, z, y).double().mean() for z in (plain, fast)]
     assert abs(left[0] - left[1]) <= 0.02 and (fast - x).abs().max() <= 0.1 + 1e-6
     wrong = ~is_correct(net, x, y)
     assert torch.equal(fast[wrong], x[wrong])
+
+
+class Counted(nn.Module):
+    """A network that counts the images that it gets."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.count = net, 0
+
+    def forward(self, x):
+        self.count += len(x)
+        return self.net(x)
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd", "apgd with targets", "square"])
+def test_finished_examples_cost_no_more_passes(nets, name, twenty):
+    net, many = Counted(nets[0]), {"queries" if name == "square" else "steps": 200}
+    assert not is_correct(net, ATTACKS[name](net, *twenty, 0.5, **many), twenty.labels).any()
+    assert net.count < 20 * 200 / 2

@@ -1,36 +1,15 @@
 """Checkpoints: which training they belong to, and that a training resumes to the same result."""
 
-import dataclasses
-from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from cappaper import CappedReLU, fit, load, mlp, pgd
+from cappaper import CappedReLU, Population, fit, mlp, pgd
+from cappaper.paper import Adversary
 
 ONE_STEP = partial(pgd, steps=1, early_exit=False)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits", "test", limit=20)
-
-
-@dataclasses.dataclass
-class Attacker:
-    """An attack with settings, and a method that returns the attack of a step."""
-
-    eps: float
-    attack: Callable = pgd
-
-    def __call__(self, model, x, y):
-        return self.attack(model, x, y, self.eps, steps=1, early_exit=False)
-
-    def at(self, step, steps):
-        return self
 
 
 def net_with(activation):
@@ -51,13 +30,12 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_a_checkpoint_of_another_training_is_refused(digits, tmp_path, what):
-    x, y = digits
+def test_a_checkpoint_of_another_training_is_refused(twenty, tmp_path, what):
+    x, y = twenty
     given = {"epochs": 1, "checkpoint": tmp_path / "training", "lr": 1e-3}
     fit(mlp(64, [8], beta=0.1), x, y, **given)
-    fit(mlp(64, [8], beta=0.1), x, y, **given)  # resumes, and has nothing left to do
     net, images, changed = OTHERS[what](x)
-    with pytest.raises(ValueError, match="belongs to another training"):
+    with pytest.raises(ValueError, match="belongs to another training: delete it"):
         fit(net, images, y, **given | changed)
 
 
@@ -65,49 +43,55 @@ def test_a_checkpoint_of_another_training_is_refused(digits, tmp_path, what):
     "make",
     [
         lambda eps: {"attack": partial(ONE_STEP, eps=eps)},
-        lambda eps: {"attack": Attacker(eps)},
-        lambda eps: {"attack": Attacker(np.float64(eps))},
-        lambda eps: {"attack_at": Attacker(eps).at},
+        lambda eps: {"attack_at": Adversary(eps, steps=1).at},
     ],
+    ids=["a partial", "a method"],
 )
-def test_an_attack_counts_by_its_settings(digits, tmp_path, make):
+def test_an_attack_counts_by_its_settings(twenty, tmp_path, make):
     given = {"epochs": 1, "checkpoint": tmp_path / "training"}
-    fit(mlp(64, [8]), *digits, **given, **make(0.1))
-    fit(mlp(64, [8]), *digits, **given, **make(0.1))
+    for _ in range(2):  # the second training has nothing left to do
+        fit(mlp(64, [8]), *twenty, **given, **make(0.1))
     with pytest.raises(ValueError, match="belongs to another training"):
-        fit(mlp(64, [8]), *digits, **given, **make(0.2))
+        fit(mlp(64, [8]), *twenty, **given, **make(0.2))
 
 
-def test_a_damaged_checkpoint_is_refused(digits, tmp_path):
+def test_a_damaged_checkpoint_is_refused(twenty, tmp_path):
     path = tmp_path / "training"
     path.write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match="is no checkpoint of a training: delete it"):
-        fit(mlp(64, [8]), *digits, epochs=1, checkpoint=path)
+        fit(mlp(64, [8]), *twenty, epochs=1, checkpoint=path)
 
 
-def stop_after(epoch):
-    def progress(done, epochs):
-        if done == epoch:
-            raise KeyboardInterrupt
-
-    return progress
+def dropout(seed=0):
+    torch.manual_seed(seed)
+    layers = [nn.Linear(64, 16), nn.BatchNorm1d(16), CappedReLU(1.0), nn.Dropout()]
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(16, 10))
 
 
 @pytest.mark.parametrize("again", ["the same network", "a new one"])
-def test_a_training_with_dropout_and_statistics_resumes_to_the_same_result(digits, tmp_path, again):
-    def make():
-        torch.manual_seed(0)
-        layers = [nn.Linear(64, 16), nn.BatchNorm1d(16), CappedReLU(1.0), nn.Dropout()]
-        return nn.Sequential(nn.Flatten(), *layers, nn.Linear(16, 10))
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (dropout, {}),
+        (lambda: mlp(64, [8]), {"attack": partial(ONE_STEP, eps=0.1)}),
+        (lambda: Population([mlp(64, [8], seed=i) for i in range(2)]), {"seed": [0, 1]}),
+    ],
+    ids=["dropout and statistics", "adversarial", "a population"],
+)
+def test_a_stopped_training_resumes_to_the_same_result(twenty, tmp_path, make, given, again):
+    whole = fit(make(), *twenty, epochs=3, **given)
 
-    whole = fit(make(), *digits, epochs=2)
-    net, path = make(), tmp_path / "training"
+    def stop(epoch, epochs):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    net, path, seen = make(), tmp_path / "deep" / "training.pt", []
     with pytest.raises(KeyboardInterrupt):
-        fit(net, *digits, epochs=2, checkpoint=path, progress=stop_after(1))
+        fit(net, *twenty, epochs=3, checkpoint=path, progress=stop, **given)
     torch.rand(7)
     net = net if again == "the same network" else make()
-    epochs = []
-    fit(net, *digits, epochs=2, checkpoint=path, progress=lambda *at: epochs.append(at))
-    assert epochs == [(1, 2), (2, 2)]
+    fit(net, *twenty, epochs=3, checkpoint=path, progress=lambda *at: seen.append(at), **given)
+    assert seen == [(2, 3), (3, 3)] and not net.training
     for ours, theirs in zip(net.state_dict().values(), whole.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
+    assert list(path.parent.iterdir()) == [path]

@@ -49,7 +49,7 @@ def test_rates_over_beta_have_a_line_for_every_eps():
     assert [label.get_text() for label in axes[-1].get_xticklabels()] == ["0.1", "1", "∞"]
     first, second = axes[1].get_lines()
     assert first.get_ydata()[-1] == pytest.approx(0.1)
-    assert first.get_marker() != second.get_marker()  # in grey, too, they differ
+    assert first.get_marker() != second.get_marker()  # they differ in grey, too
     assert first.get_linestyle() != second.get_linestyle()
 
 
@@ -58,7 +58,6 @@ def test_a_figure_leaves_the_settings_alone_and_is_the_same_twice():
     first, second = figures.over_beta(TABLE), figures.over_beta(TABLE)
     assert dict(matplotlib.rcParams) == before
     assert first.png() == second.png() and first.svg() == second.svg()
-    assert first.png().startswith(b"\x89PNG") and "\n" not in first.svg()
 
 
 def test_every_other_kind_of_figure_draws(tmp_path):
@@ -153,9 +152,8 @@ def test_the_headline_is_that_of_the_committed_table():
     means = tables.over_seeds(
         table_of("how-robust", training_eps=0, eps=0.1), ["attack", "beta"], ["robust_accuracy"]
     ).set_index("attack")
-    for line, attack in zip(
-        figure.axes[0].lines, ["no attack", "PGD", "cap-aware PGD"], strict=True
-    ):
+    attacks = ["no attack", "PGD", "cap-aware PGD"]
+    for line, attack in zip(figure.axes[0].lines, attacks, strict=True):
         expected = means.loc[attack].sort_values("beta")["robust_accuracy"]
         assert np.allclose(line.get_ydata(), expected)
     svgs = (figure.svg(), (BOOK / "results" / "headline.svg").read_text())

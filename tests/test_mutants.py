@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import ROOT
-from tests.mutants import TARGETS, drawn, files_of, tried
+from tests.mutants import TARGETS, drawn, files_of, results_of
 
 CODE = """from __future__ import annotations
 def capped(z: int | None, beta: int = 2) -> int | None:
@@ -23,13 +23,13 @@ def noticed(tmp_path, monkeypatch):
 
     def noticed(test):
         (tmp_path / "test_toy.py").write_text(f"from toy import capped\ndef test(): {test}\n")
-        results = tried(drawn(["toy.py"], 9, seed=0), ["test_toy.py"], tmp_path, jobs=2)
+        results = results_of(drawn(["toy.py"], 9, seed=0), ["test_toy.py"], tmp_path, jobs=2)
         return [result.is_killed for result in results]
 
     return noticed
 
 
-def test_a_good_test_notices_mutants_and_one_without_assertion_none(noticed):
+def test_a_good_test_notices_mutants_and_one_without_an_assertion_notices_none(noticed):
     good = noticed("assert [capped(z) for z in (1, 2, 3)] == [1, 2, 2]")
     assert len(good) > 1 and sum(good) >= len(good) - 1  # > and >= are the same function here
     assert not any(noticed("capped(1)"))
@@ -43,4 +43,5 @@ def test_a_seed_draws_the_same_mutants_and_never_type_hints(noticed):
 
 
 def test_every_part_names_files_that_exist():
-    assert all((ROOT / path).exists() for part in TARGETS for path in files_of(part)[1])
+    paths = [path for part in TARGETS for paths in files_of(part) for path in paths]
+    assert all((ROOT / path).exists() for path in paths)

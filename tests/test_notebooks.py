@@ -1,4 +1,4 @@
-"""What every notebook has, takes, prints and needs."""
+"""Parameters, outputs and imports of every notebook."""
 
 import json
 import re
@@ -29,11 +29,8 @@ def test_a_notebook_has_parameters_and_outputs(source):
     assert notebook.cells[0].source.startswith("# ")
     assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
     assert "widget-view" not in json.dumps(notebook)  # a view without a state shows an error
-    compared = [
-        c
-        for c in notebook.cells
-        if c.cell_type == "code" and "nbval-ignore-output" not in c.metadata.get("tags", [])
-    ]
+    ignored = tagged(notebook, "nbval-ignore-output")
+    compared = [c for c in notebook.cells if c.cell_type == "code" and c not in ignored]
     assert any(c.outputs for c in compared), "nbval would compare nothing"
     assert not any(o.output_type == "error" for c in compared for o in c.outputs)
     for cell in compared:  # progress goes to standard error, which nbval would compare
@@ -42,7 +39,7 @@ def test_a_notebook_has_parameters_and_outputs(source):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_notebook_takes_from_us_what_is_public(source):
+def test_a_notebook_imports_public_names_alone(source):
     notebook = nbformat.read(ROOT / "notebooks" / f"{source}.ipynb", as_version=4)
     code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
     for line in re.findall(r"^.*import.*cappaper.*$|^from cappaper.*$", code, re.MULTILINE):
@@ -52,7 +49,7 @@ def test_a_notebook_takes_from_us_what_is_public(source):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_notebook_prints_its_numbers_and_glues_those_of_other_pages_alone(source):
+def test_a_notebook_glues_only_numbers_that_other_pages_show(source):
     notebook = nbformat.read(ROOT / "notebooks" / f"{source}.ipynb", as_version=4)
     text = [c.source for c in notebook.cells if c.cell_type == "markdown"]
     assert not any("{glue:" in t for t in text), "JupyterLab would show the role, not the number"
@@ -66,7 +63,6 @@ def test_a_notebook_prints_its_numbers_and_glues_those_of_other_pages_alone(sour
 
 @pytest.mark.parametrize("name", ["start-here", "explore"])
 def test_a_notebook_that_is_no_chapter_shows_what_it_does(name):
-    """It is there, it has run, and no page that shows it finds a widget without a kernel."""
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     outputs = [o for c in notebook.cells for o in c.get("outputs", [])]
     assert outputs and not any(o.output_type == "error" for o in outputs)

@@ -1,11 +1,9 @@
-"""The two rooms: what to take home stands alone, and notebooks keep to the front doors."""
+"""What to take home needs nothing of the book, and its public names are documented."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 
 import cappaper
@@ -34,42 +32,32 @@ def test_what_to_take_home_needs_nothing_of_the_book():
     assert len(HOME) > 15 and done.returncode == 0, done.stderr
 
 
-def test_importing_the_package_stays_light():
-    # tqdm comes with torch, where it is installed.
-    heavy = {*BOOK, "ipywidgets", "torchvision", "sklearn", "pyautoattack"} - {"tqdm"}
-    done = python(f"import sys, cappaper; print(sorted({heavy!r} & set(sys.modules)))")
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        # tqdm comes with torch, where it is installed.
+        ("cappaper", {*BOOK, "ipywidgets", "torchvision", "sklearn", "pyautoattack"} - {"tqdm"}),
+        ("cappaper.paper", {"papermill", "jupyter_book", "sphinx", "myst_nb"}),
+    ],
+)
+def test_an_import_stays_light(module, heavy):
+    done = python(f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))")
     assert done.stdout.strip() == "[]", done.stderr
 
 
 @pytest.mark.parametrize("missing", ["pandas", "click"])
 def test_the_command_line_says_what_to_install(missing):
-    done = python(
-        f"import sys; sys.modules[{missing!r}] = None; from cappaper.__main__ import main;"
-        " sys.argv[1:] = ['claims']; sys.exit(main())"
-    )
-    assert done.returncode == 1
-    assert done.stderr == f'cappaper: {missing} is missing: pip install "cappaper[paper]"\n'
+    code = f"import sys; sys.modules[{missing!r}] = None; from cappaper.__main__ import main"
+    done = python(f"{code}; sys.argv[1:] = ['claims']; sys.exit(main())")
+    message = f'cappaper: {missing} is missing: pip install "cappaper[paper]"\n'
+    assert (done.returncode, done.stderr) == (1, message)
 
 
-def test_auto_attack_says_what_to_install(monkeypatch, digits):
+def test_auto_attack_says_what_to_install(monkeypatch, twenty):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    x, y = (tensor[:2] for tensor in digits[1])
+    net, x = cappaper.mlp(64, [4]), twenty.images
     with pytest.raises(ImportError, match=r'pip install "cappaper\[autoattack\]"'):
-        cappaper.auto_attack(cappaper.mlp(64, [4]), x, y, 0.1)
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
-def test_a_notebook_imports_from_the_front_doors_alone(path):
-    notebook = nbformat.read(path, 4)
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    modules = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom):
-            modules.add(node.module)
-        elif isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-    ours = {module for module in modules if module.startswith("cappaper")}
-    assert ours <= {"cappaper", "cappaper.paper"}
+        cappaper.auto_attack(net, x, net(x).argmax(1), 1e-6, parts=["fab-t"])
 
 
 def test_every_public_name_has_a_docstring_with_its_errors_and_an_example():

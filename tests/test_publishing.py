@@ -1,5 +1,6 @@
 """Tables on disk, their provenance, and means over seeds."""
 
+import math
 import re
 import subprocess
 
@@ -35,14 +36,13 @@ def test_a_commit_is_dirty_where_code_or_a_notebook_is_edited(tmp_path):
         subprocess.run(["git", *named, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
     names = ("cappaper/paper/publishing.py", "notebooks/a.ipynb", "book/results/a.csv")
-    module, notebook, result = (tmp_path / name for name in names)
-    for path in (module, notebook, result):
+    paths = module, notebook, result = [tmp_path / name for name in names]
+    for path in paths:
         path.parent.mkdir(parents=True)
         path.write_text("old")
     assert git_commit(tmp_path) == "unknown"
-    git("init")
-    git("add", "-A")
-    git("commit", "-m", "first")
+    for arguments in (["init"], ["add", "-A"], ["commit", "-m", "first"]):
+        git(*arguments)
     result.write_text("new")
     clean = git_commit(tmp_path)
     assert re.fullmatch("[0-9a-f]{12}", clean)
@@ -50,12 +50,22 @@ def test_a_commit_is_dirty_where_code_or_a_notebook_is_edited(tmp_path):
         path.write_text("new")
         assert git_commit(tmp_path) == f"{clean}-dirty"
         path.write_text("old")
-    notebook.unlink()
-    assert git_commit(tmp_path) == f"{clean}-dirty"
 
 
-def test_over_seeds():
+def test_means_and_spreads_over_seeds():
     table = pd.DataFrame({"beta": [1, 1, 2, 2], "value": [0.0, 1.0, 3.0, 3.0]})
     summary = tables.over_seeds(table, ["beta"], ["value"])
     assert summary["value"].tolist() == [0.5, 3.0] and summary["seeds"].tolist() == [2, 2]
     assert summary["value_spread"].tolist() == pytest.approx([0.5**0.5, 0.0])
+
+
+def test_infinity_and_nan_survive_the_disk(tmp_path):
+    table = pd.DataFrame({"median_l2": [math.inf, 0.5], "eps": [math.nan, 0.1]})
+    tables.save(table, tmp_path / "t.csv", {"profile": "quick"})
+    pd.testing.assert_frame_equal(tables.read(tmp_path / "t.csv"), table)
+
+
+@pytest.mark.parametrize(("old", "new"), paper.RENAMED.items())
+def test_old_names_lead_to_new_ones_with_a_warning(old, new):
+    with pytest.warns(DeprecationWarning, match=f"paper.{old} is now called .*paper.{new};"):
+        assert getattr(paper, old) is getattr(paper, new)

@@ -19,7 +19,7 @@ def test_the_strongest_attack_leaves_no_more_than_autoattack():
     assert (table["both"] <= table[["strongest attack", "AutoAttack"]].min(axis=1)).all()
 
 
-def test_the_readme_says_what_the_table_says():
+def test_the_readme_has_the_numbers_of_the_table():
     row = tables.read(BOOK / "results" / "referee.csv").set_index("network").loc["cap-0.05"]
     sentence = (
         f"of 500 test images it leaves {100 * row['AutoAttack']:.0f} % on the network with"

@@ -1,9 +1,8 @@
-"""Networks are trained once and judged once; what is damaged or interrupted is computed again."""
+"""Networks are trained once and judged once, and an interrupted run resumes."""
 
 import dataclasses
 import math
 import shutil
-import warnings
 
 import pandas as pd
 import pytest
@@ -25,18 +24,17 @@ def trained(monkeypatch):
     """The seeds of the networks that are trained from here on."""
     seeds, fit = [], experiment.fit
 
-    def recorded(model, *args, **kwargs):
+    def record(model, *args, **kwargs):
         seeds.extend(kwargs["seed"])
         return fit(model, *args, **kwargs)
 
-    monkeypatch.setattr(experiment, "fit", recorded)
+    monkeypatch.setattr(experiment, "fit", record)
     return seeds
 
 
 def test_a_table_is_tidy_and_the_same_from_an_empty_cache(fresh, monkeypatch):
     table = tiny()
     assert len(table) == 2 * 2 * 2
-    assert not table.duplicated(["beta", "seed", "eps"]).any()
     assert (table["robust_accuracy"] <= table["standard_accuracy"]).all()
     assert set(table["placement"]) == {"1+2", "none"} and set(table["images"]) == {60}
     wide = table.pivot(index=["beta", "seed"], columns="eps", values="robust_accuracy")
@@ -78,12 +76,11 @@ def test_outcomes_by_image_come_on_demand(fresh):
     plain, by_image = tiny(), tiny(by_image=True)
     assert set(by_image) - set(plain) == {"outcomes", "warning"}
     assert by_image[[*plain]].equals(plain)
-    for _, row in by_image.iterrows():
-        assert row["outcomes"].count(".") / 60 == row["robust_accuracy"]
+    assert (by_image["outcomes"].str.count(r"\.") / 60 == by_image["robust_accuracy"]).all()
 
 
 @pytest.mark.parametrize("judge", [paper.PGD(), paper.Exact(), paper.Distances(paper.PGD())])
-def test_a_judge_that_needs_a_radius_says_so(judge):
+def test_a_judge_that_needs_a_radius_refuses_to_run_without(judge):
     with pytest.raises(ValueError, match=f"{judge.name} needs at least one radius"):
         paper.run(SPECS[:1], judge)
 
@@ -102,47 +99,14 @@ def test_every_setting_is_in_the_key(monkeypatch):
     for one in [spec, *(dataclasses.replace(spec, **change) for change in changes)]:
         for machine in (cpu, cuda):
             paper.run([one], paper.PGD(), [0.1], machine=machine)
-    for judge in (
-        *(paper.PGD(steps=20), paper.FGSM(name="PGD")),
-        *(paper.Distances(paper.PGD()), paper.Distances(paper.FGSM())),
-    ):
+    others = [paper.PGD(steps=20), paper.FGSM(name="PGD")]
+    for judge in [*others, paper.Distances(paper.PGD()), paper.Distances(paper.FGSM())]:
         paper.run([spec], judge, [0.1])
     paper.run([spec], paper.PGD(), [0.2])
     paper.run([spec], paper.PGD(), [0.1], limit=60)
     assert len(set(places)) == len(places) == 22
     paper.run([dataclasses.replace(spec)], paper.PGD(), [0.1])
     assert places[-1] == places[0]
-
-
-def flip(content):
-    """Flip one bit in the middle."""
-    at = len(content) // 2
-    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
-
-
-DAMAGES = [
-    *(lambda content: b"cut off", lambda content: content[:-100], flip, lambda content: b""),
-    lambda content: content.replace(b" json\n", b" jsOn\n").replace(b" tensors\n", b" tensOrs\n"),
-]
-
-
-@pytest.mark.parametrize("damage", [*DAMAGES, "swapped"])
-@pytest.mark.parametrize("kind", ["weights", "judgements"])
-def test_a_damaged_entry_is_named_and_computed_again(fresh, damage, kind):
-    before = tiny()
-    paths = sorted((fresh / kind).iterdir())
-    contents = [path.read_bytes() for path in paths]
-    # Swapped: whole entries, in one another's places.
-    damaged = [*contents[1:], contents[0]] if damage == "swapped" else map(damage, contents)
-    for path, content in zip(paths, damaged, strict=True):
-        path.write_bytes(content)
-    if kind == "weights":  # weights are read only where a judgement is missing
-        shutil.rmtree(fresh / "judgements")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        after = tiny()
-    assert len([w for w in caught if "damaged cache entry" in str(w.message)]) == len(paths)
-    assert after.drop(columns="seconds").equals(before.drop(columns="seconds"))
 
 
 def test_an_interrupted_run_resumes(fresh, monkeypatch):
@@ -177,30 +141,18 @@ def test_an_interrupted_run_resumes(fresh, monkeypatch):
         dataclasses.replace(ends[0], after=6).build()
 
 
-def test_an_epoch_before_the_checkpoint_is_trained_again(fresh):
-    (end,) = paper.sweep(paper.profile("quick", epochs=3, hidden=[8]), betas=[0.1], seeds=[0])
-    specs, place = [dataclasses.replace(end, after=1), end], fresh / "training.pt"
-    experiment.train([end], "cpu", place)
-    resumed, expected = experiment.train(specs, "cpu", place), experiment.train(specs, "cpu")
-    for spec in specs:
-        assert torch.equal(resumed[spec]["1.weight"], expected[spec]["1.weight"])
-
-
 @pytest.mark.parametrize(("device", "sizes"), [("cpu", [1] * 4), ("cuda", [4])])
 def test_a_gpu_trains_networks_of_one_recipe_together(fresh, monkeypatch, device, sizes):
     groups = []
-    monkeypatch.setattr(runner, "side_by_side", lambda train, calls, *more: groups.extend(calls))
-    with pytest.raises(TypeError, match="NoneType"):
+
+    def stop(train, calls, *more):
+        groups.extend(calls)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "side_by_side", stop)
+    with pytest.raises(KeyboardInterrupt):
         runner.networks(SPECS, paper.Machine(device))
     assert [len(specs) for specs, *_ in groups] == sizes
-
-
-def test_training_together_gives_the_same_networks():
-    together = experiment.train(SPECS, "cpu")
-    for spec in SPECS:
-        (alone,) = experiment.train([spec], "cpu").values()
-        for name, value in together[spec].items():
-            torch.testing.assert_close(value, alone[name], atol=1e-3, rtol=0)
 
 
 def test_distances_cover_every_layer(fresh):
@@ -248,18 +200,6 @@ def test_a_profile_has_epochs_for_each_training_and_an_effort():
     assert spent == paper.Strongest(steps=12, queries=20, restarts=2)
 
 
-def test_a_penalty_lowers_learned_caps_and_needs_them(fresh):
-    one = {"betas": [1.0], "seeds": [0]}
-    free, lowered = (
-        paper.networks(paper.sweep(TINY, activation="learned", cap_penalty=weight, **one))[0]
-        for weight in (0.0, 10.0)
-    )
-    caps = [(a.beta, b.beta) for a, b in zip(free, lowered, strict=True) if hasattr(a, "beta")]
-    assert len(caps) == 2 and all(low < high - 0.01 for high, low in caps)
-    with pytest.raises(ValueError, match="cap_penalty is for learned caps"):
-        paper.networks(paper.sweep(TINY, cap_penalty=1.0, **one))
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -268,10 +208,12 @@ def test_a_penalty_lowers_learned_caps_and_needs_them(fresh):
         (lambda: paper.profile("quick", effort=0), "effort must be at least 1, got 0"),
         (lambda: paper.machine("tpu"), "unknown device 'tpu': use one of auto, cpu, cuda"),
         (lambda: paper.machine("cpu", 0), "jobs must be a whole number of at least 1, got 0"),
-        (lambda: paper.machine("cpu", "two"), "jobs must be a whole number .* got 'two'"),
-        (lambda: paper.machine("cpu", 1.5), "jobs must be a whole number of at least 1, got 1.5"),
         (lambda: paper.sweep(TINY, betas=[[0.1, 0.2, 0.3]]), "3 max values for 2 layers"),
         (lambda: paper.sweep(TINY, activation="tanh")[0].build(), "unknown activation 'tanh'"),
+        (
+            lambda: paper.networks(paper.sweep(TINY, cap_penalty=1.0, betas=[1.0], seeds=[0])),
+            "cap_penalty is for learned caps",
+        ),
         (lambda: paper.sweep(TINY, architecture="vit")[0].build(), "unknown architecture 'vit'"),
     ],
 )

@@ -1,6 +1,7 @@
-"""When a difference counts: intervals over seeds and images, and choices that cost nothing."""
+"""When a difference counts: intervals over seeds and images, and a choice among several caps."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from cappaper.paper.statistics import (
     widest_beyond,
 )
 from cappaper.paper.tables import outcomes
+from tests.test_claims import rates
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def test_a_difference_counts_beyond_margin_and_interval(gain, margin, answer):
 
 
 def test_as_measured_one_seed_answers_and_has_no_interval():
-    """A level, however it is shared, at which a difference is what it is."""
+    """At this level, even a part of it, a difference is taken as it was measured."""
     for mean, answer in ((0.02, True), (0.009, False)):
         gain = Gain(pd.Series([mean]), image_variance=0.5)
         assert gain.beyond(0.01, AS_MEASURED / 7) is answer
@@ -48,31 +50,21 @@ def test_as_measured_one_seed_answers_and_has_no_interval():
 
 
 def test_a_stricter_level_and_fewer_images_widen_the_interval():
-    gains = pd.Series([0.5, 0.6, 0.55])
-    widths = [
-        high - low
-        for low, high in (
-            Gain(gains).interval(0.05),
-            Gain(gains).interval(0.01),
-            Gain(gains, 0.01).interval(0.01),
-        )
-    ]
-    assert widths == sorted(widths) and widths[0] < widths[1] < widths[2]
+    gains, few = Gain(pd.Series([0.5, 0.6, 0.55])), Gain(pd.Series([0.5, 0.6, 0.55]), 0.01)
+    intervals = (gains.interval(0.05), gains.interval(0.01), few.interval(0.01))
+    widths = [high - low for low, high in intervals]
+    assert widths[0] < widths[1] < widths[2]
 
 
-def rows(stands, images, value="robust_accuracy"):
-    table = {
-        "seed": range(len(stands)),
-        value: [np.mean(row) for row in stands],
-        "images": images,
-        "dataset": "mnist",
-    }
+def rows(robust, images, value="robust_accuracy"):
+    means = [np.mean(row) for row in robust]
+    table = {"seed": range(len(robust)), value: means, "images": images, "dataset": "mnist"}
     if value == "robust_accuracy":
-        table["outcomes"] = [outcomes(row) for row in stands]
+        table["outcomes"] = [outcomes(row) for row in robust]
     return Measured.of_rows(pd.DataFrame(table), value)
 
 
-def test_images_in_common_tell_more_and_all_images_tell_all():
+def test_common_images_lower_the_variance_and_all_images_leave_none():
     rng = np.random.default_rng(0)
     one = (rng.random((3, 400)) < 0.6).tolist()
     other = [[a and i % 10 > 0 for i, a in enumerate(row)] for row in one]
@@ -85,7 +77,7 @@ def test_images_in_common_tell_more_and_all_images_tell_all():
     assert paired.image_variance == pytest.approx(expected)
 
 
-def test_who_is_chosen_for_a_number_is_not_judged_by_it():
+def test_a_cap_is_chosen_by_other_seeds_than_those_that_judge_it():
     lucky = {"a": pd.Series([1.0, 0.0, 0.0]), "b": pd.Series([0.0, 0.9, 0.0])}
     assert best_elsewhere(lucky) == ["b", "a", "a"]
     assert best_elsewhere({"a": pd.Series([0.3]), "b": pd.Series([0.4])}) == ["b"]
@@ -95,71 +87,51 @@ def noise(rng, mean, seeds):
     return Measured(pd.Series(rng.normal(mean, 0.05, seeds)), 10_000, 10_000)
 
 
-def wrong(answers):
-    """The share of wrong answers, with what 400 trials leave to chance."""
-    return np.mean(answers) - 2 * math.sqrt(LEVEL * (1 - LEVEL) / len(answers))
-
-
-@pytest.mark.parametrize("seeds", [3, 5])
-@pytest.mark.parametrize("count", [1, 7])
-def test_without_a_gain_the_best_of_several_is_rarely_one(seeds, count):
-    """Every cap exceeds ReLU by the margin itself: neither answer would be right."""
-    rng, found = np.random.default_rng(seeds), []
-    for _ in range(400):
-        caps = {i: noise(rng, 0.51, seeds) for i in range(count)}
-        found.append(some_beyond(caps, noise(rng, 0.5, seeds), 0.01, LEVEL)[0])
-    assert wrong([answer is True for answer in found]) <= LEVEL
-    assert wrong([answer is False for answer in found]) <= LEVEL
-
-
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_without_a_difference_the_widest_gap_is_rarely_one(seeds):
-    rng, found = np.random.default_rng(seeds), []
-    for _ in range(400):
-        groups = [{i: noise(rng, 0.5, seeds) for i in range(3)} for _ in range(3)]
-        found.append(widest_beyond(groups, 0.0, LEVEL)[0])
-    assert wrong([answer is True for answer in found]) <= LEVEL
-
-
-def drawn(rng, means, attack="PGD"):
+def drawn(rng, means, **columns):
     """A table of five seeds with these robust accuracies, on average."""
-    rows = {
-        "dataset": "mnist",
-        "images": 10_000,
-        "architecture": "3-2",
-        "placement": "any",
-        "attack": attack,
-        "eps": 0.1,
-        "training_eps": 0.0,
-        "seed": range(5),
-        "standard_accuracy": 1.0,
-    }
-    drawn = {beta: rng.normal(mean, 0.03, 5) for beta, mean in means.items()}
-    return pd.concat(
-        [pd.DataFrame(rows | {"beta": b, "robust_accuracy": v}) for b, v in drawn.items()]
-    )
+    return rates({beta: rng.normal(mean, 0.03, 5) for beta, mean in means.items()}, **columns)
 
 
-def test_at_the_margin_neither_a_rise_nor_a_fall_is_seen():
+def best_of_caps(rng, seeds, count):
+    """Every cap exceeds ReLU by the margin itself: neither answer would be right."""
+    caps = {i: noise(rng, 0.51, seeds) for i in range(count)}
+    return some_beyond(caps, noise(rng, 0.5, seeds), 0.01, LEVEL)[0]
+
+
+def widest_gap(rng, seeds):
+    """There is none."""
+    groups = [{i: noise(rng, 0.5, seeds) for i in range(3)} for _ in range(3)]
+    return widest_beyond(groups, 0.0, LEVEL)[0]
+
+
+def rise_and_fall(rng):
     """From ReLU, success rises by the margin itself, and ends below ReLU by the margin."""
-    rng, means = np.random.default_rng(0), {0.1: 0.50, 1.0: 0.48, math.inf: 0.49}
-    found = [decisions.lowering(drawn(rng, means)).holds for _ in range(400)]
-    assert wrong([answer is True for answer in found]) <= LEVEL
-    assert wrong([answer is False for answer in found]) <= LEVEL
+    return decisions.lowering(drawn(rng, {0.1: 0.50, 1.0: 0.48, math.inf: 0.49})).holds
 
 
-def test_where_half_of_a_gain_is_left_neither_answer_is_given():
-    rng, relu = np.random.default_rng(0), {math.inf: 0.1}
-    caps = (0.1, 0.2, 0.5, 1.0, 2.0)
-    found = []
-    for _ in range(400):
-        shown = drawn(rng, dict.fromkeys(caps, 0.7) | relu)
-        left = drawn(rng, dict.fromkeys(caps, 0.4) | relu, "other")
-        found.append(decisions.surviving(pd.concat([shown, left]), "other").holds)
-    assert wrong([answer is not None for answer in found]) <= LEVEL
+def half_a_gain(rng):
+    """Under the other attack half of the gain is left: neither answer would be right."""
+    caps, relu = (0.1, 0.2, 0.5, 1.0, 2.0), {math.inf: 0.1}
+    shown, left = (dict.fromkeys(caps, mean) | relu for mean in (0.7, 0.4))
+    tables = [drawn(rng, shown), drawn(rng, left, attack="other")]
+    return decisions.surviving(pd.concat(tables), "other").holds
 
 
-def test_a_real_gain_and_a_real_gap_are_found():
+@pytest.mark.parametrize(
+    ("decide", "wrong"),
+    [(partial(best_of_caps, seeds=s, count=n), (True, False)) for s in (3, 5) for n in (1, 7)]
+    + [(partial(widest_gap, seeds=3), (True,)), (partial(widest_gap, seeds=5), (True,))]
+    + [(rise_and_fall, (True, False)), (half_a_gain, (True, False))],
+)
+def test_a_wrong_answer_is_rare(decide, wrong):
+    rng = np.random.default_rng(0)
+    answers = [decide(rng) for _ in range(400)]
+    for answer in wrong:  # with what 400 trials leave to chance
+        limit = LEVEL + 2 * math.sqrt(LEVEL * (1 - LEVEL) / len(answers))
+        assert np.mean([a is answer for a in answers]) <= limit
+
+
+def test_a_large_gain_and_a_large_gap_are_reported():
     rng = np.random.default_rng(0)
     caps = {i: noise(rng, 0.5 + 0.3 * (i == 4), 3) for i in range(7)}
     assert some_beyond(caps, noise(rng, 0.1, 3), 0.01, LEVEL)[0] is True
@@ -170,7 +142,7 @@ def test_a_real_gain_and_a_real_gap_are_found():
     assert text.startswith("+")
 
 
-def test_a_network_that_stands_twice_in_a_table_is_refused():
+def test_a_network_with_two_rows_in_a_table_is_refused():
     table = pd.DataFrame({"seed": [0, 0], "accuracy": [0.1, 0.2]})
     with pytest.raises(ValueError, match="duplicate rows"):
         Measured.of_rows(table, "accuracy")

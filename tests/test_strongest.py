@@ -1,17 +1,21 @@
-"""The strongest attack is at least as strong as everything that it is made of."""
+"""The strongest attack beside its parts, and AutoAttack with its warnings."""
 
 import math
+import warnings
 from functools import partial
 
 import pytest
 import torch
 
-from cappaper import Population, adaptive_pgd, apgd, fit, load, mlp, pgd, square, strongest_attack
+from cappaper import adaptive_pgd, apgd, auto_attack, fit, load, mlp, pgd, square, strongest_attack
 from cappaper.attacks import strongest
+from cappaper.attacks.autoattack import PARTS as AUTO_PARTS
+from cappaper.attacks.autoattack import ReliabilityWarning
 from cappaper.attacks.common import is_correct
 from cappaper.surrogate import UnreachedWarning
 
 EPS = 0.08
+PARTS = {"pgd", "adaptive_pgd", "apgd", "square"}
 FEW = {"steps": 15, "queries": 100}
 
 
@@ -33,60 +37,65 @@ SINGLE = {
 
 
 @pytest.mark.filterwarnings("ignore::cappaper.surrogate.UnreachedWarning")
-def test_no_single_attack_leaves_less(nets):
+def test_no_single_attack_leaves_fewer_images(nets):
     x, y = load("digits", "test", limit=150)
     for net in nets:
-        found = strongest_attack(net, x, y, EPS, twins=[nets[0]], **FEW)
-        assert (found - x).abs().max() <= EPS + 1e-6 and found.min() >= 0 and found.max() <= 1
-        stands = is_correct(net, found, y).sum()
-        single = {
-            name: is_correct(net, attack(net, x, y, EPS), y).sum()
-            for name, attack in SINGLE.items()
-        }
-        assert all(stands <= left for left in single.values()), single
+        strongest = strongest_attack(net, x, y, EPS, twins=[nets[0]], **FEW)
+        left = is_correct(net, strongest, y).sum()
+        for name, attack in SINGLE.items():
+            assert left <= is_correct(net, attack(net, x, y, EPS), y).sum(), name
 
 
-def test_each_part_gets_what_the_others_left(nets, monkeypatch):
-    """With all other attacks blind, what one finds is found."""
+def test_each_part_gets_the_images_that_the_others_left(nets, monkeypatch):
+    """Each succeeds alone, where all other attacks do nothing."""
     x, y = load("digits", "test", limit=80)
     net, blind = nets[1], lambda model, x, y, eps, **settings: x
-    names = ("pgd", "adaptive_pgd", "apgd", "square")
-    module = strongest
-    for name in names:
+    for name in PARTS:
         with monkeypatch.context() as patch:
-            for other in names:
-                if other != name:
-                    patch.setattr(module, other, blind)
-            found = strongest_attack(net, x, y, 0.15, twins=[nets[0]], **FEW)
-        assert is_correct(net, found, y).sum() < is_correct(net, x, y).sum(), name
+            for other in PARTS - {name}:
+                patch.setattr(strongest, other, blind)
+            adversarial = strongest_attack(net, x, y, 0.15, twins=[nets[0]], **FEW)
+        assert is_correct(net, adversarial, y).sum() < is_correct(net, x, y).sum(), name
 
 
 def test_twins_and_the_surrogate_are_used(nets, monkeypatch):
     x, y = load("digits", "test", limit=100)
-    seen, module = [], strongest
+    calls = []
 
-    def noted(model, x, y, eps, **settings):
+    def record(model, x, y, eps, **settings):
         net = next(i for i, other in enumerate(nets) if other is model)
         point = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(model(point).sum(), point)
-        seen.append((net, settings.get("targets"), bool(gradient.flatten(1).any(1).all())))
+        calls.append((net, settings.get("targets"), bool(gradient.flatten(1).any(1).all())))
         return x
 
-    for name in ("pgd", "adaptive_pgd", "apgd", "square"):
-        monkeypatch.setattr(module, name, noted)
+    for name in PARTS:
+        monkeypatch.setattr(strongest, name, record)
     strongest_attack(nets[1], x, y, EPS, twins=[nets[0], nets[2]], **FEW)
-    assert [net for net, *_ in seen] == [0, 2, 1, 1, 1, 1, 1, 1]
-    assert [targets for _, targets, _ in seen[3:7]] == [0, 0, 9, 9]
+    assert [net for net, *_ in calls] == [0, 2, 1, 1, 1, 1, 1, 1]
+    assert [targets for _, targets, _ in calls[3:7]] == [0, 0, 9, 9]
     # Some images have no exact gradient; along the surrogate all have one.
-    assert [has_gradient for *_, has_gradient in seen[3:7]] == [False, True, False, True]
+    assert [has_gradient for *_, has_gradient in calls[3:7]] == [False, True, False, True]
 
 
-def test_it_takes_a_population_and_warns_once_where_nothing_is_bounded(nets):
-    x, y = load("digits", "test", limit=10)
-    both = Population([nets[0], nets[2]])
-    found = strongest_attack(both, torch.stack([x, x]), torch.stack([y, y]), EPS, **FEW)
-    assert found.shape == (2, *x.shape)
+def test_it_warns_once_where_nothing_is_bounded(twenty):
     with pytest.warns(UnreachedWarning, match="strongest_attack met no bounded") as caught:
         plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-        strongest_attack(plain, x, y, EPS, batch_size=5, **FEW)
+        strongest_attack(plain, *twenty, EPS, batch_size=5, **FEW)
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("part", AUTO_PARTS[:3])
+def test_each_part_finds_examples_in_the_ball_without_a_warning(nets, part, twenty):
+    x, y = twenty
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ReliabilityWarning)
+        adversarial = auto_attack(nets[0], x, y, 0.1, parts=[part])
+    assert (adversarial - x).abs().max() <= 0.1 + 1e-6
+    assert adversarial.min() >= 0 and adversarial.max() <= 1
+    assert is_correct(nets[0], adversarial, y).sum() < is_correct(nets[0], x, y).sum()
+
+
+def test_the_warning_about_zero_gradients_is_passed_on(nets):
+    with pytest.warns(ReliabilityWarning, match="zero gradient"):
+        auto_attack(nets[1], *load("digits", "test", limit=100), 0.1, parts=["apgd-t"])

@@ -44,7 +44,7 @@ def python(run, folder):
     return folder / "empty" / "bin" / "python"
 
 
-def test_without_extras_it_is_what_to_take_home(wheel, python, run, folder):
+def test_without_extras_the_package_for_home_works(wheel, python, run, folder):
     run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel)
     run(python, "-W", "ignore", "-c", IMPORT, *HOME)
     installed = run(python, "-m", "pip", "list", "--format=freeze")
@@ -59,7 +59,7 @@ def test_without_extras_it_is_what_to_take_home(wheel, python, run, folder):
     assert done.returncode == 1 and 'pip install "cappaper[paper]"' in done.stderr
 
 
-def test_with_the_extra_paper_it_is_everything(wheel, python, run):
+def test_with_the_extra_paper_everything_works(wheel, python, run):
     run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{wheel}[paper]")
     run(python, "-W", "ignore", "-c", IMPORT, *MODULES)
     run(python.with_name("cappaper"), "data", "digits")

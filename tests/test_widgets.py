@@ -21,15 +21,15 @@ def shown(monkeypatch):
 
 
 @pytest.fixture
-def test_images():
+def few_images():
     x = torch.rand((3, 1, 28, 28), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return Dataset(x, pretrained("cap-0.05")(x).argmax(1))
 
 
 @pytest.fixture
-def box(test_images):
-    return widgets.controls(test_images, ["cap-0.05", "relu"], "cap-0.05")
+def box(few_images):
+    return widgets.controls(few_images, ["cap-0.05", "relu"], "cap-0.05")
 
 
 def test_every_control_runs_the_attack_again(box):
@@ -55,8 +55,8 @@ def test_a_wrong_cap_is_refused_beside_its_control(box, wrong):
     assert refusal.value == "" and box.children[-1].value != before
 
 
-def test_a_page_without_a_kernel_shows_a_picture_with_an_alternative_text(test_images, shown):
-    widgets.explore(test_images)
+def test_a_page_without_a_kernel_shows_a_picture_with_an_alternative_text(few_images, shown):
+    widgets.explore(few_images)
     assert '<img alt="A digit' in shown[0]["text/html"]
 
 

@@ -1,4 +1,4 @@
-"""Cache entries that are damaged, or another's: they are named, and none is used."""
+"""Damaged or exchanged cache entries: a warning names each, and none is used."""
 
 import functools
 import random

@@ -96,30 +96,27 @@ ODD = {
         lambda *given: torch.tensor(1.0); lambda *given: 1 / 0;
         lambda *given: given[0] * nan if torch.is_tensor(given[0]) else None;
         partial(cappaper.pgd, eps=0.1, steps=2)""",
-    "images": """None; 'images'; 0.5; []; x.numpy(); x.tolist(); x.int(); (x * 255).byte(); x * 255;
-        x - 1; x > 0.5; x.half(); x.bfloat16(); x.double(); x.to(torch.complex64); x[:0]; x[:3];
-        x[0]; x[:, 0]; x.flatten(1); x[..., :7]; x.flatten(); x.sum() / 1000;
-        x.expand(4, 3, 8, 8); x[:1].expand(4, 1, 8, 8); x.transpose(2, 3); x.flip(0);
-        x.requires_grad_(); x * nan; x * inf; x.to_sparse(); x.to('meta'); x[None]""",
+    "images": """None; 'images'; 0.5; []; x.numpy(); x.tolist(); x.int(); x * 255; x - 1; x > 0.5;
+        x.half(); x.bfloat16(); x.double(); x.to(torch.complex64); x[:0]; x[:3]; x[0]; x[:, 0];
+        x.flatten(1); x[..., :7]; x.flatten(); x.sum() / 1000; x.expand(4, 3, 8, 8);
+        x.transpose(2, 3); x.requires_grad_(); x * nan; x * inf; x.to_sparse(); x.to('meta')""",
     "labels": """None; 'labels'; 3; [3, 0, 9, 1]; y.numpy(); y.int(); y.float(); y > 1; y + 1;
-        y - 1; y * 10**9; y[:3]; y[:0]; y[0]; y[:, None]; y[None]; y[:1].expand(4); y.to('meta');
-        nn.functional.one_hot(y, 10); nn.functional.one_hot(y, 10).float()""",
-    "model": """None; 'resnet18'; 3; []; nn.Linear; nn.Linear(64, 10); nn.Identity();
-        nn.Sequential(); nn.Flatten(); nn.Sequential(nn.Flatten(), nn.Linear(64, 1));
-        nn.Sequential(nn.Flatten(), nn.Linear(63, 10)); net().half(); net().double();
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)); net().to('meta'); net().state_dict();
-        net().requires_grad_(False); filled(nan); filled(inf); filled(0.0); lambda x: x;
-        lambda x: torch.zeros(len(x), 10); lambda: None; Returns(lambda out: out);
-        Returns(lambda out: (out, out)); Returns(lambda out: {'logits': out});
-        Returns(lambda out: None); Returns(lambda out: out.detach());
-        Returns(lambda out: out.detach().numpy()); Returns(lambda out: out.argmax(-1));
+        y - 1; y * 10**9; y[:3]; y[:0]; y[0]; y[:, None]; y[None]; y[:1].expand(4); y.to('meta')""",
+    "model": """None; 'resnet18'; 3; []; nn.Linear; nn.Linear(64, 10); nn.Flatten();
+        nn.Sequential(nn.Flatten(), nn.LazyLinear(9));
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 1)); nn.Identity();
+        nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)); net().half();
+        net().double(); net().to('meta'); net().state_dict(); net().requires_grad_(False);
+        nn.DataParallel(net()); cappaper.Population([net(), net()]); filled(nan); filled(inf);
+        filled(0.0); lambda x: x; lambda x: torch.zeros(len(x), 10); lambda: None;
+        Returns(lambda out: out); Returns(lambda out: (out, out)); Returns(lambda out: None);
+        Returns(lambda out: {'logits': out}); Returns(lambda out: out.detach().numpy());
+        Returns(lambda out: out.detach()); Returns(lambda out: out.argmax(-1));
         Returns(lambda out: out.round().long()); Returns(lambda out: out[:1]);
         Returns(lambda out: out[None]); Returns(lambda out: out.sum());
-        Returns(lambda out: out.to(torch.complex64)); Returns(lambda out: out * nan);
-        Returns(lambda out: out * inf); Returns(lambda out: out > 0);
-        Returns(lambda out: {}['a mistake']); nn.DataParallel(net());
-        nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10));
-        nn.Sequential(nn.Flatten(), nn.LazyLinear(10)); cappaper.Population([net(), net()])""",
+        Returns(lambda out: out > 0); Returns(lambda out: out.to(torch.complex64));
+        Returns(lambda out: out * nan); Returns(lambda out: out * inf);
+        Returns(lambda out: {}['a mistake'])""",
 }
 
 
@@ -194,15 +191,6 @@ def _state(model: Any) -> Any:
 
 def _is_right(name: str, given: dict[str, Any], result: Any) -> bool:
     """Whether shape, type and range are those of a right answer."""
-    if name in ("CappedReLU", "ScaledSigmoid"):
-        return bool((result(value_of("x")) >= 0).all())
-    if isinstance(result, list):
-        return all(_is_right(name, given, one) for one in result)
-    if isinstance(result, nn.Module):
-        same = name in ("replace_relu", "rescale")  # weights are as odd as they were
-        return same or all(p.isfinite().all() for p in result.parameters())
-    if isinstance(result, cappaper.Dataset):
-        return len(result.images) == len(result.labels) > 0
     if not isinstance(result, torch.Tensor):
         shares = [getattr(result, s) for s in SHARES if hasattr(result, s)]
         shares += [result] if isinstance(result, float) else []

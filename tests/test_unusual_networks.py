@@ -1,0 +1,212 @@
+"""Unusual networks: clamped scales, layers in two places, buffers, and a forward of their own."""
+
+import copy
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from cappaper import (
+    CappedReLU,
+    Population,
+    adaptive_pgd,
+    apgd,
+    exact_robustness,
+    fit,
+    layer_signals,
+    load,
+    masking_report,
+    mlp,
+    pgd,
+    rescale,
+    robustness_report,
+    square,
+    surrogate_gradient,
+)
+from cappaper.certificates.bounds import Interval, read_layers, rounding_error
+from tests.spellings import Function
+from tests.test_members import normed, shared
+
+
+def test_rounding_is_unbounded_for_more_terms_than_a_type_can_count():
+    box, hidden = (
+        Interval(-torch.ones(1, n).double(), torch.ones(1, n).double()) for n in (64, 16)
+    )
+    for kind, bounded in ((torch.bfloat16, True), (torch.float8_e4m3fn, False)):  # of 65 terms
+        error = rounding_error(read_layers(mlp(64, [16])), [hidden], box, torch.finfo(kind))
+        assert (error.isfinite() == bounded).all() and (error > 0).all()
+
+
+def test_surrogate_keeps_the_forward_pass_of_a_blank_image(twenty):
+    """All pre-activations are 0, and so is their root mean square."""
+    x = twenty.images.clone()
+    x[0] = 0
+    layers = [nn.Linear(64, 8, bias=False), CappedReLU(0.5), nn.Linear(8, 10)]
+    net = nn.Sequential(nn.Flatten(), *layers)
+    plain = net(x)
+    for sharpness in (0.1, 30.0):
+        with surrogate_gradient(net, sharpness):
+            out = net(point := x.clone().requires_grad_())
+            out.sum().backward()
+        assert torch.equal(out, plain) and point.grad.isfinite().all()
+
+
+def test_a_clamp_of_indices_or_of_a_scale_is_not_an_activation(twenty):
+    class Clip(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.place = mlp(64, [16], beta=1.0), nn.Embedding(4, 64)
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            place = self.place(torch.arange(8).clamp(max=3)).mean(0).view(1, 1, 8, 8)
+            return self.net(x + place) * self.scale.clamp(max=100.0)
+
+    x, y = twenty
+    net = Clip()
+    few = {"steps": [2], "epsilons": [0.2]}
+    report = masking_report(net, x, y, 0.1, **few)
+    assert 0 < report.at_zero < 1
+    with torch.no_grad():
+        net.place.weight.zero_()
+    same, alone = (masking_report(one, x, y, 0.1, **few) for one in (net, net.net))
+    assert (same.at_zero, same.at_cap) == (alone.at_zero, alone.at_cap)
+
+
+def test_units_are_counted_whatever_their_shape(twenty):
+    """All pre-activations are negative; some shapes merge units with the batch."""
+    first = nn.Linear(64, 16)
+    nn.init.constant_(first.bias, -100.0)
+    for shape in ((-1, 8), (-1,), (-1, 4, 4)):
+        relu = Function(lambda z, shape=shape: z.reshape(shape).relu().reshape(z.shape))
+        net = nn.Sequential(nn.Flatten(), first, relu, nn.Linear(16, 10))
+        report = masking_report(net, *twenty, 0.1, steps=[2], epsilons=[0.2])
+        assert report.at_zero == 1
+
+
+@pytest.mark.parametrize("attack", [pgd, apgd, adaptive_pgd])
+def test_attacks_in_train_mode_never_use_a_batch_of_one(twenty, attack):
+    """BatchNorm refuses a single example; nearly all succeed at once here."""
+    net = fit(normed(), *load("digits", "train", limit=300), epochs=2).train()
+    adversarial = attack(net, *twenty, 0.3, steps=5)
+    assert (adversarial - twenty.images).abs().max() <= 0.3 + 1e-6
+
+
+class Moving(nn.Module):
+    """Each forward pass assigns a new buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
+        return self.linear((x - self.mean).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.Flatten(), spectral_norm(nn.Linear(64, 10))),
+        Moving,
+        lambda: Population([normed(), normed()]),
+    ],
+    ids=["spectral norm", "a buffer that is assigned", "a population"],
+)
+def test_an_attack_puts_all_buffers_back(twenty, make):
+    net, (x, y) = make().train(), twenty
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    several = (2,) * isinstance(net, Population)
+    pgd(net, x.expand(*several, *x.shape), y.expand(*several, -1), 0.1, steps=3, early_exit=False)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_an_attack_keeps_an_earlier_graph(twenty):
+    """As in TRADES: the clean loss, the attack, and then one backward pass through both."""
+    x, y = twenty
+    net = mlp(64, [8], beta=0.5).train()
+    clean = net(x)
+    adversarial = pgd(net, x, y, 0.1, steps=2, early_exit=False)
+    (F.cross_entropy(clean, y) + F.cross_entropy(net(adversarial), y)).backward()
+    assert all(weight.grad.isfinite().all() for weight in net.parameters())
+
+
+def test_square_uses_the_forward_that_a_model_has():
+    x = torch.rand(4, 3, 5, 9, generator=torch.Generator().manual_seed(0))
+    layers = [nn.Flatten(2), nn.Linear(45, 8), nn.ReLU(), nn.Flatten(), nn.Linear(24, 10)]
+    net = nn.Sequential(*layers)  # its first dense layer sees a part of the image
+    assert square(net, x, net(x).argmax(1), 0.1, queries=20).shape == x.shape
+    images, plain = load("digits", "test", limit=30).images, mlp(64, [16])
+    net = copy.deepcopy(plain)
+    net.forward = lambda x: plain(1 - x)
+    y = net(images).argmax(-1)
+    ours, theirs = (square(m, images, y, 0.2, queries=100) for m in (net, lambda x: plain(1 - x)))
+    assert torch.equal(ours, theirs)
+
+
+def test_a_constant_unit_makes_nothing_robust(twenty):
+    """The pre-activation is 0, or at the cap, on the whole ball."""
+    x = twenty.images[:3]
+    for bias in (0.0, 0.1):
+        net = mlp(64, [4], beta=0.1)
+        with torch.no_grad():
+            net[1].weight[0] = 0
+            net[1].bias[0] = bias
+        assert not exact_robustness(net, x, net(x).argmax(1), 1.0).robust.any()
+
+
+def test_two_classes_are_enough_for_the_strongest_attack(twenty):
+    x, y = twenty
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), CappedReLU(1.0), nn.Linear(8, 2))
+    report = robustness_report(net, x, y % 2, np.float32(0.1), steps=5, queries=10)
+    assert report.strongest <= report.pgd and json.loads(report.json())["eps"] < 0.11
+
+
+def test_many_classes_do_not_multiply_a_batch(twenty):
+    sizes, x = [], twenty.images[:4]
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU6(), nn.Linear(8, 300))
+
+    def net(images):
+        sizes.append(len(images))
+        return layers(images)
+
+    y = net(x).argmax(1)  # all are robust, so every target is tried
+    apgd(net, x, y, 1e-6, steps=2, targets=40, batch_size=2)
+    assert max(sizes) <= 16
+
+
+def test_a_cap_in_two_places_moves_once(twenty):
+    net = shared()
+    assert torch.allclose(rescale(net, 0.05)(twenty.images), net(twenty.images), atol=1e-6)
+    with pytest.raises(ValueError, match="one β for a cap"):
+        rescale(net, [0.05, 0.1])
+    linear = nn.Linear(64, 64)
+    tied = nn.Sequential(nn.Flatten(), linear, CappedReLU(1.0), linear)
+    with pytest.raises(ValueError, match="weights of its own"):
+        rescale(tied, 0.1)
+
+
+def test_signals_are_those_before_a_change_in_place(twenty):
+    for inplace in (False, True):
+        layers = [nn.Linear(64, 16), nn.ReLU(inplace), nn.Linear(16, 10)]
+        nn.init.constant_(layers[0].bias, -100)
+        (signal,) = layer_signals(nn.Sequential(nn.Flatten(), *layers), *twenty)
+        assert signal.silent == 1
+
+    layers = [nn.Linear(64, 16), CappedReLU(0.1), Function(lambda h: h.add_(5)), nn.Linear(16, 10)]
+    (signal,) = layer_signals(nn.Sequential(nn.Flatten(), *layers), *twenty)
+    assert signal.at_zero > 0.1 and signal.at_zero + signal.at_cap < 1
+
+
+def test_a_seed_may_be_a_number_of_numpy(twenty):
+    seeds = (3, np.int64(3))
+    for attack in (pgd, apgd, partial(square, queries=5), adaptive_pgd):
+        assert torch.equal(*(attack(mlp(64, [8]), *twenty, eps=0.1, seed=s) for s in seeds))
+    nets = [fit(mlp(64, [8], seed=s), *twenty, epochs=1, seed=s) for s in seeds]
+    assert torch.equal(*(net[1].weight for net in nets))
