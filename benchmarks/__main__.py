@@ -13,7 +13,7 @@ import torch
 from benchmarks import figures
 from benchmarks.clock import contest
 from benchmarks.works import bench, growth, works
-from cappaper.paper.figures.style import save as save_figure
+from cappaper.paper.figures.parts import save as save_figure
 from cappaper.paper.publishing import git_commit
 from cappaper.paper.tables import markdown_table, save
 

@@ -6,7 +6,7 @@ import textwrap
 
 import pandas as pd
 
-from cappaper.paper.figures.style import COLOURS, SMALL, WIDTH, Picture, legend, line_styles, style
+from cappaper.paper.figures.parts import COLOURS, SMALL, WIDTH, Picture, legend, line_styles, style
 
 
 def contests(table: pd.DataFrame) -> Picture:

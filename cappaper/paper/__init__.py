@@ -49,11 +49,6 @@ __all__ = [  # noqa: RUF022 (by job)
     "network_name", "publish", "show_markdown", "show_verdicts",
 ]  # fmt: skip
 
-RENAMED = {
-    "say": "show_markdown",
-    "told": "format_mean_sd",
-    "name_of": "network_name",
-    "tabular": "markdown_table",
-    "state": "show_verdicts",
-}
+RENAMED = {"say": "show_markdown", "told": "format_mean_sd", "name_of": "network_name"}
+RENAMED |= {"tabular": "markdown_table", "state": "show_verdicts"}
 __getattr__ = renamed(__name__, RENAMED)

@@ -1,5 +1,7 @@
 """The ledger: the verdict on every claim, as a table, a page of the book, and checksums."""
 
+from __future__ import annotations
+
 import hashlib
 from pathlib import Path
 
@@ -7,41 +9,12 @@ import pandas as pd
 
 from cappaper.files import whole
 from cappaper.paper import leaderboard, statistics
-from cappaper.paper.claims import CLAIMS, decided, verdict
-from cappaper.paper.decisions import FAILED, POINT, STEP
-from cappaper.paper.tables import read
+from cappaper.paper.claims import CLAIMS, TESTS, decided, verdict
+from cappaper.paper.decision import FAILED, POINT, STEP
+from cappaper.paper.tables import markdown_table, read
 
-LEDGER = Path("results/claims.csv")
-SUMS = Path("results/SHA256SUMS")
-PAGE = Path("claims.md")
-CARDS = Path("results/verdicts.md")
-NETWORKS = Path("all-networks.md")
-RECIPES = Path("results/recipes.md")
-_OPENING = """# What became of the claims
-
-The paper's claims, the tests that this book puts them to, and what the result tables say. This\
- page is made by `cappaper claims --write`; every number on it comes from a table.
-
-| | claim | where | verdict |
-|---|---|---|---|"""
-_RULES = (
-    f"A difference counts where its confidence interval lies beyond a margin of {POINT:g}"
-    f" ({FAILED:g} for failed training, {STEP:g} for L2 distances, none for growth): Student's t"
-    " over seeds, and for shares a normal one over images where not all test images were judged"
-    " (distances and medians: over seeds alone). A claim has an error of"
-    f" {100 * statistics.LEVEL:g} %, which its tests share, so their intervals are wider than"
-    " usual. The best of several caps, and the widest of several gaps, are chosen for each seed"
-    " on the other seeds, so a difference need not be that of the two means beside it. A test"
-    " *holds* if the interval is beyond the margin, *does not hold* if it is short of it, and is"
-    " *inconclusive* if it contains it. A test of several architectures holds if it does in each,"
-    " and does not hold if it does not in one; that of the layers' order needs one pair of"
-    " orders. That no cap wins is judged by each cap's own interval, without the price of the"
-    " choice: narrower than the one printed. A claim *holds* if all its tests hold, *does not"
-    " hold* if all of them do not hold, is *mixed* if some hold and others do not hold, and"
-    " *inconclusive* otherwise. All robust accuracies are what one attack leaves: upper bounds."
-    " Of an open question, *holds* says that the gain is seen there too. {doc}`doubled` asks"
-    " every test again, after twice the training and under twice the attack."
-)
+LEDGER, SUMS = Path("results/claims.csv"), Path("results/SHA256SUMS")
+PAGE, NETWORKS = Path("claims.md"), Path("all-networks.md")
 
 
 def verdicts(book: Path) -> pd.DataFrame:
@@ -50,15 +23,13 @@ def verdicts(book: Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError, ValueError: a table, or a column of one, is missing.
     """
-    chapters = dict.fromkeys(test.chapter for claim in CLAIMS for test in claim.tests)
-    tables = {name: read(book / "results" / f"{name}.csv") for name in chapters}
+    tables = {c: read(book / "results" / f"{c}.csv") for c in {test.chapter for test in TESTS}}
     rows = []
     for claim in CLAIMS:
         decisions = [decided(test, tables[test.chapter]) for test in claim.tests]
-        on_claim = verdict(claim.tests, decisions)
+        on_claim = (claim.number, verdict(claim.tests, decisions))
         for test, decision in zip(claim.tests, decisions, strict=True):
-            on_test = (decision.verdict, decision.evidence)
-            rows.append((claim.number, on_claim, test.chapter, test.says, *on_test))
+            rows.append((*on_claim, test.chapter, test.says, decision.verdict, decision.evidence))
     columns = ["claim", "claim_verdict", "chapter", "test", "verdict", "evidence"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -74,10 +45,10 @@ def disagreements(book: Path) -> list[str]:
     """A sentence for each file that does not agree with the result tables."""
     now = _files(book)
     then = {name: (book / name).read_text(encoding="utf-8") for name in now}
-    lines = set(now[SUMS].splitlines()) ^ set(then[SUMS].splitlines())
+    lines = set(now.pop(SUMS).splitlines()) ^ set(then[SUMS].splitlines())
     changed = sorted({line.split("  ", 1)[1] for line in lines} - {LEDGER.name})
     sentences = [f"{name} is not the table that the ledger was made from" for name in changed]
-    others = [name for name in now if name != SUMS and now[name] != then[name]]
+    others = [name for name in now if now[name] != then[name]]
     return sentences + [f"{name} is not what the tables give: write it again" for name in others]
 
 
@@ -88,9 +59,14 @@ def _files(book: Path) -> dict[Path, str]:
     tables = {p.name: p.read_bytes() for p in (book / "results").glob("*.csv")}
     tables[LEDGER.name] = text.encode()
     sums = [f"{hashlib.sha256(t).hexdigest()}  {name}\n" for name, t in sorted(tables.items())]
-    pages = {PAGE: page(ledger), CARDS: cards(ledger), NETWORKS: leaderboard.page(book)}
-    pages[RECIPES] = leaderboard.recipes(book, ledger)
-    return {LEDGER: text, **pages, SUMS: "".join(sums)}
+    return {
+        LEDGER: text,
+        PAGE: page(ledger),
+        Path("results/verdicts.md"): cards(ledger),
+        NETWORKS: leaderboard.page(book),
+        Path("results/recipes.md"): leaderboard.recipes(book, ledger),
+        SUMS: "".join(sums),
+    }
 
 
 def cards(ledger: pd.DataFrame) -> str:
@@ -98,23 +74,21 @@ def cards(ledger: pd.DataFrame) -> str:
     verdict_on = dict(zip(ledger["claim"], ledger["claim_verdict"], strict=True))
     lines = ["::::{grid} 1 2 3 3", ":gutter: 2", ""]
     for claim in CLAIMS:
-        lines.append(f":::{{grid-item-card}} {claim.number}. {verdict_on[claim.number]}")
-        lines += [":link: claims", ":link-type: doc", claim.says, ":::", ""]
+        title = f":::{{grid-item-card}} {claim.number}. {verdict_on[claim.number]}"
+        lines += [title, ":link: claims", ":link-type: doc", claim.says, ":::", ""]
     return "\n".join([*lines, "::::", ""])
 
 
 def page(ledger: pd.DataFrame) -> str:
     """The ledger as a page of the book."""
-    lines, sections = [_OPENING], [""]
+    rows, sections = [], []
     for claim in CLAIMS:
-        tests = ledger[ledger["claim"] == claim.number]
+        tests = ledger[ledger["claim"] == claim.number].set_index("test")
         on_claim = tests["claim_verdict"].iloc[0]
-        lines.append(f"| {claim.number} | {claim.says} | {claim.where} | **{on_claim}** |")
-        sections += [f"## Claim {claim.number}: {claim.says.rstrip('.')}", ""]
-        sections += ["| test | chapter | evidence | verdict |", "|---|---|---|---|"]
-        for _, test in tests.iterrows():
-            chapter = f"{{doc}}`chapters/{test['chapter']}`"
-            cells = (test["test"], chapter, test["evidence"], test["verdict"])
-            sections.append(f"| {' | '.join(cells)} |")
-        sections.append("")
-    return "\n".join([*lines, "", _RULES, *sections])
+        rows.append(f"| {claim.number} | {claim.says} | {claim.where} | **{on_claim}** |")
+        tests["chapter"] = tests["chapter"].map("{{doc}}`chapters/{}`".format)
+        table = markdown_table(tests[["chapter", "evidence", "verdict"]], "test")
+        sections.append(f"## Claim {claim.number}: {claim.says.rstrip('.')}\n\n{table}\n")
+    margins = {"point": POINT, "failed": FAILED, "step": STEP, "level": 100 * statistics.LEVEL}
+    tables = {"claims": "\n".join(rows), "sections": "\n".join(sections)}
+    return leaderboard.template("claims.md").format(**margins, **tables)

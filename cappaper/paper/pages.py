@@ -4,7 +4,8 @@ A chapter's page begins with its verdicts, its conclusions and its first figure.
 the glossary have a title, formulas are MathML, and the live page gets its networks.
 """
 
-import html
+from __future__ import annotations
+
 import os
 import re
 import shutil
@@ -25,22 +26,14 @@ _EMPTY = re.compile(r"<th([^>]*)>\s*(?:<p>\s*</p>)?\s*(?:&nbsp;)?\s*</th>")
 
 
 def chapter_head(chapter: str, ledger: pd.DataFrame) -> str:
-    """The line under a chapter's title: its verdicts, its table, its notebook.
-
-    >>> ledger = pd.DataFrame({"claim": [2], "chapter": ["fig-05"], "verdict": ["holds"]})
-    >>> print(chapter_head("fig-05", ledger).splitlines()[1])
-    <a class="book-verdict" href="../claims.html">claim 2: holds</a>
-    """
+    """The line under a chapter's title: its verdicts, its table, its notebook."""
     tests = ledger[ledger["chapter"] == chapter]
-    lines = ['<p class="book-head">']
-    for claim, verdict in dict.fromkeys(zip(tests["claim"], tests["verdict"], strict=True)):
-        text = html.escape(f"claim {claim}: {verdict}")
-        lines.append(f'<a class="book-verdict" href="../claims.html">{text}</a>')
-    lines.append(
-        f'<a href="../results/{chapter}.csv" download>Data (CSV)</a> ·'
-        f' <a href="../_sources/chapters/{chapter}.ipynb" download>Notebook</a>'
-    )
-    return "\n".join([*lines, "</p>"])
+    pairs = zip(tests["claim"], tests["verdict"], strict=True)
+    verdicts = dict.fromkeys(f"claim {claim}: {verdict}" for claim, verdict in pairs)
+    lines = [f'<a class="book-verdict" href="../claims.html">{v}</a>' for v in verdicts]
+    lines.append(f'<a href="../results/{chapter}.csv" download>Data (CSV)</a> ·')
+    lines.append(f'<a href="../_sources/chapters/{chapter}.ipynb" download>Notebook</a>')
+    return "\n".join(['<p class="book-head">', *lines, "</p>"])
 
 
 def conclusions_first(document: Any) -> None:
@@ -64,19 +57,18 @@ def conclusions_first(document: Any) -> None:
         conclusions.insert(2, cell)  # behind the heading and the output of the first cell
     opening = [node for node in chapter.children[1:] if node not in parts]
     method = nodes.section("", nodes.title("", METHOD), *opening, ids=[nodes.make_id(METHOD)])
+    others = [part for part in parts if part is not conclusions]
     chapter.children[1:] = []
-    chapter += [conclusions, method, *(part for part in parts if part is not conclusions)]
+    chapter += [conclusions, method, *others]
 
 
 def _finding(conclusions: Any) -> str:
     """The first sentence of the conclusions outside tables, and the next if it is very short."""
     paragraphs = conclusions.findall(nodes.paragraph)
     texts = [p.astext() for p in paragraphs if not isinstance(p.parent, nodes.entry)]
-    finding = ""
-    for sentence in re.findall(r".+?\.(?=\s|$)", " ".join(" ".join(texts).split())):
-        if len(finding) < 60:
-            finding += sentence
-    return finding.strip()
+    words = " ".join(" ".join(texts).split())
+    match = re.match(r"(.{59,}?|.+)\.(?=\s|$)", words)
+    return match[0] if match else ""
 
 
 def glossary(document: Any) -> dict[str, str]:
@@ -107,15 +99,13 @@ def setup(app: Any) -> dict[str, bool]:
     def configure(app: Any, config: Any) -> None:
         config.html_last_updated_fmt = f"%Y-%m-%d from commit {git_commit()}"
         if repository:
+            colab = "https://colab.research.google.com"
             config.html_theme_options |= {
                 "repository_url": repository,
                 "repository_branch": "main",
                 "path_to_docs": "book",
                 "use_repository_button": True,
-                "launch_buttons": {
-                    "binderhub_url": "https://mybinder.org",
-                    "colab_url": "https://colab.research.google.com",
-                },
+                "launch_buttons": {"binderhub_url": "https://mybinder.org", "colab_url": colab},
             }
         if github:
             config.ogp_site_url = f"https://{github[1].lower()}.github.io/{github[2]}/"
@@ -132,8 +122,7 @@ def setup(app: Any) -> dict[str, bool]:
         if page.startswith("chapters/") and ledger.exists():
             head = chapter_head(page.removeprefix("chapters/"), pd.read_csv(ledger))
             body = body.replace("</h1>", f"</h1>\n{head}", 1)
-        if body:
-            context["body"] = body
+        context["body"] = body
 
     def write_files(app: Any, failed: Exception | None) -> None:
         if failed is not None or app.builder.format != "html":
@@ -146,16 +135,14 @@ def setup(app: Any) -> dict[str, bool]:
         if github and (source / "how-robust.csv").exists():
             (out / "card.png").write_bytes(figures.headline(read(source / "how-robust.csv")).png())
 
-    def inline(translator: Any, node: Any) -> None:
-        translator.body.append(convert(node.astext(), display="inline"))
+    def formula(translator: Any, node: Any) -> None:
+        display = "inline" if isinstance(node, nodes.math) else "block"
+        text = convert(node.astext(), display=display)
+        block = f'<div class="book-formula">{text}</div>'
+        translator.body.append(text if display == "inline" else block)
         raise nodes.SkipNode
 
-    def block(translator: Any, node: Any) -> None:
-        formula = convert(node.astext(), display="block")
-        translator.body.append(f'<div class="book-formula">{formula}</div>')
-        raise nodes.SkipNode
-
-    app.add_html_math_renderer("mathml", (inline, None), (block, None))
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.connect("config-inited", configure)
     app.connect("doctree-read", read_document, priority=100)  # before Sphinx lists the headings
     app.connect("doctree-resolved", lambda app, tree, page: title_links(tree, app.env.glossary))

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython.display import display
 
 from cappaper.files import whole
 
+Row = dict[str, Any]
 RATES = ("standard_accuracy", "robust_accuracy", "success_rate")
 STRONGEST = "strongest attack"
-ROBUST, FOOLED, UNKNOWN = ".", "x", "?"  # the outcome of one judge on one image
+ROBUST, UNKNOWN, FOOLED = ".?x"  # the outcome of one judge on one image
 
 
 def outcomes(robust: Iterable[bool]) -> str:
@@ -22,10 +24,8 @@ def outcomes(robust: Iterable[bool]) -> str:
     return "".join(ROBUST if image else FOOLED for image in robust)
 
 
-def outcome_row(
-    name: str, eps: float, standard: float, outcomes: str, **more: Any
-) -> dict[str, Any]:
-    """A row of a table. ``name`` is the judge's, attack or certificate: the column ``attack``."""
+def outcome_row(name: str, eps: float, standard: float, outcomes: str, **more: Any) -> Row:
+    """A row of a table; ``name`` is the attack's or the certificate's: the column ``attack``."""
     robust = outcomes.count(ROBUST) / len(outcomes)
     row = {"attack": name, "eps": eps, "standard_accuracy": standard, "robust_accuracy": robust}
     return row | more | {"images": len(outcomes), "outcomes": outcomes, "warning": ""}
@@ -40,64 +40,53 @@ def contradictions(lower: str, upper: str) -> int:
     return sum(a == ROBUST and b == FOOLED for a, b in zip(lower, upper, strict=True))
 
 
-def worst_outcomes(several: Iterable[str]) -> str:
-    """The outcome of each image after several attacks: one success is enough.
-
-    >>> worst_outcomes(["..x.", ".xx?"])
-    '.xx?'
-    """
-    return "".join(
-        FOOLED if FOOLED in image else UNKNOWN if UNKNOWN in image else ROBUST
-        for image in zip(*several, strict=True)
-    )
-
-
 def save(table: pd.DataFrame, path: str | Path, origin: dict[str, str]) -> None:
     """Write a table as CSV, its provenance on top as ``# key: value`` lines."""
     head = "".join(f"# {key}: {value}\n" for key, value in origin.items())
-    text = head + table.to_csv(index=False, float_format="%.6g", na_rep="nan")
+    text = table.to_csv(index=False, float_format="%.6g", na_rep="nan")
     with whole(Path(path)) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(head + text, encoding="utf-8")
 
 
 def read(path: str | Path) -> pd.DataFrame:
     """A table as :func:`save` wrote it, its provenance in ``table.attrs["provenance"]``."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     head = [line[2:].split(": ", 1) for line in lines if line.startswith("# ")]
-    table: pd.DataFrame = pd.read_csv(path, comment="#", keep_default_na=False, na_values=["nan"])
+    table = pd.read_csv(path, comment="#", keep_default_na=False, na_values=["nan"])
     table.attrs["provenance"] = dict(head)
     return table
 
 
+def groups(table: pd.DataFrame, by: Any, sort: bool = True) -> list[tuple[Any, pd.DataFrame]]:
+    """The rows of each value of ``by``."""
+    return list(table.groupby(by, sort=sort))
+
+
 def over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
     """Means over seeds: ``by``, each of ``values``, its ``_spread`` (standard deviation), seeds."""
-    groups = table.groupby(list(by), sort=False)[list(values)]
-    spread = groups.std().add_suffix("_spread")
-    summary: pd.DataFrame = groups.mean().join(spread).assign(seeds=groups.size())
-    return summary.reset_index()
+    rows = table.groupby(list(by), sort=False)[list(values)]
+    spread = rows.std().add_suffix("_spread")
+    return rows.mean().join(spread).assign(seeds=rows.size()).reset_index()
 
 
 def strongest(table: pd.DataFrame, attacks: Sequence[str], name: str = STRONGEST) -> pd.DataFrame:
     """Rows of one more attack, the union of these: an image is robust only if it is to each."""
-    chosen = table[table["attack"].isin(attacks)]
     measured = ("attack", "robust_accuracy", "success_rate", "outcomes", "warning", "seconds")
-    same = [name for name in map(str, table) if name not in measured]
+    same = [column for column in map(str, table) if column not in measured]
     rows = []
-    for key, group in chosen.groupby(same, sort=False):
-        row: dict[str, Any] = dict(zip(same, key, strict=True))
-        standard = float(group["standard_accuracy"].iloc[0])
-        row |= outcome_row(name, row["eps"], standard, worst_outcomes(group["outcomes"]))
+    for key, group in groups(table[table["attack"].isin(attacks)], same, sort=False):
+        row: Row = dict(zip(same, key, strict=True))
+        standard = float(row["standard_accuracy"])
+        images = zip(*group["outcomes"], strict=True)
+        worst = "".join(max(image, key=[ROBUST, UNKNOWN, FOOLED].index) for image in images)
+        row |= outcome_row(name, row["eps"], standard, worst)
         success = 1 - row["robust_accuracy"] / standard if standard else 0.0
         rows.append(row | {"success_rate": success, "seconds": 0.0})
     return pd.DataFrame(rows)
 
 
 def network_name(beta: float) -> str:
-    """A network by its cap.
-
-    >>> network_name(0.05), network_name(math.inf)
-    ('β = 0.05', 'ReLU')
-    """
+    """A network by its cap: "β = 0.05", or "ReLU" where it is infinite."""
     return "ReLU" if math.isinf(beta) else f"β = {beta:g}"
 
 
@@ -109,8 +98,7 @@ def format_mean_sd(values: pd.Series[Any]) -> str:
     """
     if math.isinf(values.mean()):
         return "none"
-    spread = f" ± {values.std():.3f}" if len(values) > 1 else ""
-    return f"{values.mean():.3f}{spread}"
+    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
 
 
 def markdown_table(frame: pd.DataFrame, corner: str = "") -> str:
@@ -129,7 +117,5 @@ def markdown_table(frame: pd.DataFrame, corner: str = "") -> str:
 
 def show_markdown(text: str) -> None:
     """Show Markdown as the output of a cell, in JupyterLab and on the book's pages."""
-    from IPython.display import display
-
     text = inspect.cleandoc(text)
     display({"text/markdown": text, "text/plain": text}, raw=True)

@@ -20,7 +20,7 @@ from cappaper.paper.machines import Machine
 from cappaper.paper.profiles import profile
 from cappaper.paper.runner import networks
 from cappaper.paper.tables import network_name
-from cappaper.zoo import PRETRAINED, about, pretrained
+from cappaper.zoo import about, pretrained
 
 DIGITS = Path("extra/live/digits.js")
 # Name, epochs, adversary and caps, as in the chapters that train these networks.
@@ -44,9 +44,8 @@ def specs() -> dict[str, Spec]:
 
 def train(folder: Path, machine: Machine) -> Iterator[Path]:
     """Train what is not trained yet, and write all networks to ``folder``."""
-    by_name = specs()
-    models = networks(list(by_name.values()), machine)
-    for (name, spec), model in zip(by_name.items(), models, strict=True):
+    models = networks(list(specs().values()), machine)
+    for (name, spec), model in zip(specs().items(), models, strict=True):
         yield _store(model.cpu(), metadata(spec), folder / f"{name}.safetensors")
 
 
@@ -75,25 +74,24 @@ def metadata(spec: Spec) -> dict[str, Any]:
 def write_scripts(folder: Path) -> None:
     """Each network as a script that calls ``Live.add``, and ``index.js`` with their titles."""
     folder.mkdir(parents=True, exist_ok=True)
-    index = []
-    for name in PRETRAINED:
-        facts, state = about(name), pretrained(name).state_dict()
-        weights = [state[key] for key in state if key.endswith((".weight", ".bias"))]
-        texts = [_base64(values.half()) for values in weights]
-        facts["layers"] = list(zip(texts[::2], texts[1::2], strict=True))
+    titles = []
+    for name, spec in specs().items():
+        state = pretrained(name).state_dict()
+        texts = [_base64(state[key].half()) for key in state if not key.endswith("beta")]
+        facts = about(name) | {"layers": list(zip(texts[::2], texts[1::2], strict=True))}
         script = f"Live.add({json.dumps(name)}, {json.dumps(facts, ensure_ascii=False)});\n"
         (folder / f"{name}.js").write_text(script, encoding="utf-8")
-        beta, adversary = float(facts["beta"][0]), facts["training"].partition(",")[0]
-        radius = adversary.partition(" at ")[2]
-        title = network_name(beta) + (f", adversarially trained at {radius}" if radius else "")
-        index.append((bool(radius), -beta, [name, title]))
-    listed = json.dumps([entry for *_, entry in sorted(index)], ensure_ascii=False)
+        title = network_name(spec.beta[0])
+        if spec.adversary:
+            title += f", adversarially trained at ε = {spec.adversary.eps:g}"
+        titles.append([name, title])
+    listed = json.dumps(titles, ensure_ascii=False)
     (folder / "index.js").write_text(f"Live.available = {listed};\n", encoding="utf-8")
 
 
-def digits_script(test: Dataset, each: int = 2) -> str:
-    """The first digits of each class, as ``Live.digits``: [label, 784 numbers from 0 to 1]."""
-    chosen = [int(i) for c in range(10) for i in (test.labels == c).nonzero()[:each, 0]]
+def digits_script(test: Dataset) -> str:
+    """The first two digits of each class, as ``Live.digits``: [label, 784 numbers in [0, 1]]."""
+    chosen = [int(i) for c in range(10) for i in (test.labels == c).nonzero()[:2, 0]]
     rows = [[int(test.labels[i]), _base64((test.images[i] * 255).byte())] for i in chosen]
     return (
         "// The first two of each class of MNIST's test images.\n"

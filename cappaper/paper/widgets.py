@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from cappaper.activations import CappedReLU
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.data import Dataset
-from cappaper.paper.figures.slider import data_url, show_with_static
-from cappaper.paper.figures.style import COLOURS, Picture, draw_pixels, style
+from cappaper.paper.figures.parts import COLOURS, Picture, draw_pixels, style
+from cappaper.paper.figures.slider import above_picture, show, still
 from cappaper.zoo import PRETRAINED, about, pretrained
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {"PGD": pgd, "cap-aware PGD": adaptive_pgd}
-_STILL = "A digit, the digit as PGD has changed it, the change, and the classes of both"
 
 
+@style()
 def attacked_digit(
     test: Dataset,
     digit: int,
@@ -30,7 +30,7 @@ def attacked_digit(
     eps: float = 0.1,
     steps: int = 40,
 ) -> Picture:
-    """One attack on one digit as a picture.
+    """A digit, the attacked digit, the change, and the probabilities of the classes.
 
     ``betas`` replaces the caps of a trained network, which is not trained again.
     """
@@ -39,33 +39,20 @@ def attacked_digit(
     adversarial = ATTACKS[attack](model, x, y, eps, steps=steps)
     with torch.no_grad():
         before, after = model(torch.cat([x, adversarial])).softmax(dim=1)
-    return portrait(x[0], adversarial[0], before, after, int(y), eps)
-
-
-def portrait(
-    image: Tensor, adversarial: Tensor, before: Tensor, after: Tensor, label: int, eps: float
-) -> Picture:
-    """A digit, the attacked digit, the change, and the probabilities of the classes.
-
-    Images are ``[1, H, W]`` in [0, 1], ``before`` and ``after`` ``[classes]``.
-    """
-    predicted = int(after.argmax())
-    outcome = "it stands" if predicted == label else f"taken for a {predicted}"
-    titles = (f"a {label}", outcome)
-    with style():
-        figure = Picture(figsize=(8.2, 2.6))
-        *fields, bars = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.7))
-        for field, title, pixels in zip(fields, titles, (image, adversarial), strict=False):
-            draw_pixels(field, pixels, title)
-        draw_pixels(fields[2], adversarial - image, "what changed", change=eps or 1.0)
-        classes = np.arange(len(before))
-        bars.bar(classes - 0.2, before.numpy(), 0.4, color=COLOURS[0], label="before")
-        hatched = {"color": COLOURS[1], "hatch": "///", "edgecolor": "white"}
-        bars.bar(classes + 0.2, after.numpy(), 0.4, label="after", **hatched)
-        bars.set_xticks(classes)
-        bars.set_ylim(0, 1.03)
-        bars.set_title("probability of each class")
-        bars.legend(fontsize="small")
+    label, predicted = int(y), int(after.argmax())
+    figure = Picture(figsize=(8.2, 2.6))
+    clean, attacked, change, bars = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.7))
+    draw_pixels(clean, x[0], f"a {label}")
+    outcome = "still correct" if predicted == label else f"taken for a {predicted}"
+    draw_pixels(attacked, adversarial[0], outcome)
+    draw_pixels(change, (adversarial - x)[0], "what changed", change=eps or 1.0)
+    classes = np.arange(len(before))
+    bars.bar(classes - 0.2, before.numpy(), 0.4, color=COLOURS[0], label="before")
+    hatched = {"color": COLOURS[1], "hatch": "///", "edgecolor": "white"}
+    bars.bar(classes + 0.2, after.numpy(), 0.4, label="after", **hatched)
+    bars.set(xticks=classes, ylim=(0, 1.03))
+    bars.set_title("probability of each class")
+    bars.legend(fontsize="small")
     return figure
 
 
@@ -73,14 +60,11 @@ def explore(test: Dataset, *, names: Sequence[str] = PRETRAINED, start: str = "c
     """Show controls for network, caps, attack, ε, steps and digit above the attacked digit.
 
     The attack runs again when a control moves. A page without a kernel shows the first picture.
-
-    Args:
-        test: images of MNIST, which the networks were trained on.
-        names: networks of :func:`cappaper.pretrained` to choose from.
-        start: the first one.
+    ``names`` are networks of :func:`cappaper.pretrained`, and ``test`` has images of MNIST.
     """
     box = controls(test, names, start)
-    show_with_static(box, f'<img alt="{_STILL}" src="{data_url(box.children[-1].value)}">', _STILL)
+    text = "A digit, the digit as PGD has changed it, the change, and the classes of both"
+    show(box, still(box.children[-1].value, text), text)
 
 
 def controls(test: Dataset, names: Sequence[str], start: str) -> ipywidgets.VBox:
@@ -88,43 +72,42 @@ def controls(test: Dataset, names: Sequence[str], start: str) -> ipywidgets.VBox
     style = {"description_width": "7em"}
     wide: dict[str, Any] = {"style": style, "layout": {"width": "26em"}}
     network = ipywidgets.Dropdown(options=list(names), value=start, description="network", **wide)
-    caps = [ipywidgets.Text(description=f"β of layer {i}", **wide) for i in (1, 2)]
+    caps = [
+        ipywidgets.Text(str(beta), description=f"β of layer {i}", **wide)
+        for i, beta in enumerate(about(start)["beta"], 1)
+    ]
     refusals = [ipywidgets.HTML() for _ in caps]
     attack = ipywidgets.ToggleButtons(options=list(ATTACKS), description="attack", style=style)
     eps = ipywidgets.FloatSlider(0.1, min=0, max=0.4, step=0.01, description="ε", **wide)
     steps = ipywidgets.IntSlider(40, min=1, max=100, description="steps", **wide)
     last = len(test.labels) - 1
     digit = ipywidgets.IntSlider(0, min=0, max=last, description="test digit", **wide)
-    picture = ipywidgets.Image(format="png")
 
-    def redraw(_: Any = None) -> None:
+    def draw() -> bytes | None:
         betas = [_cap(cap.value) for cap in caps]
         for beta, refusal in zip(betas, refusals, strict=True):
             refusal.value = "" if beta else "<b>a cap is a number above 0, or inf for ReLU</b>"
-        if all(betas):
-            settings = {"attack": attack.value, "eps": eps.value, "steps": steps.value}
-            settings |= {"network": network.value, "betas": betas}
-            picture.value = attacked_digit(test, digit.value, **settings).png()
+        if not all(betas):
+            return None
+        settings = {"attack": attack.value, "eps": eps.value, "steps": steps.value}
+        settings |= {"network": network.value, "betas": betas}
+        return attacked_digit(test, digit.value, **settings).png()
 
-    def take_caps(_: Any = None) -> None:
+    def take_caps(_: object) -> None:
         for cap, beta in zip(caps, about(network.value)["beta"], strict=True):
             cap.value = str(beta)
-        redraw()
 
-    take_caps()
-    network.observe(take_caps, names="value")
-    for control in (*caps, attack, eps, steps, digit):
-        control.observe(redraw, names="value")
-    rows = [ipywidgets.HBox(list(pair)) for pair in zip(caps, refusals, strict=True)]
-    return ipywidgets.VBox([network, *rows, attack, eps, steps, digit, picture])
+    network.observe(take_caps, names="value")  # before the picture is drawn
+    pairs = [ipywidgets.HBox(pair) for pair in zip(caps, refusals, strict=True)]
+    others = (attack, eps, steps, digit)
+    return above_picture([network, *pairs, *others], [network, *caps, *others], draw)
 
 
 def _cap(text: str) -> float | None:
     try:
-        beta = float(text)
+        return beta if (beta := float(text)) > 0 else None
     except ValueError:
         return None
-    return beta if beta > 0 else None
 
 
 @lru_cache(maxsize=32)

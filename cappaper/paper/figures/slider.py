@@ -2,12 +2,11 @@
 
 import base64
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import ipywidgets
 from IPython.display import display
 
-from cappaper.paper.figures.style import Picture, beta_label
+from cappaper.paper.figures.parts import Picture, beta_label
 
 # The script of the slider on a page without a kernel; no ids, as a page may have several sliders.
 _SCRIPT = (
@@ -39,45 +38,49 @@ def beta_explorer(
     start = betas[len(betas) // 2] if start is None else start
     if start not in betas:
         raise ValueError(f"β = {start} is not on the slider: use one of {list(betas)}")
-    options = [(beta_label(beta), beta) for beta in betas]
     frames = {beta_label(beta): draw(beta).png() for beta in betas}
-    slider = ipywidgets.SelectionSlider(
-        options=options,
-        value=start,
-        description="max value β",
-        style={"description_width": "initial"},
-        layout={"width": "28em"},
-    )
-    picture = ipywidgets.Image(value=frames[beta_label(start)], format="png")
-
-    def redraw(change: dict[str, Any]) -> None:
-        picture.value = draw(change["new"]).png()
-
-    slider.observe(redraw, names="value")
-    static = _static_slider(frames, beta_label(start))
-    show_with_static(
-        ipywidgets.VBox([slider, picture]), static, f"β explorer over {', '.join(frames)}"
-    )
-
-
-def _static_slider(frames: dict[str, bytes], start: str) -> str:
+    first = list(betas).index(start)
     images = "".join(
-        f'<img alt="the figure at β = {beta}" data-beta="{beta}"'
-        f'{"" if beta == start else " hidden"} src="{data_url(frame)}">'
-        for beta, frame in frames.items()
+        still(png, f"the figure at β = {beta}", f'data-beta="{beta}"{" hidden" * (i != first)}')
+        for i, (beta, png) in enumerate(frames.items())
     )
-    return (
+    static = (
         '<div class="beta-explorer"><label>max value β '
-        f'<input type="range" min="0" max="{len(frames) - 1}" value="{list(frames).index(start)}"'
-        f' oninput="{_SCRIPT}"></label> <output>β = {start}</output><br>{images}</div>'
+        f'<input type="range" min="0" max="{len(frames) - 1}" value="{first}"'
+        f' oninput="{_SCRIPT}"></label> <output>β = {beta_label(start)}</output><br>{images}</div>'
     )
+    slider = ipywidgets.SelectionSlider(
+        options=list(zip(frames, betas, strict=True)), value=start, description="max value β"
+    )
+    slider.style.description_width, slider.layout.width = "initial", "28em"
+    box = above_picture([slider], [slider], lambda: draw(slider.value).png())
+    show(box, static, f"β explorer over {', '.join(frames)}")
 
 
-def show_with_static(box: ipywidgets.VBox, static: str, text: str) -> None:
+def above_picture(
+    rows: Sequence[ipywidgets.Widget],
+    controls: Sequence[ipywidgets.Widget],
+    draw: Callable[[], bytes | None],
+) -> ipywidgets.VBox:
+    """Rows with controls above a PNG, which is drawn again when a control moves, unless None."""
+    picture = ipywidgets.Image(format="png", value=draw())
+
+    def redraw(_: object) -> None:
+        if png := draw():
+            picture.value = png
+
+    for control in controls:
+        control.observe(redraw, names="value")
+    return ipywidgets.VBox([*rows, picture])
+
+
+def show(box: ipywidgets.VBox, static: str, text: str) -> None:
     """Show controls; a page without a kernel shows ``static`` HTML, a terminal ``text``."""
     bundle = dict(box._repr_mimebundle_())
     display(bundle | {"text/html": static, "text/plain": text}, raw=True)
 
 
-def data_url(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def still(png: bytes, alt: str, attributes: str = "") -> str:
+    """A picture as HTML that needs no file."""
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f'<img alt="{alt}" {attributes} src="{source}">'

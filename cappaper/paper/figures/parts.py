@@ -11,13 +11,14 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from cappaper.files import whole
-from cappaper.paper.tables import RATES
+from cappaper.paper.tables import RATES, network_name
+
+Line = tuple[str | None, pd.DataFrame]  # a label, and the rows whose means a line goes through
 
 # Okabe and Ito's palette, dark to light; every line also has a mark and a dash of its own.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -47,18 +48,18 @@ WIDTH = 4.8
 SMALL = 9.2
 SHARES = (-0.03, 1.03)  # the limits of an axis of shares
 
-RATE_NAMES = dict(zip(RATES, ("standard accuracy", "robust accuracy", "success rate"), strict=True))
-NAMES = RATE_NAMES | {
-    "accuracy": "accuracy",
-    "at_cap": "share of units at β",
-    "at_zero": "share of units at 0",
+_NORMS = {
     "gradient": "gradient's L2 norm",
     "l2": "L2 distance",
     "linf": "L∞ distance",
-    "median_l2": "median L2 distortion",
     "relative_l2": "L2 distance / clean norm",
+}
+_SHARES = {rate: rate.replace("_", " ") for rate in (*RATES, "accuracy")} | {
+    "at_cap": "share of units at β",
+    "at_zero": "share of units at 0",
     "silent": "images without gradient",
 }
+NAMES = _NORMS | _SHARES | {"median_l2": "median L2 distortion"}
 
 
 class Picture(Figure):
@@ -83,13 +84,13 @@ class Picture(Figure):
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of the book, for plots of your own."""
+    """The look of the book, for plots of your own: a context, or a decorator of a function."""
     with matplotlib.rc_context(_STYLE):
         yield
 
 
 def save(figure: Picture, save_to: str) -> Picture:
-    """Write a figure to ``save_to``.svg, unless ``save_to`` is empty, and hand it back."""
+    """Write a figure to ``save_to``.svg, unless ``save_to`` is empty, and return it."""
     if save_to:
         with whole(Path(f"{save_to}.svg")) as unfinished:
             unfinished.write_text(figure.svg(), encoding="utf-8")
@@ -103,11 +104,7 @@ def stacked(panels: int, height: float = 1.9, **shared: Any) -> tuple[Picture, l
 
 
 def beta_label(beta: float) -> str:
-    """β as axes and sliders write it.
-
-    >>> beta_label(0.05), beta_label(float("inf"))
-    ('0.05', '∞')
-    """
+    """β as axes and sliders write it: "0.05", or "∞"."""
     return "∞" if math.isinf(beta) else f"{beta:g}"
 
 
@@ -122,29 +119,24 @@ def line_styles() -> Iterator[tuple[Any, ...]]:
     return zip(cycle(COLOURS), cycle(_MARKS), cycle(_DASHES), strict=False)
 
 
-def groups(table: pd.DataFrame, by: Any, sort: bool = True) -> list[tuple[Any, pd.DataFrame]]:
-    """The rows of each value of ``by``."""
-    return list(table.groupby(by, sort=sort))
+def by_network(rows: pd.DataFrame, betas: Iterable[float]) -> list[Line]:
+    """A line for each of ``betas``, the highest first; a network without rows keeps its style."""
+    return [(network_name(b), rows[rows["beta"] == b]) for b in sorted(betas, reverse=True)]
 
 
-def draw_lines(
-    axis: Axes, lines: Iterable[tuple[str | None, pd.DataFrame]], value: str, x: str = ""
-) -> None:
-    """Lines of means with bands of ± one standard deviation.
-
-    ``lines`` are labels and rows, with columns ``value`` and ``value_spread``; without rows, a line
-    is left out, and the styles of the others stay. ``x`` is a column; without it, ranks.
-    """
+def draw_lines(axis: Axes, lines: Iterable[Line], value: str, x: str = "") -> None:
+    """Means of ``value`` over the column ``x`` or ranks, with bands of ± one spread."""
     for (label, rows), (colour, mark, dash) in zip(lines, line_styles(), strict=False):
         if len(rows):
             places = rows[x].to_numpy() if x else np.arange(len(rows))
-            mean = rows[value].to_numpy()
-            spread = rows[f"{value}_spread"].fillna(0).to_numpy()
+            mean, spread = rows[value].to_numpy(), rows[f"{value}_spread"].fillna(0).to_numpy()
             axis.plot(places, mean, color=colour, marker=mark, linestyle=dash, label=label)
             band: dict[str, Any] = {"color": colour, "alpha": 0.15, "linewidth": 0}
             axis.fill_between(places, mean - spread, mean + spread, **band)
-    if value in RATES:
+    if value in _SHARES:
         axis.set_ylim(*SHARES)
+    elif value in _NORMS:
+        axis.set_yscale("log")
 
 
 def draw_grid(axis: Axes, grid: pd.DataFrame) -> None:
@@ -160,21 +152,23 @@ def draw_grid(axis: Axes, grid: pd.DataFrame) -> None:
 
 def draw_pixels(axis: Axes, image: Tensor, title: str = "", change: float = 0.0) -> None:
     """An image ``[1, H, W]`` in [0, 1], or the change of one: in full colour at ± ``change``."""
-    limits = (-change, change) if change else (0, 1)
-    colours = "PuOr_r" if change else "gray_r"
-    axis.imshow(image[0].numpy(), cmap=colours, vmin=limits[0], vmax=limits[1])
+    low, high, colours = (-change, change, "PuOr_r") if change else (0, 1, "gray_r")
+    axis.imshow(image[0].numpy(), cmap=colours, vmin=low, vmax=high)
     axis.set_title(title)
-    axis.set_xticks([])
-    axis.set_yticks([])
+    axis.set(xticks=[], yticks=[])
     axis.grid(False)
 
 
-def legend(figure: Figure, *axes: Axes) -> None:
-    """The names of the lines of ``axes``, above the panels, in as many columns as fit."""
-    unique: dict[str, Artist] = {}
-    for axis in axes:
-        handles, labels = axis.get_legend_handles_labels()
+def legend(figure: Picture, *axes: Axes) -> Picture:
+    """Name the lines of ``axes`` or of all panels above them, in as many columns as fit."""
+    unique: dict[str, Any] = {}
+    # Not every panel has every line: the one with most of them sets the order.
+    entries = [axis.get_legend_handles_labels() for axis in axes or figure.axes]
+    for handles, labels in sorted(entries, key=lambda both: -len(set(both[1]))):
         unique |= dict(zip(labels, handles, strict=True))
+    for earlier in list(figure.legends):
+        earlier.remove()
     room = 0.55 + 0.07 * max(map(len, unique), default=1)  # a mark and the longest name, in inches
     columns = min(len(unique), max(1, int(WIDTH / room)))
     figure.legend(unique.values(), unique.keys(), loc="outside upper left", ncols=columns)
+    return figure
