@@ -1,7 +1,5 @@
 """The activation of the paper, its smooth relatives, and how to put it into any model."""
 
-from __future__ import annotations
-
 import copy
 import math
 import warnings
@@ -18,43 +16,30 @@ Activation = Callable[[float], nn.Module]
 
 
 def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
-    """Capped ReLU, ``a(z, β) = max(0, min(z, β))``.
+    """Capped ReLU, ``a(z, β) = max(0, min(z, β))``, with slope 1 on (0, β] and 0 elsewhere.
 
     Source: Sooksatra, Hamerly and Rivas, arXiv 2405.03777, the activation that the paper proposes.
 
     Args:
         z: pre-activations, any shape.
-        beta: the max value, above 0; ``inf`` gives ReLU. A tensor must broadcast against ``z``.
-
-    Returns:
-        A tensor shaped like ``z`` with values in [0, β]. Its derivative is 1 on (0, β] and 0
-        elsewhere, so ``beta=inf`` has exactly ReLU's gradient.
-
-    Raises:
-        ValueError: a number ``beta`` that is 0, negative or NaN.
+        beta: the max value, above 0 or a ValueError is raised; ``inf`` gives exactly ReLU. A tensor
+            must broadcast against ``z``.
 
     >>> capped_relu(torch.tensor([-1.0, 0.5, 3.0]), 1.0)
     tensor([0.0000, 0.5000, 1.0000])
     """
-    checks.tensor(z, "z")
     if not isinstance(beta, Tensor):
-        _positive(beta, "the max value β")
+        _check_max_value(beta)
     return torch.relu(z).clamp(max=beta)
 
 
 class CappedReLU(nn.Module):
-    """:func:`capped_relu` as a layer.
-
-    ``beta`` is a buffer: it moves with the model, is saved with it, and stacks by itself in a
-    :class:`~cappaper.population.Population`.
+    """:func:`capped_relu` as a layer, with ``beta`` as a buffer.
 
     Args:
-        beta: the max value, above 0; the default ``inf`` makes the layer a ReLU.
-        learned: make ``beta`` a parameter, which training moves: the clipping that Choi et al.,
-            arXiv 1805.06085, section 3, train for quantisation.
-
-    Raises:
-        ValueError: ``beta`` is 0, negative or NaN; or infinite and learned.
+        beta: the max value, above 0 or a ValueError is raised; ``inf`` makes the layer a ReLU.
+        learned: make ``beta`` a parameter, finite, which training moves: the clipping that Choi et
+            al., arXiv 1805.06085, section 3, train for quantisation.
 
     >>> CappedReLU(0.1)(torch.tensor([-1.0, 0.05, 3.0]))
     tensor([0.0000, 0.0500, 0.1000])
@@ -64,13 +49,12 @@ class CappedReLU(nn.Module):
 
     def __init__(self, beta: float = math.inf, *, learned: bool = False) -> None:
         super().__init__()
-        value = torch.tensor(_positive(beta, "the max value β"))
-        if learned and value.isinf():
-            raise ValueError("a learned max value β must start finite")
         if learned:
-            self.beta = nn.Parameter(value)
+            checks.positive(beta, "a learned max value β")
+            self.beta = nn.Parameter(torch.tensor(float(beta)))
         else:
-            self.register_buffer("beta", value)
+            _check_max_value(beta)
+            self.register_buffer("beta", torch.tensor(float(beta)))
 
     def forward(self, z: Tensor) -> Tensor:
         return capped_relu(z, self.beta)
@@ -85,10 +69,7 @@ class ScaledSigmoid(nn.Module):
     Source: the family in the caption of Figure 3 of arXiv 2405.03777, as this project reads it.
 
     Args:
-        c: the constant, above 0; a large one comes close to a step, with slope c/4 at 0.
-
-    Raises:
-        ValueError: ``c`` is 0, negative, infinite or NaN.
+        c: the slope at 0, times 4: finite and above 0, or a ValueError is raised.
 
     >>> ScaledSigmoid(4.0)(torch.tensor([0.0]))
     tensor([0.5000])
@@ -98,8 +79,7 @@ class ScaledSigmoid(nn.Module):
 
     def __init__(self, c: float) -> None:
         super().__init__()
-        if math.isinf(_positive(c, "the sigmoid constant c")):
-            raise ValueError("the sigmoid constant c must be finite")
+        checks.positive(c, "the sigmoid constant c")
         self.register_buffer("c", torch.tensor(float(c)))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -109,16 +89,8 @@ class ScaledSigmoid(nn.Module):
         return f"c={self.c.item():g}"
 
 
-ACTIVATIONS = (
-    nn.ReLU,
-    CappedReLU,
-    ScaledSigmoid,
-    nn.Hardtanh,  # and ReLU6, which is one
-    nn.Hardsigmoid,
-    nn.Sigmoid,
-    nn.Tanh,
-)
-"""The layers whose outputs this package calls a hidden layer's outputs."""
+ACTIVATIONS = (nn.ReLU, CappedReLU, ScaledSigmoid, nn.Hardtanh, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh)
+"""The layers whose outputs this package calls a hidden layer's outputs; ReLU6 is a Hardtanh."""
 
 
 class LeftAloneWarning(UserWarning):
@@ -126,32 +98,22 @@ class LeftAloneWarning(UserWarning):
 
 
 def replace_relu(
-    model: nn.Module,
-    beta: float | Sequence[float],
-    layers: Sequence[int | str] | None = None,
+    model: nn.Module, beta: float | Sequence[float], layers: Sequence[int | str] | None = None
 ) -> nn.Module:
-    """Copy a model with its ReLUs capped; the original stays as it is.
+    """Copy a model with its ReLUs capped: same weights, same training mode.
 
-    Works on any model whose ReLUs are modules (``nn.ReLU``, ``nn.ReLU6`` or :class:`CappedReLU`),
-    such as torchvision's ResNets and MobileNets. It does not reach functions inside a ``forward``,
-    such as ``torch.nn.functional.relu``: make them modules first.
+    The ReLUs must be modules, as torchvision's are; functions that a ``forward`` calls, such as
+    ``torch.nn.functional.relu``, are not reached.
 
     Args:
-        model: any torch module.
+        model: any torch module; it stays as it is.
         beta: one max value for all chosen layers, or one per chosen layer, in their order.
-        layers: which ReLUs to cap, by position (0 is the first to be registered) or by name as in
-            ``model.named_modules()``; all of them by default.
-
-    Returns:
-        A deep copy of ``model``: same weights, same training mode, capped activations.
-
-    Warns:
-        LeftAloneWarning: all ReLUs were to be capped, and a module is an activation of another
-            kind.
+        layers: which ReLUs, ReLU6s and capped ReLUs to cap, by position (0 is the first to be
+            registered) or by name as in ``model.named_modules()``. By default all of them, with a
+            :class:`LeftAloneWarning` where the model has activations of another kind.
 
     Raises:
-        ValueError: there is no ReLU module, a layer does not exist, ``beta`` is not above 0, or
-            there are not as many max values as layers.
+        ValueError: no such ReLU, or a ``beta`` that is not above 0, or too many or too few.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU6())
     >>> replace_relu(net, 0.5, layers=[1])[3]
@@ -159,71 +121,54 @@ def replace_relu(
     """
     checks.module(model)
     model = copy.deepcopy(model)
-    # A module may be registered twice (one ReLU used all over a network): keep every name it has.
-    names: dict[nn.Module, list[str]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, (nn.ReLU, nn.ReLU6, CappedReLU)):
-            names.setdefault(module, []).append(name)
-    if not names:
-        raise ValueError(
-            "the model has no ReLU to cap: expected nn.ReLU, nn.ReLU6 or CappedReLU modules;"
-            " functions inside a forward cannot be replaced"
-        )
-    chosen = list(names) if layers is None else _select(layers, names)
+    relus = {  # a module may have many names
+        name: part
+        for name, part in model.named_modules(remove_duplicate=False)
+        if isinstance(part, (nn.ReLU, nn.ReLU6, CappedReLU))
+    }
+    if not relus:
+        raise ValueError("the model has no ReLU to cap: functions in a forward must become modules")
+    each = list(dict.fromkeys(relus.values()))
+    known = dict[Any, nn.Module](enumerate(each)) | relus
+    chosen = range(len(each)) if layers is None else layers
+    chosen = checks.sequence(chosen, "layers", "positions or names")
+    for layer in chosen:
+        if layer not in known:
+            use = ", ".join(map(repr, known))
+            raise ValueError(f"there is no ReLU layer {checks.shown(layer)}: use one of {use}")
+    if len({known[layer] for layer in chosen}) < len(chosen):
+        raise ValueError("a ReLU layer was named twice: name each layer once")
     device = next((weight.device for weight in model.parameters()), None)
-    for relu, value in zip(chosen, per_layer(beta, len(chosen)), strict=True):
+    for layer, value in zip(chosen, per_layer(beta, len(chosen)), strict=True):
+        relu = known[layer]
         capped = CappedReLU(value).train(relu.training).to(device)
-        for name in names[relu]:
+        for name in [name for name, part in relus.items() if part is relu]:
             if not name:
                 return capped
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, capped)
+            model.set_submodule(name, capped)
+    no_activations = (nn.MultiheadAttention, nn.Softmax)
     others = [
-        f"{type(module).__name__} at {name!r}"
-        for name, module in model.named_modules()
-        if type(module).__module__ == "torch.nn.modules.activation"
-        and not isinstance(module, (nn.ReLU, nn.ReLU6, nn.MultiheadAttention, nn.Softmax))
+        f"{type(part).__name__} at {name!r}"
+        for name, part in model.named_modules()
+        if type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations)
     ]
     if others and layers is None:
-        message = f"replace_relu left alone: {'; '.join(others)}"
-        warnings.warn(message, LeftAloneWarning, stacklevel=2)
+        warnings.warn(f"replace_relu left alone: {'; '.join(others)}", LeftAloneWarning, 2)
     return model
 
 
-def per_layer(value: float | Sequence[float], count: int, what: str = "max value") -> list[float]:
-    """One number for all of ``count`` layers, or a sequence with one for each, as a list."""
-    listed = checks.entries(value)
-    values: tuple[Any, ...] = (value,) * count if listed is None else listed
-    for one in values:
-        checks.number(one, f"a {what}")
+def per_layer(value: float | Sequence[float], count: int) -> list[float]:
+    """One max value for all of ``count`` layers, or a sequence with one for each, as a list."""
+    values: Any = checks.entries(value)
+    values = [value] * count if values is None else values
     if len(values) != count:
-        raise ValueError(
-            f"got {len(values)} {what}s for {count} layers: give one number or {count}"
-        )
+        raise ValueError(f"got {len(values)} max values for {count} layers: give one or {count}")
+    for one in values:
+        checks.number(one, "a max value")
     return [float(one) for one in values]
 
 
-def _select(layers: Sequence[int | str], names: dict[nn.Module, list[str]]) -> list[nn.Module]:
-    """The modules at these positions or of these names."""
-    layers = checks.sequence(layers, "layers", "positions or names")
-    known: dict[int | str, nn.Module] = dict(enumerate(names))
-    known |= {name: module for module, all_names in names.items() for name in all_names}
-    for layer in layers:
-        if not isinstance(layer, (int, str)) or layer not in known:
-            first = ", ".join(repr(all_names[0]) for all_names in names.values())
-            raise ValueError(
-                f"there is no ReLU layer {checks.shown(layer)}:"
-                f" use 0 to {len(names) - 1} or a name of {first}"
-            )
-    chosen = [known[layer] for layer in layers]
-    if len(set(chosen)) < len(chosen):
-        raise ValueError("a ReLU layer was named twice: name each layer once")
-    return chosen
-
-
-def _positive(value: float, what: str) -> float:
-    checks.number(value, what)
-    value = float(value)
-    if not value > 0:
-        raise ValueError(f"{what} must be above 0, got {value}")
-    return value
+def _check_max_value(beta: float) -> None:
+    checks.number(beta, "the max value β")
+    if not beta > 0:
+        raise ValueError(f"the max value β must be above 0, got {beta}")

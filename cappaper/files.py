@@ -10,25 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_UNFINISHED = re.compile(r"\.(\d+)@([^@]+)@[^@]*$")  # process and machine
-
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A file to write to, which replaces ``path`` when the block ends without an error."""
-    unfinished = _beside(path)
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with together(path.parent, path.name) as unfinished:
+        yield unfinished / path.name
 
 
 @contextmanager
 def together(folder: Path, name: str) -> Iterator[Path]:
     """A folder for the files of ``name``; they move to ``folder`` if the block has no error."""
-    unfinished = _beside(folder / name)
-    unfinished.mkdir(exist_ok=True)
+    unfinished = folder / f"{name}.{os.getpid()}@{platform.node()}@"
+    unfinished.mkdir(parents=True, exist_ok=True)
     try:
         yield unfinished
         for path in unfinished.iterdir():
@@ -37,22 +31,14 @@ def together(folder: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _beside(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f"{path.stem}.{os.getpid()}@{platform.node()}@{path.suffix}")
-
-
 def sweep(folder: Path) -> None:
-    """Remove the unfinished files in ``folder`` of this machine's processes that have ended."""
-    for path in list(folder.rglob("*")):
-        owner = _UNFINISHED.search(path.name)
-        if owner and owner[2] == platform.node() and not _runs(int(owner[1])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # signal 0 does nothing but check
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
+    """Remove the unfinished folders in ``folder`` of this machine's processes that have ended."""
+    for path in list(folder.rglob("*@")):
+        owner = re.search(r"\.(\d+)@([^@]+)@$", path.name)  # process and machine
+        if owner and owner[2] == platform.node():
+            try:
+                os.kill(int(owner[1]), 0)  # signal 0 does nothing but check
+            except PermissionError:  # it runs, and belongs to another user
+                pass
+            except OSError:
+                shutil.rmtree(path, ignore_errors=True)

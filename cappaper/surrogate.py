@@ -1,7 +1,5 @@
 """A gradient where a bounded activation has none: exact outputs, a smooth slope behind them."""
 
-from __future__ import annotations
-
 import math
 import threading
 import warnings
@@ -15,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from cappaper import checks
 from cappaper.attacks.common import undisturbed
-from cappaper.bounded import Bound, Bounded, read_call, reader_of
+from cappaper.bounded import Bounded, reader_of
 from cappaper.population import Population
 
 
@@ -34,34 +32,22 @@ def surrogate_gradient(
     """Inside the block, gradients pass through units that a bounded activation holds at its bounds.
 
     The forward pass stays exact. In the backward pass the derivative of every bounded activation
-    becomes ``slope · σ(k(z - lower)) · σ(k(upper - z))``, which is smooth, positive everywhere, and
-    close to the true derivative for a large k. For capped ReLU that is ``σ(kz) · σ(k(β - z))``; for
-    a sigmoid it is ``σ(kz) · σ(-kz)``. Here ``k = sharpness / s``, and s is the root mean square of
-    the layer's pre-activations for that example, so the surrogate does not change when a network is
-    :func:`~cappaper.rescale`\\ d.
+    becomes ``slope · σ(k(z - lower)) · σ(k(upper - z))``, with the bounds 0 and β for capped ReLU,
+    and 0 and 0 for a sigmoid. Here ``k = sharpness / s``, and s is the root mean square of the
+    layer's pre-activations for that example: :func:`~cappaper.rescale` does not change the slope.
 
     It reaches capped ReLU, ``relu6``, ``hardtanh``, ``hardsigmoid``, ``sigmoid``, ``tanh``,
-    ``clamp``, ``minimum`` and ``maximum`` with a bound, as modules, functions and methods, in
-    subclasses and populations, and all that :func:`~cappaper.register_bounded` names. A ReLU is not
-    bounded: it keeps its own gradient, unless a cap follows at once or ``relu`` is set. It does not
-    reach clamps inside :func:`~cappaper.exact_gradient`, traced and scripted models, and custom
-    ``torch.autograd.Function``\\ s.
+    ``clamp``, ``minimum`` and ``maximum`` with a bound, as modules, functions and methods, and what
+    :func:`~cappaper.register_bounded` names; ReLU only where a cap follows at once. It does not
+    reach clamps in :func:`~cappaper.exact_gradient`, scripted models, custom autograd functions.
 
     Source: backward pass differentiable approximation, Athalye et al., arXiv 1802.00420, section
     4.1; the smooth slope is this project's.
 
     Args:
-        model: any torch module, or a :class:`~cappaper.Population`; it is not changed. Only calls
-            of the whole model are meant, in this thread.
-        sharpness: above 0; None is the exact gradient.
-        relu: also give ReLU the slope of a cap at ∞, ``σ(kz)``: then a capped network and one of
-            ReLUs, both under the surrogate, differ in the cap alone.
-
-    Yields:
-        ``model``.
-
-    Raises:
-        TypeError, ValueError: ``sharpness`` is not above 0.
+        model: any torch module, or a :class:`~cappaper.Population`, to be called in this thread.
+        sharpness: above 0, or a ValueError is raised; None is the exact gradient.
+        relu: also give ReLU the slope ``σ(kz)`` of a cap at ∞, so that only the cap differs.
 
     >>> z = torch.tensor([[2.0, 0.5]], requires_grad=True)
     >>> with surrogate_gradient(nn.ReLU6(), sharpness=2.0) as relu6:
@@ -79,13 +65,12 @@ def surrogate_gradient(
 
 
 def bounded_calls(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[Bounded], Tensor]:
-    """What the registry sees in one forward pass, ReLUs too, and the logits with their graph."""
+    """The calls of bounded activations in one forward pass, ReLUs too, and logits with a graph."""
     calls: dict[int, Bounded] = {}
 
     def keep(call: Bounded, output: Tensor) -> Tensor:
         calls[id(call.z)] = call  # a ReLU that a cap follows becomes that capped ReLU
-        # As under the surrogate, the graph bypasses the activation.
-        return output.detach() + _zero(call.z)
+        return output.detach() + _zero(call.z)  # the graph bypasses it, as under the surrogate
 
     with _watching(model, keep):
         logits = checks.logits_of(model, x.detach().clone().requires_grad_(), y)
@@ -98,25 +83,23 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
     few = min(2, y.shape[-1])  # not one: a BatchNorm in train mode refuses it
     with undisturbed(model):
         calls, logits = bounded_calls(model, x.narrow(y.ndim - 1, 0, few), y[..., :few])
-    scripted = [
-        name or "the model"
-        for name, module in model.named_modules()
-        if isinstance(module, torch.jit.ScriptModule)
-    ]
+    scripted = [n for n, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    nodes = new = {node for node in [logits.grad_fn] if node}
+    while new:
+        new = {after for node in new for after, _ in node.next_functions if after} - nodes
+        nodes = nodes | new
+    custom = [n for n in nodes if isinstance(n, torch.autograd.function.BackwardCFunction)]
+    hint = "to cappaper.register_bounded"
     kind: type[UnreachedWarning] = OutOfReachWarning
     if scripted:
-        why = f"cannot reach into {scripted[0]}, which is traced or scripted: attack the original"
-    elif custom := _custom_functions(logits):
-        why = (
-            f"cannot reach into the custom autograd function {custom[0]}: name the module that"
-            " calls it with cappaper.register_bounded, or its gradient stays as it is"
-        )
-    elif not any(isinstance(c.upper, Tensor) or math.isfinite(c.upper) for c in calls):
+        part = scripted[0] or "the model"
+        why = f"cannot reach into {part}, which is traced or scripted: attack the original"
+    elif custom:
+        name = min(type(node).__name__ for node in custom).removesuffix("Backward")
+        why = f"cannot reach into the custom autograd function {name}: give its module {hint}"
+    elif all(not isinstance(call.upper, Tensor) and math.isinf(call.upper) for call in calls):
         kind = UnreachedWarning
-        why = (
-            f"met no bounded activation in {type(model).__name__}, so it adds starts and losses to"
-            " PGD, and nothing else: if there is one, name it with cappaper.register_bounded"
-        )
+        why = f"met no bounded activation in {type(model).__name__}: if it has one, give it {hint}"
     else:
         return
     warnings.warn(f"{attack} {why}", kind, stacklevel=3)
@@ -132,24 +115,29 @@ class _Watch(TorchFunctionMode):
         # version, because a tensor that is changed in place is no clamp's output any more.
         self._clamped: dict[int, tuple[Tensor, int, Bounded]] = {}
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        call = read_call(func, args, kwargs) if torch.is_grad_enabled() else None
+        read = reader_of(func) if torch.is_grad_enabled() else None
+        call = read and read(*args, **kwargs)
         if call is None or not call.z.is_floating_point():  # indices are clamped, too
             return func(*args, **kwargs)
         in_place = func.__name__.endswith("_") or kwargs.get("inplace")
         in_place = in_place or any(argument is True for argument in args[1:])
         before = self._clamped.get(id(call.z))
         if before and before[1] == call.z._version:
-            call = _intersection(before[2], call)
+            # A clamp of a clamp is one clamp: capped ReLU is often a ReLU and then a minimum.
+            first = before[2]
+            upper = -_larger(-first.upper, -call.upper)
+            call = Bounded(first.z, _larger(first.lower, call.lower), upper, call.slope)
         if in_place:
             call = call._replace(z=call.z.clone())
         output = func(*args, **kwargs)
-        handled = self._handle(call, output)
-        result = output.copy_(handled) if in_place and handled is not output else handled
-        if _is_clamp(call):
+        result = self._handle(call, output)
+        if in_place and result is not output:
+            result = output.copy_(result)
+        # Another clamp may follow one whose output is ``z`` itself between its bounds.
+        fixed = not isinstance(call.lower, Tensor) and not isinstance(call.upper, Tensor)
+        if call.slope == 1.0 and not (fixed and call.lower == call.upper):
             self._clamped[id(result)] = result, result._version, call
         return result
 
@@ -159,34 +147,30 @@ def _watching(model: nn.Module, handle: Callable[[Bounded, Tensor], Tensor]) -> 
     """Hand the bounded activations in this thread's calls of ``model`` to ``handle``."""
     owner, entered = threading.get_ident(), list[_Watch]()
 
-    def enter(module: nn.Module, inputs: Any) -> None:
+    def enter(*_: Any) -> None:
         if threading.get_ident() == owner:
-            mode = _Watch(handle)
-            mode.__enter__()  # type: ignore[no-untyped-call]
-            entered.append(mode)
+            entered.append(_Watch(handle).__enter__())  # type: ignore[no-untyped-call]
 
     def leave(*_: Any) -> None:
         if threading.get_ident() == owner and entered:
             entered.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def registered(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        read = reader_of(module)
-        if threading.get_ident() != owner or read is None:
-            return None
-        call = read(module, *inputs)
-        return None if call is None else handle(call, output)
+        read = reader_of(module) if threading.get_ident() == owner else None
+        call = read and read(module, *inputs)
+        return call and handle(call, output)
 
     # The layers of a population are its template's.
     templates = [m.template for m in model.modules() if isinstance(m, Population)]
     layers = [layer for part in (model, *templates) for layer in part.modules()]
-    handles = []
+    hooks = []
     try:
-        handles.append(model.register_forward_pre_hook(enter))
-        handles.append(model.register_forward_hook(leave, prepend=True, always_call=True))
-        handles += [m.register_forward_hook(registered) for m in layers if reader_of(m)]
+        hooks.append(model.register_forward_pre_hook(enter))
+        hooks.append(model.register_forward_hook(leave, prepend=True, always_call=True))
+        hooks += [m.register_forward_hook(registered) for m in layers if reader_of(m)]
         yield
     finally:
-        for hook in handles:
+        for hook in hooks:
             hook.remove()
         while entered:  # torch calls no hook after an interrupt, which is no Exception
             leave()
@@ -197,9 +181,11 @@ def _smooth(call: Bounded, output: Tensor, sharpness: float, relu: bool) -> Tens
     z, lower, upper, slope = call
     if not isinstance(upper, Tensor) and math.isinf(upper) and not relu:
         return output
-    still = z.detach()
+    still, limits = z.detach(), torch.finfo(z.dtype)
+    dims = tuple(range(1, z.ndim))
+    mean_square = still.square().mean(dims, keepdim=True) if dims else still.square()
     # Where all of an example's pre-activations are 0, k would be ∞ and ∞ · 0 no number.
-    k = (sharpness / _scale(still)).clamp(max=torch.finfo(z.dtype).max)
+    k = (sharpness / mean_square.sqrt().clamp(min=limits.tiny)).clamp(max=limits.max)
     rise = slope * torch.sigmoid(k * (upper - still))
     if isinstance(lower, Tensor) or not math.isinf(lower):
         rise = rise * torch.sigmoid(k * (still - lower))
@@ -213,41 +199,7 @@ def _zero(z: Tensor) -> Tensor:
     return (z - z.detach()).nan_to_num(0.0)
 
 
-def _scale(z: Tensor) -> Tensor:
-    """Root mean square of each example's pre-activations, shaped to broadcast against them."""
-    dims = tuple(range(1, z.ndim))
-    square = z.square().mean(dims, keepdim=True) if dims else z.square()
-    return square.sqrt().clamp(min=torch.finfo(z.dtype).tiny)
-
-
-def _intersection(first: Bounded, then: Bounded) -> Bounded:
-    """A clamp of a clamp is one clamp: capped ReLU is often a ReLU and then a minimum."""
-    lower = _extreme(first.lower, then.lower, max, torch.maximum)
-    return Bounded(
-        first.z, lower, _extreme(first.upper, then.upper, min, torch.minimum), then.slope
-    )
-
-
-def _extreme(one: Bound, other: Bound, of_numbers: Any, of_tensors: Any) -> Any:
-    like = next((bound for bound in (one, other) if isinstance(bound, Tensor)), None)
-    if like is None:
-        return of_numbers(one, other)
-    return of_tensors(*(torch.as_tensor(bound).to(like) for bound in (one, other)))
-
-
-def _is_clamp(call: Bounded) -> bool:
-    """Whether the output is ``z`` itself between its bounds, so that another clamp may follow."""
-    numbers = not isinstance(call.lower, Tensor) and not isinstance(call.upper, Tensor)
-    return call.slope == 1.0 and not (numbers and call.lower == call.upper)
-
-
-def _custom_functions(logits: Tensor) -> list[str]:
-    """The names of the custom autograd functions in a graph."""
-    todo, seen = [logits.grad_fn], set[Any]()
-    while todo:
-        node = todo.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            todo += [following for following, _ in node.next_functions]
-    custom = [n for n in seen if isinstance(n, torch.autograd.function.BackwardCFunction)]
-    return sorted({type(node).__name__.removesuffix("Backward") for node in custom})
+def _larger(one: float | Tensor, other: float | Tensor) -> float | Tensor:
+    if not isinstance(one, Tensor):
+        one, other = other, one
+    return one.clamp(min=other) if isinstance(one, Tensor) else max(one, other)

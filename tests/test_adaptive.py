@@ -1,4 +1,4 @@
-"""The attack that knows about the cap: never weaker than PGD, and strong where PGD is lost."""
+"""The attack on capped networks: never weaker than PGD, and strong where PGD fails."""
 
 import math
 import warnings
@@ -39,7 +39,7 @@ def robust(model, x, y):
     return is_correct(model, x, y).float().mean().item()
 
 
-def test_pgd_is_lost_in_a_low_cap_and_the_adaptive_attack_is_not(trained, digits):
+def test_pgd_fails_against_a_low_cap_and_the_adaptive_attack_succeeds(trained, digits):
     x, y = digits[1]
     low, relu = trained
     assert robust(low, pgd(low, x, y, 0.1), y) > 0.8
@@ -55,7 +55,7 @@ def test_pgd_is_lost_in_a_low_cap_and_the_adaptive_attack_is_not(trained, digits
     norm=st.sampled_from(["linf", "l2"]),
     seed=st.integers(0, 50),
 )
-def test_it_is_at_least_as_strong_as_pgd_on_every_example(beta, eps, norm, seed):
+def test_the_adaptive_attack_is_at_least_as_strong_as_pgd_on_every_example(beta, eps, norm, seed):
     net = mlp(64, [12, 8], beta=beta, seed=seed)
     x = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
     y = net(x).argmax(-1)
@@ -78,52 +78,45 @@ def test_it_is_at_least_as_strong_as_pgd_on_every_example(beta, eps, norm, seed)
     eps=st.floats(0.02, 0.4),
     seed=st.integers(0, 1000),
 )
-def test_a_member_falls_as_it_does_alone(companions, beta, norm, batch_size, eps, seed):
-    """In any company and any batch; in float64, where no rounding turns a sign."""
-    caps = [*companions[:1], beta, *companions[1:]]
-    nets = [steep(mlp(16, [12, 8], beta=b, seed=seed + i)) for i, b in enumerate(caps)]
+def test_a_member_is_attacked_as_it_is_alone(companions, beta, norm, batch_size, eps, seed):
+    """With any other members and any batch size; in float64, where no rounding turns a sign."""
+    nets = [steep(b, seed + i) for i, b in enumerate([*companions, beta])]
     x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(seed)).double()
     population, own = Population(nets), x.expand(len(nets), *x.shape)
     y = population(own).argmax(-1)
     y[:, ::5] = (y[:, ::5] + 1) % 10  # some are misclassified to begin with
     attack = partial(adaptive_pgd, eps=eps, steps=6, norm=norm, restarts=2, seed=seed)
     together = attack(population, own, y, sharpnesses=(10.0,), batch_size=batch_size)
-    position = len(companions[:1])
-    alone = attack(nets[position], x, y[position], sharpnesses=(10.0,))
-    torch.testing.assert_close(together[position], alone, atol=1e-9, rtol=0)
+    alone = attack(nets[-1], x, y[-1], sharpnesses=(10.0,))
+    torch.testing.assert_close(together[-1], alone, atol=1e-9, rtol=0)
 
 
-def steep(net):
+def steep(beta, seed):
     """Steeper than at initialisation, so that attacks meet saturated units."""
+    net = mlp(16, [12, 8], beta=beta, seed=seed).double()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter *= 3
-    return net.double()
+    return net
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_one_function_in_many_spellings_falls_alike(trained, digits, spelling):
+def test_the_spelling_of_a_cap_changes_no_robust_accuracy(trained, digits, spelling):
     x, y = digits[1].images.double(), digits[1].labels
     known = trained[0].double()
     other = respelled(known, SPELLINGS[spelling])
     torch.testing.assert_close(other(x), known(x))
-    first, second = (
-        robust(net, adaptive_pgd(net, x, y, 0.1, steps=10), y) for net in (known, other)
-    )
+    first, second = (robust(n, adaptive_pgd(n, x, y, 0.1, steps=10), y) for n in (known, other))
     assert robust(other, pgd(other, x, y, 0.1, steps=10), y) > first + 0.3  # PGD alone is lost
     assert abs(first - second) <= 0.01
 
 
-def test_a_traced_copy_warns(trained, digits):
+def test_a_traced_copy_and_a_network_without_a_cap_warn(trained, digits):
     x, y = (tensor[:20] for tensor in digits[1])
     traced = torch.jit.trace(trained[0], x)
     for attack in (adaptive_pgd, partial(masking_report, steps=[2], epsilons=[0.1])):
         with pytest.warns(UnreachedWarning, match="traced or scripted: attack the original"):
             attack(traced, x, y, 0.1)
-
-
-def test_nothing_bounded_warns_and_a_cap_does_not(digits):
-    x, y = (tensor[:20] for tensor in digits[1])
     relu = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 10))
     with pytest.warns(UnreachedWarning, match="met no bounded activation in Sequential"):
         adaptive_pgd(relu, x, y, 0.1, steps=1)
@@ -133,13 +126,8 @@ def test_nothing_bounded_warns_and_a_cap_does_not(digits):
 
 
 class StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, z):
-        return z.clamp(0, 0.05)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return 0 * gradient
+    forward = staticmethod(lambda ctx, z: z.clamp(0, 0.05))
+    backward = staticmethod(lambda ctx, gradient: 0 * gradient)
 
 
 class Own(nn.Module):
@@ -156,21 +144,18 @@ def test_a_custom_function_warns_until_its_module_is_registered(trained, digits,
     register_bounded(Own, lambda module, z: Bounded(z, 0.0, 0.05))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = adaptive_pgd(net, x, y, 0.1, steps=10)
-    assert robust(net, found, y) < robust(net, hidden, y) - 0.3
+        adversarial = adaptive_pgd(net, x, y, 0.1, steps=10)
+    assert robust(net, adversarial, y) < robust(net, hidden, y) - 0.3
 
 
-def test_a_rescaled_network_falls_alike(trained, digits):
-    """β is only a scale: another cap, the same network, the same robust accuracy."""
+def test_a_rescaled_network_has_the_same_robust_accuracy(trained, digits):
     x, y = digits[1].images.double(), digits[1].labels
-    low = trained[0].double()
-    first, second = (
-        robust(net, adaptive_pgd(net, x, y, 0.1, steps=10), y) for net in (low, rescale(low, 1.0))
-    )
+    nets = (trained[0].double(), rescale(trained[0].double(), 1.0))
+    first, second = (robust(net, adaptive_pgd(net, x, y, 0.1, steps=10), y) for net in nets)
     assert abs(first - second) <= 0.01  # β is kept in float32, and rounded there
 
 
-def test_steep_sigmoids_hide_and_are_found(digits):
+def test_the_adaptive_attack_succeeds_against_steep_sigmoids(digits):
     x, y = digits[1]
     net = mlp(64, [64], beta=100.0, activation=ScaledSigmoid)
     fit(net, *digits[0], epochs=20, lr=3e-3)
@@ -178,7 +163,7 @@ def test_steep_sigmoids_hide_and_are_found(digits):
     assert adaptive < plain - 0.1
 
 
-def test_the_margin_loss_moves_where_the_network_is_all_too_sure(digits):
+def test_the_margin_loss_has_a_gradient_where_cross_entropy_has_none(digits):
     x, y = digits[1]
     net = fit(mlp(64, [32]), *digits[0], epochs=20, lr=3e-3)
     with torch.no_grad():

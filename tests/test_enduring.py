@@ -58,19 +58,28 @@ def test_the_next_run_removes_what_a_killed_run_left(project, fresh):
     run.communicate()
     assert len(leftovers(project / "build")) == 2  # the page, and the folder of its table
     edit(project, "time.sleep(60)", "None")
-    (fresh / "weights").mkdir()
-    (fresh / "weights" / f"a.{ended()}@{platform.node()}@.kept").write_text("half")
+    (fresh / "weights" / f"a.kept.{ended()}@{platform.node()}@").mkdir(parents=True)
     assert cli.main(["reproduce", "--only", "works", "--no-build"]) == 0
     assert leftovers(project / "build") == [] and leftovers(fresh) == []
 
 
 def test_files_of_running_processes_and_other_machines_stay(tmp_path):
     here = platform.node()
-    names = [f"a.{os.getpid()}@{here}@.csv", f"a.{ended()}@{here}.elsewhere@.csv", "a.csv"]
-    for name in [*names, f"a.{ended()}@{here}@.csv"]:
-        (tmp_path / name).write_text("")
+    names = ["a.csv", f"a.csv.{os.getpid()}@{here}@", f"a.csv.{ended()}@{here}.elsewhere@"]
+    for name in (*names, f"a.csv.{ended()}@{here}@"):
+        (tmp_path / name).mkdir()
     files.sweep(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == set(names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "folder" / "a.txt"
+    with files.whole(path) as unfinished:
+        unfinished.write_text("old")
+    with pytest.raises(OSError, match="full"), files.whole(path) as unfinished:
+        unfinished.write_text("ne")
+        raise OSError("the disk is full")
+    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
 
 
 def test_only_one_run_at_a_time_writes_to_a_book(project, fresh):

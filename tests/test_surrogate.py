@@ -1,4 +1,4 @@
-"""The gradient where the cap has none: exact outputs, a slope on the way back, no trace after."""
+"""A gradient through saturated units: exact outputs, a smooth slope behind them, no trace after."""
 
 import math
 import threading
@@ -28,6 +28,11 @@ def gradient(model, x):
     return point.grad
 
 
+def surrogate_of(model, x, sharpness=3.0, **settings):
+    with surrogate_gradient(model, sharpness, **settings):
+        return gradient(model, x)
+
+
 @pytest.fixture
 def images():
     return torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -54,69 +59,69 @@ def test_outputs_are_the_same_to_the_last_bit(images):
 @pytest.mark.parametrize(
     "net", [stuck(), stuck(lambda: ScaledSigmoid(400.0))], ids=["capped", "sigmoid"]
 )
-def test_saturated_units_get_a_gradient(net, images):
+def test_saturated_units_get_a_gradient_and_lose_it_again(net, images):
     assert not gradient(net, images).any()
-    with surrogate_gradient(net, 3.0):
-        assert gradient(net, images).flatten(1).ne(0).all(1).all()
-    assert not gradient(net, images).any()  # and lose it again
+    assert surrogate_of(net, images).flatten(1).ne(0).all()
+    assert not gradient(net, images).any()
 
 
 def test_a_very_sharp_surrogate_is_the_exact_gradient(images):
-    net = mlp(64, [16], beta=0.1, seed=2).double()
-    x = images.double()
+    net, x = mlp(64, [16], beta=0.1, seed=2).double(), images.double()
     exact = gradient(net, x)
-    with surrogate_gradient(net, 1e9):
-        torch.testing.assert_close(gradient(net, x), exact, atol=1e-9, rtol=1e-6)
-    with surrogate_gradient(net, None):
-        assert torch.equal(gradient(net, x), exact)
+    torch.testing.assert_close(surrogate_of(net, x, 1e9), exact, atol=1e-9, rtol=1e-6)
+    assert torch.equal(surrogate_of(net, x, None), exact)
 
 
-def test_a_network_without_caps_keeps_its_gradient(images):
-    for net in (mlp(64, [32, 16]), nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.ReLU())):
-        exact = gradient(net, images)
-        with surrogate_gradient(net, 3.0):
-            torch.testing.assert_close(gradient(net, images), exact)
+class Clipped(nn.Sequential):
+    def forward(self, x):
+        with exact_gradient():
+            x = (3 * x - 1).clamp(0, 1)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        mlp(64, [32, 16]),
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.ReLU()),
+        Clipped(nn.Flatten(), nn.Linear(64, 4)),
+        nn.Sequential(nn.Flatten(), Function(lambda z: torch.minimum(z, z.flip(-1)))),
+    ],
+    ids=["relu of this package", "relu", "clipped input", "two layers compared"],
+)
+def test_what_is_no_cap_keeps_its_gradient(net, images):
+    torch.testing.assert_close(surrogate_of(net, images), gradient(net, images))
 
 
 @given(sharpness=strategies.floats(0.5, 50))
-def test_a_relu_that_is_asked_for_has_the_slope_of_a_cap_out_of_reach(sharpness):
+def test_a_relu_gets_the_slope_of_a_cap_out_of_reach_on_demand(sharpness):
     """Then only the cap differs: as β grows, the capped network's gradient becomes ReLU's."""
     x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(4)).double()
     high, low, plain = (mlp(64, [16, 8], beta=b, seed=1).double() for b in (1e6, 0.1, math.inf))
     foreign = nn.Sequential(nn.Flatten(), plain[1], nn.ReLU(), plain[3], nn.ReLU(), plain[5])
-    exact = gradient(plain, x)
-    with surrogate_gradient(high, sharpness):
-        expected = gradient(high, x)
+    exact, expected = gradient(plain, x), surrogate_of(high, x, sharpness)
     for net in (plain, foreign, Population([plain])):
         own = x[None] if isinstance(net, Population) else x
-        with surrogate_gradient(net, sharpness, relu=True):
-            found = gradient(net, own).reshape(x.shape)
-        torch.testing.assert_close(found, expected)
-        assert not torch.allclose(found, exact)
-    with surrogate_gradient(low, sharpness):
-        without = gradient(low, x)
-    with surrogate_gradient(low, sharpness, relu=True):
-        assert torch.equal(gradient(low, x), without)
+        slope = surrogate_of(net, own, sharpness, relu=True).reshape(x.shape)
+        torch.testing.assert_close(slope, expected)
+        assert not torch.allclose(slope, exact)
+    with_relu, without = (surrogate_of(low, x, sharpness, relu=relu) for relu in (True, False))
+    assert torch.equal(with_relu, without)
 
 
 @given(beta=strategies.floats(0.01, 10), sharpness=strategies.floats(0.5, 50))
-def test_the_surrogate_does_not_see_the_scale(beta, sharpness):
-    """A network and its rescaled twin have the same gradient, so the attack is the same."""
+def test_a_network_and_its_rescaled_twin_have_the_same_gradient(beta, sharpness):
     net = mlp(64, [16, 8], beta=0.3, seed=3).double()
     x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double()
-    twin = rescale(net, beta)
-    with surrogate_gradient(net, sharpness), surrogate_gradient(twin, sharpness):
-        torch.testing.assert_close(gradient(net, x), gradient(twin, x), rtol=1e-3, atol=1e-6)
+    one, other = (surrogate_of(n, x, sharpness) for n in (net, rescale(net, beta)))
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
 def test_a_population_has_the_gradients_of_its_members(images):
     nets = [mlp(64, [16, 8], beta=b, seed=i).double() for i, b in enumerate((0.05, 0.5, 1e9))]
-    own = images.double().expand(3, *images.shape)
-    with surrogate_gradient(Population(nets), 5.0) as population:
-        together = gradient(population, own)
-    for net, member in zip(nets, together, strict=True):
-        with surrogate_gradient(net, 5.0):
-            torch.testing.assert_close(gradient(net, images.double()), member)
+    x = images.double()
+    together = surrogate_of(Population(nets), x.expand(3, *x.shape))
+    torch.testing.assert_close(together, torch.stack([surrogate_of(net, x) for net in nets]))
 
 
 @settings(max_examples=40)
@@ -139,12 +144,9 @@ def test_a_cap_in_other_words_has_the_same_gradient(spelling, beta, sharpness, s
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_cap_in_other_words_is_reached_in_a_population_too(images, spelling):
-    nets = [respelled(stuck(), SPELLINGS[spelling]).double() for _ in range(2)]
-    own = images.double().expand(2, *images.shape)
-    with surrogate_gradient(Population(nets), 3.0) as population:
-        together = gradient(population, own)
-    with surrogate_gradient(nets[0], 3.0):
-        torch.testing.assert_close(together[0], gradient(nets[0], images.double()))
+    nets, x = [respelled(stuck(), SPELLINGS[spelling]).double() for _ in range(2)], images.double()
+    together = surrogate_of(Population(nets), x.expand(2, *x.shape))
+    torch.testing.assert_close(together[0], surrogate_of(nets[0], x))
     assert together.flatten(2).ne(0).all()
 
 
@@ -161,43 +163,16 @@ SATURATING = {
 
 @pytest.mark.parametrize("name", SATURATING)
 def test_other_bounded_activations_are_reached(images, name):
-    far = nn.Sequential(Function(lambda z: z * 1e3), SATURATING[name])
-    net = stuck(lambda: far)
+    net = stuck(lambda: nn.Sequential(Function(lambda z: z * 1e3), SATURATING[name]))
     assert not gradient(net, images).any()
-    with surrogate_gradient(net, 3.0):
-        assert gradient(net, images).flatten(1).ne(0).all()
+    assert surrogate_of(net, images).flatten(1).ne(0).all()
 
 
-def test_a_clamp_that_is_no_activation_is_left_out(images):
-    class Clipped(nn.Sequential):
-        def forward(self, x):
-            with exact_gradient():
-                x = (3 * x - 1).clamp(0, 1)
-            return super().forward(x)
-
-    net = Clipped(nn.Flatten(), nn.Linear(64, 4))
-    exact = gradient(net, images)
-    with surrogate_gradient(net, 3.0):
-        assert torch.equal(gradient(net, images), exact)
-
-
-def test_two_layers_compared_are_no_cap(images):
-    net = nn.Sequential(nn.Flatten(), Function(lambda z: torch.minimum(z, z.flip(-1))))
-    exact = gradient(net, images)
-    with surrogate_gradient(net, 3.0):
-        assert torch.equal(gradient(net, images), exact)
-
-
-def test_a_forward_that_raises_leaves_nothing_behind(images):
+def test_an_error_leaves_nothing_behind(images):
     net = stuck()
     with surrogate_gradient(net, 3.0), pytest.raises(RuntimeError):
         net(images[:, :, :2])
     assert torch.overrides._get_current_function_mode() is None
-    assert not gradient(net, images).any()
-
-
-def test_an_error_inside_leaves_nothing_behind(images):
-    net = stuck()
     with pytest.raises(RuntimeError), surrogate_gradient(net, 3.0):
         raise RuntimeError
     assert not gradient(net, images).any()
@@ -217,18 +192,15 @@ def test_blocks_may_be_nested(images):
     net = stuck()
     with surrogate_gradient(net, 30.0):
         outer = gradient(net, images)
-        with surrogate_gradient(net, 3.0):
-            assert not torch.allclose(gradient(net, images), outer)
+        assert not torch.allclose(surrogate_of(net, images), outer)
         assert torch.equal(gradient(net, images), outer)
 
 
 def test_it_works_on_a_foreign_model():
-    import_torchvision()
-    models = pytest.importorskip("torchvision.models")
-    resnet = cappaper.replace_relu(models.resnet18(num_classes=10).eval(), 1e-3)
+    resnet = import_torchvision().models.resnet18(num_classes=10).eval()
+    resnet = cappaper.replace_relu(resnet, 1e-3)
     x, y = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
-    with surrogate_gradient(resnet, 3.0):
-        assert gradient(resnet, x).flatten(1).ne(0).any(1).all()
+    assert surrogate_of(resnet, x).flatten(1).ne(0).any(1).all()
     assert cappaper.adaptive_pgd(resnet, x, y, eps=8 / 255, steps=2).shape == x.shape
 
 
@@ -241,35 +213,32 @@ def test_bad_input_gets_a_sentence(sharpness):
         pass
 
 
+def slope(layer, values, sharpness):
+    z = torch.tensor([values], dtype=torch.float64, requires_grad=True)
+    with surrogate_gradient(layer, sharpness):
+        layer(z).sum().backward()
+    return z.grad
+
+
 @pytest.mark.parametrize("layer", [nn.Sigmoid(), nn.Tanh(), nn.Hardsigmoid(), nn.Hardtanh()])
 def test_a_symmetric_activation_has_a_symmetric_slope(layer):
-    z = torch.tensor([[-4.0, -1.0, 1.0, 4.0]], requires_grad=True)
-    with cappaper.surrogate_gradient(layer, 10.0):
-        layer(z).sum().backward()
-    assert (z.grad > 0).all()
-    torch.testing.assert_close(z.grad, z.grad.flip(1))
+    grad = slope(layer, [-4.0, -1.0, 1.0, 4.0], 10.0)
+    assert (grad > 0).all()
+    torch.testing.assert_close(grad, grad.flip(1))
 
 
 @pytest.mark.parametrize(
-    ("layer", "slope"), [(nn.Hardsigmoid(), 1 / 6), (nn.Hardtanh(), 1.0), (nn.ReLU6(), 1.0)]
+    ("layer", "expected"), [(nn.Hardsigmoid(), 1 / 6), (nn.Hardtanh(), 1.0), (nn.ReLU6(), 1.0)]
 )
-def test_between_its_bounds_a_sharp_surrogate_has_the_slope_of_the_function(layer, slope):
-    z = torch.tensor([[0.5, 0.6]], dtype=torch.float64, requires_grad=True)
-    with cappaper.surrogate_gradient(layer, 1000.0):
-        layer(z).sum().backward()
-    torch.testing.assert_close(z.grad, torch.full_like(z, slope), atol=1e-3, rtol=0)
+def test_between_its_bounds_a_sharp_surrogate_has_the_slope_of_the_function(layer, expected):
+    grad = slope(layer, [0.5, 0.6], 1000.0)
+    torch.testing.assert_close(grad, torch.full_like(grad, expected), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("first", [nn.Sigmoid(), nn.Tanh(), nn.Hardsigmoid()])
-def test_what_is_no_clamp_is_not_one_with_the_clamp_behind_it(first):
-    """Their slopes are multiplied, as the chain rule has it."""
-
-    def slope(layer, z):
-        z = z.clone().requires_grad_()
-        with cappaper.surrogate_gradient(layer, 10.0):
-            layer(z).sum().backward()
-        return z.grad
-
-    then, z = nn.Hardtanh(0.0, 0.9), torch.tensor([[-2.0, -0.3, 0.4, 3.0]])
-    both = slope(nn.Sequential(first, then), z)
-    torch.testing.assert_close(both, slope(first, z) * slope(then, first(z)))
+def test_a_clamp_of_another_activation_multiplies_the_slopes(first):
+    """By the chain rule; only a clamp of a clamp is one clamp."""
+    then, z = nn.Hardtanh(0.0, 0.9), [-2.0, -0.3, 0.4, 3.0]
+    middle = first(torch.tensor(z, dtype=torch.float64)).tolist()
+    expected = slope(first, z, 10.0) * slope(then, middle, 10.0)
+    torch.testing.assert_close(slope(nn.Sequential(first, then), z, 10.0), expected)

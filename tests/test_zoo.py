@@ -47,7 +47,7 @@ def test_each_network_classifies_digits(name):
 def test_stored_weights_come_back_in_half_precision(tmp_path, monkeypatch):
     model = weights.specs()["cap-0.05"].build()
     said = weights.metadata(weights.specs()["cap-0.05"])
-    zoo.store("own", model.state_dict(), said, tmp_path)
+    weights._store(model, said, tmp_path / "own.safetensors")
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     monkeypatch.setattr(zoo, "PRETRAINED", ("own",))
     for one, other in zip(model.parameters(), pretrained("own").parameters(), strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,31 +11,18 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.attacks.common import is_correct
-from cappaper.certificates.bounds import (
-    Interval,
-    Layers,
-    box_around,
-    layer_bounds,
-    read_layers,
-    rounding_error,
-)
+from cappaper.certificates import bounds
 
 _LEAST = 1e-4  # a smaller lead between logits is undecided
-_TINY = 1e-8  # HiGHS drops coefficients of 1e-9
 _Array = NDArray[Any]
 
 
 class Exact(NamedTuple):
-    """The answer for each example: ``[B]`` booleans, and images shaped like the input.
+    """The answer for each example; an example that is neither robust nor undecided is broken."""
 
-    ``robust``: there is no adversarial example in the ball. ``undecided``: the time ran out, the
-    lead is too near 0, or the network's numbers are too large or too small to tell. For all others
-    ``adversarial`` holds an adversarial example.
-    """
-
-    robust: Tensor
-    undecided: Tensor
-    adversarial: Tensor
+    robust: Tensor  #: booleans ``[B]``: there is no adversarial example in the ball
+    undecided: Tensor  #: booleans ``[B]``: the time ran out, or rounding decides
+    adversarial: Tensor  #: images ``[B, ...]``, adversarial where the example is broken
 
 
 def exact_robustness(
@@ -53,10 +39,7 @@ def exact_robustness(
     the cap, is this project's. The solver is HiGHS, through ``scipy.optimize.milp``.
 
     Args:
-        model: a small network as :func:`~cappaper.certify` takes it: tens of hidden units.
-        x: images ``[B, ...]`` in [0, 1].
-        y: int64 labels ``[B]``.
-        eps: L∞ radius, at least 0, in units of the pixels' range.
+        model, x, y, eps: as :func:`~cappaper.certify`, with tens of hidden units.
         time_limit: seconds for one program; an example has one for each other class.
 
     Raises:
@@ -68,29 +51,26 @@ def exact_robustness(
     tensor([False, False])
     """
     checks.attack(x, y, eps)
-    checks.module(model)
     checks.positive(time_limit, "the time limit")
-    eps, network, correct = float(eps), read_layers(model), is_correct(model, x, y)
+    eps, network, correct = float(eps), bounds.read_layers(model), is_correct(model, x, y)
     # The rounding errors of n terms add up like a random walk, to the bound for all n over √n.
     terms = max(weight.shape[1] for weight in network.weights)
     result = Exact(correct.clone(), torch.zeros_like(correct), x.clone())
     for i in correct.nonzero().flatten().tolist():
         image, label = x[i : i + 1], int(y[i])
         pixels = image.detach().flatten().double().cpu().numpy()
-        box = ((pixels - eps).clip(0), (pixels + eps).clip(max=1))
-        around = box_around(network, image, eps)
-        *hidden, logits = layer_bounds(network, around, "ibp")
-        program = _program(network, hidden, box)
-        error = rounding_error(network, hidden, around, torch.finfo(x.dtype))[0] / terms**0.5
+        ball = ((pixels - eps).clip(0), (pixels + eps).clip(max=1))
+        box = bounds.box_around(image, eps)
+        *hidden, logits = bounds.layer_bounds(network, box, "ibp")
+        program = _program(network, hidden, ball)
+        error = bounds.rounding_error(network, hidden, box, torch.finfo(x.dtype))[0] / terms**0.5
         # The classes that seem nearest first: one adversarial example is enough.
-        for other in logits.upper[0].argsort(descending=True).tolist():
-            if other == label:
-                continue
+        others = logits.upper[0].argsort(descending=True).tolist()
+        for other in (c for c in others if c != label):
             point = _solve(program, label, other, (error[label] + error[other]).item(), time_limit)
             if point is None:
                 continue
-            found = point[: len(pixels)].clip(*box)
-            candidate = torch.as_tensor(found).to(image).reshape(image.shape)
+            candidate = torch.as_tensor(point[: len(pixels)].clip(*ball)).to(image).view_as(image)
             result.robust[i] = False
             result.undecided[i] = is_correct(model, candidate, y[i : i + 1])[0]
             if not result.undecided[i]:
@@ -100,77 +80,63 @@ def exact_robustness(
 
 
 class _Program(NamedTuple):
-    """``rows @ v`` between ``low`` and ``high``, for variables v between ``least`` and ``most``.
+    """A network on a box; its logits are ``scale * (weight @ v + bias)`` of the variables v."""
 
-    The variables: the pixels, then for each hidden layer its pre-activations, its outputs, which
-    units are above 0, and which are at their cap. The logits divided by ``scale`` are
-    ``weight @ v + bias``.
-    """
-
-    rows: _Array
-    low: _Array
-    high: _Array
-    least: _Array
-    most: _Array
-    integral: _Array
+    constraints: list[Any]
+    domain: dict[str, Any]
     weight: _Array
     bias: _Array
-    scale: _Array
+    scale: float
 
 
-def _program(network: Layers, hidden: Sequence[Interval], box: tuple[_Array, _Array]) -> _Program:
+def _program(net: bounds.Layers, hidden: list[bounds.Interval], box: Any) -> _Program:
     """What the network computes on the box, as linear constraints with binary variables.
 
-    Every unit is on a scale of its own, so that no number is large. A cap is positively
-    homogeneous, ``a(z, β) = s · a(z / s, β / s)``: a unit's weights, bias and cap are divided by s,
-    and the weights of the next layer are multiplied by it. A power of two rounds nothing.
+    The variables: the pixels, then for each hidden layer its pre-activations, its outputs, which
+    units are above 0, and which are at their cap. Every unit is on a scale s of its own, so that no
+    number is large: ``a(z, β) = s · a(z / s, β / s)``. A power of two rounds nothing.
     """
-    weights, biases = ([t.cpu().numpy() for t in part] for part in network[:2])
-    pixels = len(box[0])
-    size = pixels + 4 * sum(len(weight) for weight in weights[:-1])
-    variables: list[tuple[_Array, ...]] = [(*box, np.zeros(pixels))]
-    constraints: list[tuple[_Array, ...]] = [(np.empty((0, size)), np.empty(0), np.empty(0))]
+    from scipy.optimize import Bounds, LinearConstraint
 
-    def constrain(low: _Array, high: _Array, *terms: tuple[int, _Array]) -> None:
-        row = np.zeros((len(low), size))
-        for start, block in terms:
-            row[:, start : start + block.shape[1]] = block
-        constraints.append((row, low, high))
-
-    before, inputs, end = np.ones(pixels), 0, pixels
-    for weight, bias, cap, (lower, upper) in zip(
-        weights, biases, network.caps, hidden, strict=False
-    ):
-        low, high = lower[0].cpu().numpy(), upper[0].cpu().numpy()
+    weights, biases = ([t.cpu().numpy() for t in part] for part in net[:2])
+    before, inputs, size = np.ones(len(box[0])), 0, len(box[0])
+    variables: list[tuple[_Array, ...]] = [(*box, np.zeros(size))]
+    # For each group: blocks of coefficients by their first column, and the bounds of their sum.
+    groups: list[tuple[dict[int, _Array], _Array, _Array]] = []
+    for weight, bias, cap, ends in zip(weights, biases, net.caps, hidden, strict=False):
+        low, high = (end[0].cpu().numpy() for end in ends)
         scale = _scale(np.column_stack([weight * before, low, high]))
         weight, low, high = weight * before / scale[:, None], low / scale, high / scale
         shift, beta, units = bias / scale, cap.item() / scale, len(scale)
-        tiny = np.where(np.abs(weight) < _TINY, weight, 0)
+        tiny = np.where(np.abs(weight) < 1e-8, weight, 0)  # HiGHS drops coefficients of 1e-9
         slack = np.abs(tiny).sum(1)  # no input is above 1
         out_low, out_high = (np.minimum(side.clip(0), beta) for side in (low, high))
         one, zero, free = np.eye(units), np.zeros(units), np.full(units, np.inf)
         variables += [(low, high, zero), (out_low, out_high, zero)]
         variables += [(low > at, high > at, zero + 1) for at in (0, beta)]
-        z, a, above, capped = (end + k * units for k in range(4))
-        under, level = low.clip(max=0), np.where(high > beta, beta, 0)
-        over = np.where(high > beta, high - level, 0)
-        # z = W a' + b
-        constrain(shift - slack, shift + slack, (z, one), (inputs, tiny - weight))
-        # a ≥ z, unless at the cap
-        constrain(zero, free, (a, one), (z, -one), (capped, np.diag(over)))
-        # a ≤ z, unless at 0
-        constrain(-free, -under, (a, one), (z, -one), (above, -np.diag(under)))
-        # a = 0, unless above 0
-        constrain(-free, zero, (a, one), (above, -np.diag(out_high)))
-        # a = β, if at the cap
-        constrain(zero, free, (a, one), (capped, -np.diag(level)))
-        before, inputs, end = scale, a, end + 4 * units
-    last = np.zeros((len(weights[-1]), size))
-    last[:, inputs : inputs + len(before)] = weights[-1] * before
+        z, a, above, capped = (size + k * units for k in range(4))
+        under, over, level = low.clip(max=0), (high - beta).clip(0), np.where(high > beta, beta, 0)
+        groups += [
+            ({z: one, inputs: tiny - weight}, shift - slack, shift + slack),  # z = W a' + b
+            ({a: one, z: -one, capped: np.diag(over)}, zero, free),  # a ≥ z, unless at the cap
+            ({a: one, z: -one, above: -np.diag(under)}, -free, -under),  # a ≤ z, unless at 0
+            ({a: one, above: -np.diag(out_high)}, -free, zero),  # a = 0, unless above 0
+            ({a: one, capped: -np.diag(level)}, zero, free),  # a = β, if at the cap
+        ]
+        before, inputs, size = scale, a, size + 4 * units
+
+    def rows(blocks: dict[int, _Array], count: int) -> _Array:
+        table = np.zeros((count, size))
+        for start, block in blocks.items():
+            table[:, start : start + block.shape[1]] = block
+        return table
+
+    constraints = [LinearConstraint(rows(blocks, len(lo)), lo, hi) for blocks, lo, hi in groups]
+    last = rows({inputs: weights[-1] * before}, len(weights[-1]))
     (scale,) = _scale(np.append(last, biases[-1])[None])
-    tables = (zip(*table, strict=True) for table in (constraints, variables))
-    parts = [np.concatenate(part) for table in tables for part in table]
-    return _Program._make([*parts, last / scale, biases[-1] / scale, scale])
+    least, most, integral = (np.concatenate(part) for part in zip(*variables, strict=True))
+    domain = {"bounds": Bounds(least, most), "integrality": integral}
+    return _Program(constraints, domain, last / scale, biases[-1] / scale, scale.item())
 
 
 def _scale(rows: _Array) -> _Array:
@@ -180,29 +146,20 @@ def _scale(rows: _Array) -> _Array:
     return powers
 
 
-def _solve(
-    program: _Program, label: int, other: int, rounding: float, time_limit: float
-) -> _Array | None:
+def _solve(program: _Program, label: int, other: int, error: float, limit: float) -> _Array | None:
     """The variables where the label leads least, or None if it leads everywhere."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.optimize import LinearConstraint, milp
 
-    lead = program.weight[label] - program.weight[other]
+    constraints, domain, weight, bias, scale = program
+    lead = weight[label] - weight[other]
     # The solver's tolerance is 1e-6 on the program's scale.
-    scale = program.scale.item()
-    least = max(min(_LEAST / scale, 1e-3), rounding / scale, 1e-5)
-    done = milp(
-        lead,
-        integrality=program.integral,
-        bounds=Bounds(program.least, program.most),
-        # Where nothing comes this near, the solver can stop before it knows the minimum.
-        constraints=[
-            LinearConstraint(program.rows, program.low, program.high),
-            LinearConstraint(lead, ub=least - (program.bias[label] - program.bias[other])),
-        ],
-        options={"time_limit": time_limit},
-    )
+    least = max(min(_LEAST / scale, 1e-3), error / scale, 1e-5)
+    # Where nothing comes this near, the solver can stop before it knows the minimum.
+    near = LinearConstraint(lead, ub=least - (bias[label] - bias[other]))
+    done = milp(lead, constraints=[*constraints, near], options={"time_limit": limit}, **domain)
     # Status 2 also means that HiGHS refuses the program, which proves nothing.
     if done.status == 2 and "model_status is Infeasible" in done.message:
         return None
-    point: _Array = (program.least + program.most) / 2 if done.x is None else done.x
+    box = domain["bounds"]
+    point: _Array = (box.lb + box.ub) / 2 if done.x is None else done.x
     return point

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from cappaper.data import Dataset
 from cappaper.paper.experiment import Adversary, Spec, sweep
@@ -20,7 +22,7 @@ from cappaper.paper.machines import Machine
 from cappaper.paper.profiles import profile
 from cappaper.paper.runner import networks
 from cappaper.paper.tables import network_name
-from cappaper.zoo import PRETRAINED, about, pretrained, store
+from cappaper.zoo import PRETRAINED, about, pretrained
 
 DIGITS = Path("extra/live/digits.js")
 # Name, epochs, adversary and caps, as in the chapters that train these networks.
@@ -47,7 +49,16 @@ def train(folder: Path, machine: Machine) -> Iterator[Path]:
     by_name = specs()
     models = networks(list(by_name.values()), machine)
     for (name, spec), model in zip(by_name.items(), models, strict=True):
-        yield store(name, model.cpu().state_dict(), metadata(spec), folder)
+        yield _store(model.cpu(), metadata(spec), folder / f"{name}.safetensors")
+
+
+def _store(model: nn.Module, header: dict[str, Any], path: Path) -> Path:
+    """Write a network for :func:`cappaper.pretrained`, with the header that ``about`` returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A cap keeps its precision: 0.05 in half precision is another number.
+    half = {key: v.half() if v.ndim else v for key, v in model.state_dict().items()}
+    save_file(half, path, {key: json.dumps(v, ensure_ascii=False) for key, v in header.items()})
+    return path
 
 
 def metadata(spec: Spec) -> dict[str, Any]:
