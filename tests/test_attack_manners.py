@@ -162,7 +162,7 @@ X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
         (auto_attack, {"eps": 0.0}, ValueError, "above 0"),
         (auto_attack, {"model": THREE}, ValueError, "4 classes"),
         (ATTACKS["cw_l2"], {"confidence": -1}, ValueError, "must be"),
-        (ATTACKS["cw_l2"], {"initial_const": 1e308}, ValueError, "must be"),
+        (ATTACKS["cw_l2"], {"initial_const": 0}, ValueError, "initial_const must be"),
     ],
 )
 def test_bad_input_gets_a_sentence(attack, change, error, message):
