@@ -10,7 +10,7 @@ import pandas as pd
 from cappaper.files import whole
 from cappaper.paper import leaderboard, statistics
 from cappaper.paper.claims import CLAIMS, TESTS, decided, verdict
-from cappaper.paper.decision import FAILED, POINT, STEP
+from cappaper.paper.decisions import FAILED, POINT, STEP
 from cappaper.paper.tables import markdown_table, read
 
 LEDGER, SUMS = Path("results/claims.csv"), Path("results/SHA256SUMS")
