@@ -93,7 +93,11 @@ class MaskingReport:
             (last - self.noise, f"random points leave {self.noise:.3f}, PGD leaves {last:.3f}"),
             (last - best, f"the longest PGD leaves {last:.3f}, the best one {best:.3f}"),
             (rise, f"PGD leaves {{:.3f}} more at ε = {high:g} than at ε = {low:g}"),
-            (plain - aware, f"PGD leaves {plain:.3f}, {aware:.3f} if it knows about the cap"),
+            (
+                plain - aware,
+                f"an attack that knows about the cap leaves {aware:.3f},"
+                f" as many runs of PGD leave {plain:.3f}",
+            ),
         ]
         for (value, says), (name, (threshold, cure)) in zip(rows, _TABLE.items(), strict=True):
             says = "not measured" if value is None else says.format(value)

@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_old_entry(fresh, monkeypatch):
 
 def test_the_cache_is_in_the_home_folder_unless_the_environment_names_another(monkeypatch):
     monkeypatch.delenv("CAPPAPER_CACHE", raising=False)
-    monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
-    assert cache.root() == Path("/home/me/.cache/cappaper/results")
+    monkeypatch.setattr(Path, "home", lambda: Path("/somewhere"))
+    assert cache.root() == Path("/somewhere/.cache/cappaper/results")
     monkeypatch.setenv("CAPPAPER_CACHE", "/elsewhere")
     assert cache.root() == Path("/elsewhere")

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status, message = 130, "stopped; what was trained is kept, so a new run resumes"
     except BrokenProcessPool:
         message = "a process died, perhaps for want of memory; what was trained is kept"
-    except (ChapterError, OSError, TypeError, ValueError) as error:
+    except (ChapterError, OSError, RuntimeError, TypeError, ValueError) as error:
         message = str(error)
     print(f"cappaper: {message}", file=sys.stderr)
     return status
