@@ -146,7 +146,7 @@ def replace_relu(
             if not name:
                 return capped
             model.set_submodule(name, capped)
-    no_activations = (nn.MultiheadAttention, nn.Softmax)
+    no_activations = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax)
     others = [
         f"{type(part).__name__} at {name!r}"
         for name, part in model.named_modules()

@@ -1,4 +1,4 @@
-"""Bad input gets one sentence at the public border: what was wrong, and what is allowed."""
+"""Bad input gets one sentence at the public functions: what was wrong, and what is allowed."""
 
 import math
 import numbers
@@ -80,9 +80,10 @@ def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         raise TypeError(f"the model must be callable, got {type(model).__name__}")
     if isinstance(model, nn.Module):
         module(model)
-    before = None if x.is_inference() else x._version  # torch has no public word for it
+    tracked = not x.is_inference()
+    before = x._version if tracked else 0  # torch has no public name for it
     result: Tensor = model(x)
-    if before not in (None, x._version):
+    if tracked and before != x._version:
         raise ValueError("the model has changed its images in place: let it work on a copy")
     logits(result, y)
     return result

@@ -39,8 +39,10 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
     0.0
     """
     checks.module(model)
-    if x.shape != x_adv.shape:
-        raise ValueError(f"images must share a shape, got {list(x.shape)} and {list(x_adv.shape)}")
+    if not (isinstance(x_adv, Tensor) and x.shape == x_adv.shape):
+        raise ValueError(
+            f"x_adv must be images of shape {list(x.shape)}, got {checks.shown(x_adv)}"
+        )
     with torch.no_grad():
         (_, clean), (_, adversarial) = (_calls(model, images) for images in (x, x_adv))
     distances = []

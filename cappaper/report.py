@@ -46,7 +46,7 @@ class RobustnessReport:
             return "Not decided: the attacks cannot reach into a part of the model, which may mask."
         if self.masking.signs():
             masked = "The gradients are masked: do not trust a robust accuracy from PGD."
-            return f"{masked} Other attacks leave {least} of the images, not {self.pgd:.1%}."
+            return f"{masked} PGD leaves {self.pgd:.1%} of the images, all attacks leave {least}."
         more = "no attack finds" if self.pgd == self.strongest else "other attacks find"
         return f"No sign of masked gradients; {more} more than PGD: report {least}, an upper bound."
 

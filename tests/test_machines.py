@@ -23,8 +23,9 @@ def test_the_number_of_processes_changes_no_result(fresh, monkeypatch):
 def test_training_and_judging_take_one_thread(fresh, monkeypatch):
     threads = []
 
-    def fit(model, *args, **kwargs):
+    def fit(model, *args, epochs, progress, **kwargs):
         threads.append(torch.get_num_threads())
+        progress(epochs, epochs)
         return model
 
     def rows(*args):

@@ -1,8 +1,8 @@
 """FGSM, PGD and cap-aware PGD as pure functions, ``attack(model, x, y, eps, ...) -> x_adv``.
 
 Examples stay in [0, 1] and in the ball of radius ``eps`` around ``x``. Attacks work inside
-``torch.no_grad()`` and leave the model as it was. Two savings change no result: an example stops
-at its first success, and where its gradient is exactly zero, because every later step is zero.
+``torch.no_grad()`` and leave the model as it was. Two savings change no robust accuracy: an
+example stops at its first success, and where its gradient is exactly zero: later steps are zero.
 """
 
 import itertools

@@ -125,10 +125,11 @@ def _search(
 
 
 def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, nn.Module]:
-    """What a square changes, from the images and by a change; and the rest of the model.
+    """Return ``start``, ``change`` and ``rest``.
 
-    That is the images, or the pre-activations of a dense first layer: a square moves few pixels,
-    and the layer is most of the work of a small network.
+    ``start(x)`` is the tensor that squares change, ``change`` updates it for one square, and
+    ``rest`` maps it to logits. The tensor is the images, or the pre-activations of a dense first
+    layer: a square moves few pixels, and that layer is most of the work of a small network.
     """
     if type(model) is nn.Sequential and len(model) > 2 and not checks.has_hooks(model):
         flat, dense = model[0], model[1]

@@ -179,7 +179,7 @@ def decided(test: Test, table: pd.DataFrame, level: float = LEVEL) -> Decision:
 def verdict(tests: Sequence[Test], decisions: Sequence[Decision]) -> str:
     """The verdict on a claim from the decisions of its tests.
 
-    *holds* if all do, *does not hold* if none does; *mixed* if some do and others do not, with a
+    *holds* if all hold, *does not hold* if all do not hold; *mixed* if some do and others do not, with a
     note where that is the paper's attack against the others; *inconclusive* otherwise.
     """
     both = list(zip(tests, decisions, strict=True))

@@ -70,7 +70,7 @@ def commands() -> None:
 
 @commands.command()
 @click.option("--profile", type=_PROFILE, default="quick", help="quick: digits; paper: MNIST.")
-@click.option("--only", multiple=True, metavar="CHAPTER", help="A chapter; commas between more.")
+@click.option("--only", multiple=True, metavar="CHAPTER", help="A chapter, or several with commas.")
 @_device
 @click.option("--jobs", type=_COUNT, help="Processes on a CPU; else one for each core.")
 @click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster: tcp://host:8786.")
@@ -117,8 +117,10 @@ def reproduce(
 @commands.command()
 @click.argument("model", metavar="MODULE:FACTORY")
 @click.option("--data", required=True, metavar="DATA", help=_DATA)
-@click.option("--eps", type=click.FloatRange(min=0), default=0.1, help="L∞ radius; else 0.1.")
-@click.option("--limit", type=_COUNT, default=200, help="Images; else 200.")
+@click.option(
+    "--eps", type=click.FloatRange(min=0), default=0.1, show_default=True, help="L∞ radius."
+)
+@click.option("--limit", type=_COUNT, default=200, show_default=True, help="Images.")
 @click.option("--steps", type=_COUNT, default=100, help="Of a gradient attack.")
 @click.option("--queries", type=_COUNT, default=1000, help="Of Square Attack.")
 @_device
