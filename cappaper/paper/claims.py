@@ -179,8 +179,8 @@ def decided(test: Test, table: pd.DataFrame, level: float = LEVEL) -> Decision:
 def verdict(tests: Sequence[Test], decisions: Sequence[Decision]) -> str:
     """The verdict on a claim from the decisions of its tests.
 
-    *holds* if all hold, *does not hold* if all do not hold; *mixed* if some do and others do not, with a
-    note where that is the paper's attack against the others; *inconclusive* otherwise.
+    *holds* if all hold, *does not hold* if all do not hold; *mixed* if some do and others do not,
+    with a note where that is the paper's attack against the others; *inconclusive* otherwise.
     """
     both = list(zip(tests, decisions, strict=True))
     paper = {decision.verdict for test, decision in both if test.paper}
