@@ -30,6 +30,8 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
     """
     if not isinstance(beta, Tensor):
         _check_max_value(beta)
+        if z.is_floating_point() and beta > torch.finfo(z.dtype).max:
+            beta = math.inf
     return torch.relu(z).clamp(max=beta)
 
 

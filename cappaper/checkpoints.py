@@ -1,11 +1,13 @@
 """Checkpoints of a training: its state after an epoch, and what tells it from another training."""
 
+import functools
 import hashlib
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +19,8 @@ from cappaper.population import template_of
 def identity(model: nn.Module, x: Tensor, y: Tensor, *settings: Any) -> str:
     """A digest of the architecture, caps, data and settings of a training.
 
-    A function counts by its name and by the arguments that a ``partial`` binds, not by its code.
+    A function counts by its code and by what it carries along: defaults, a closure, a ``partial``'s
+    arguments.
     """
     layers = [
         (name, type(part).__qualname__, "" if isinstance(part, CappedReLU) else part.extra_repr())
@@ -27,19 +30,36 @@ def identity(model: nn.Module, x: Tensor, y: Tensor, *settings: Any) -> str:
     # A learned cap is a parameter and moves; a fixed one is a buffer.
     caps = [(name, cap.tolist()) for name, cap in model.named_buffers() if name.endswith("beta")]
     digest = hashlib.sha256(repr((layers, shapes, caps)).encode())
-    for setting in settings:
-        digest.update(_bytes(setting))
+    digest.update(_described(settings).encode())
     for tensor in (x, y):
         digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _bytes(setting: Any) -> bytes:
-    try:
-        return pickle.dumps(setting)
-    except (pickle.PicklingError, AttributeError, TypeError):  # a function inside a function
-        return f"{setting.__module__}.{getattr(setting, '__qualname__', type(setting))}".encode()
+def _described(value: Any, depth: int = 5) -> str:
+    """A setting in words that another process finds again; modules by their type alone."""
+    if isinstance(value, nn.Module | type) or depth == 0:
+        return (value if isinstance(value, type) else type(value)).__qualname__
+    inner = functools.partial(_described, depth=depth - 1)
+    match value:
+        case functools.partial():
+            return f"{inner(value.func)}({inner(value.args)}, {inner(value.keywords)})"
+        case MethodType():
+            return f"{inner(value.__self__)}.{value.__name__}"
+        case FunctionType():
+            carried = [value.__defaults__, [c.cell_contents for c in value.__closure__ or ()]]
+            return f"{value.__qualname__} {inner(value.__code__)} {inner(carried)}"
+        case CodeType():
+            return f"{value.co_code.hex()} {value.co_names} {inner(value.co_consts)}"
+        case dict():
+            return str(sorted((str(key), inner(part)) for key, part in value.items()))
+        case tuple() | list():
+            return str([inner(part) for part in value])
+        case np.generic():
+            return repr(value.item())
+    attributes = getattr(value, "__dict__", None)
+    return f"{type(value).__qualname__} {inner(attributes)}" if attributes else repr(value)
 
 
 def save(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,6 +18,7 @@ from cappaper import checks
 
 # All members are computed by one template, into which functional_call puts their weights in turn.
 _template_lock = threading.RLock()
+_NO_SETTINGS = frozenset(vars(nn.Module()))  # parameters, children, hooks, mode
 
 
 class Population(nn.Module):
@@ -30,8 +33,8 @@ class Population(nn.Module):
             members share from inputs of their own.
 
     Raises:
-        ValueError: there is no model; their layers, modes or simple settings (numbers, texts,
-            tuples of these) differ; or one has hooks.
+        ValueError: there is no model; their layers, modes or settings (the attributes of a layer)
+            differ, or cannot be compared; or one has hooks.
 
     >>> import torch
     >>> from cappaper import mlp
@@ -77,7 +80,7 @@ class Population(nn.Module):
         """Member ``index`` as a module of its own, with copies of its tensors."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"member {index} of a population of {len(self)}")
-        member = copy.deepcopy(self._templates[1])
+        member = self._fresh()
         stacked = self._tensors()
         for name, tensor in [*member.named_parameters(), *member.named_buffers()]:
             tensor.data = stacked[name][index].detach().clone()
@@ -87,13 +90,18 @@ class Population(nn.Module):
         return (self[i] for i in range(len(self)))
 
     def train(self, mode: bool = True) -> Population:
-        for template in self._templates:
-            template.train(mode)
+        self.template.train(mode)
         return super().train(mode)
 
+    def _fresh(self) -> nn.Module:
+        """A copy of the layers, in the modes that they are in."""
+        fresh = copy.deepcopy(self._templates[1])
+        for part, its in zip(fresh.modules(), self.template.modules(), strict=True):
+            part.training = its.training
+        return fresh
+
     def __getstate__(self) -> dict[str, Any]:
-        pristine = self._templates[1]
-        return self.__dict__ | {"_templates": (copy.deepcopy(pristine), pristine)}
+        return self.__dict__ | {"_templates": (self._fresh(), self._templates[1])}
 
     def forward(self, x: Tensor) -> Tensor:
         own_inputs = x.ndim == self._sample_dims + 2
@@ -136,7 +144,7 @@ def _check_same_layout(one: nn.Module, other: nn.Module) -> None:
     if names[0] != names[1]:
         raise ValueError(f"{problem} their layers, their order, or tied weights differ")
     for (name, part), (_, its) in zip(one.named_modules(), other.named_modules(), strict=True):
-        if _layout(part) != _layout(its):
+        if not _same(_layout(part), _layout(its)):
             where = f"{type(part).__name__}{f' at {name!r}' if name else ''}"
             raise ValueError(f"{problem} the type, mode, shapes or settings of {where} differ")
 
@@ -144,9 +152,30 @@ def _check_same_layout(one: nn.Module, other: nn.Module) -> None:
 def _layout(part: nn.Module) -> tuple[Any, ...]:
     named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
     tensors = [(name, t.shape, t.dtype, t.device, t.requires_grad) for name, t in named]
-    kinds = (bool, int, float, str, tuple)
-    simple = {name: value for name, value in vars(part).items() if isinstance(value, kinds)}
-    return type(part).__module__, type(part).__qualname__, tensors, simple
+    settings = {name: value for name, value in vars(part).items() if name not in _NO_SETTINGS}
+    return type(part).__module__, type(part).__qualname__, part.training, tensors, settings
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two settings are equal; what cannot be compared is not."""
+    if type(one) is not type(other):
+        return False
+    match one:
+        case nn.Parameter() | weakref.ref():  # a layer's own list of its weights
+            return True
+        case Tensor():
+            return one.shape == other.shape and torch.equal(one, other)
+        case list() | tuple():
+            pairs = zip(one, other, strict=False)
+            return len(one) == len(other) and all(_same(a, b) for a, b in pairs)
+        case dict():
+            return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+        case partial():
+            return _same(*([p.func, p.args, p.keywords] for p in (one, other)))
+    try:
+        return one is other or bool(one == other)
+    except Exception:
+        return False
 
 
 def _flat(name: str) -> str:

@@ -62,7 +62,7 @@ def fit(
 
     Raises:
         ValueError: ``checkpoint`` is damaged, or of another training: other data, caps or settings.
-            Functions count by their names and by what a ``partial`` binds.
+            Functions count by their code and by what they carry along.
         TypeError, ValueError: images, labels or counts as in :func:`~cappaper.pgd`; a learning rate
             that is not above 0; a wrong number of seeds; both ``attack`` and ``attack_at``; a
             penalty that is no number; or training diverges.
@@ -116,6 +116,8 @@ def fit(
             logits = model(images)
             if epoch == done:
                 checks.logits(logits, labels)
+                if not logits.requires_grad:
+                    raise ValueError("no gradient leads from the logits to weights to be trained")
             # The sum over members of their mean losses: no member's gradient depends on another's.
             loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
             loss = loss / batch.shape[-1]

@@ -207,3 +207,27 @@ def test_finished_examples_cost_no_more_passes(nets, name, twenty):
     net, many = Counted(nets[0]), {"queries" if name == "square" else "steps": 200}
     assert not is_correct(net, ATTACKS[name](net, *twenty, 0.5, **many), twenty.labels).any()
     assert net.count < 20 * 200 / 2
+
+
+@pytest.mark.parametrize("attack", [partial(pgd, early_exit=False), partial(pgd, steps=3)])
+def test_a_model_that_computes_in_double_precision_keeps_it(attack, digits):
+    """Logits that float32 would saturate still have a gradient."""
+
+    class Double(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net.double()
+
+        def forward(self, x):
+            return 200 * self.net(x.double())
+
+    net = Double(mlp(64, [16]))
+    x = digits[1].images[:20]
+    y = net(x).argmax(-1)
+    assert (attack(net, x, y, 0.1) != x).flatten(1).any(1).all()
+
+
+def test_autocast_takes_bfloat16_alone(digits):
+    x, y = (tensor[:4] for tensor in digits[1])
+    with pytest.raises(ValueError, match="autocast must be None or torch"):
+        pgd(mlp(64, [8]), x, y, 0.1, autocast=torch.float16)

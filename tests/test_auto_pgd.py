@@ -152,3 +152,15 @@ def test_squares_of_color_images_take_a_sign_for_each_channel():
     net[1].bias.data = torch.tensor([1.0, 0.0])
     changed = (square(net, x, y, 0.25, queries=1) - x).abs()
     assert torch.allclose(changed, torch.full_like(x, 0.25))
+
+
+def test_square_takes_activations_in_place(nets):
+    x, y = load("digits", "test", limit=60)
+    _, dense, _, *rest = nets["ReLU"]
+    pair = [
+        torch.nn.Sequential(torch.nn.Flatten(), dense, torch.nn.ReLU(inplace), *rest).double()
+        for inplace in (False, True)
+    ]
+    first, second = (square(net, x.double(), y, EPS, queries=100) for net in pair)
+    nets["ReLU"].float()
+    assert torch.equal(first, second)

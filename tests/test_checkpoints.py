@@ -95,3 +95,35 @@ def test_a_stopped_training_resumes_to_the_same_result(twenty, tmp_path, make, g
     for ours, theirs in zip(net.state_dict().values(), whole.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
     assert list(path.parent.iterdir()) == [path]
+
+
+def weight(factor):
+    return lambda model: factor * model[1].weight.square().sum()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"penalty": weight(0.0)}, {"penalty": weight(1.0)}),
+        ({"lr": lambda *at: 1e-3}, {"lr": lambda *at: 2e-3}),
+        (
+            {"attack": partial(ONE_STEP, eps=0.1, loss=lambda z, y: z.sum())},
+            {"attack": partial(ONE_STEP, eps=0.3, loss=lambda z, y: z.sum())},
+        ),
+    ],
+)
+def test_a_function_counts_by_its_code_and_by_what_it_carries(twenty, tmp_path, one, other):
+    given = {"epochs": 1, "checkpoint": tmp_path / "training"}
+    fit(mlp(64, [8]), *twenty, **given, **one)
+    with pytest.raises(ValueError, match="belongs to another training"):
+        fit(mlp(64, [8]), *twenty, **given, **other)
+
+
+def test_a_training_resumes_with_a_penalty_that_holds_its_network(twenty, tmp_path):
+    def penalty(net, model):
+        return net[1].weight.square().sum()
+
+    net = mlp(64, [8])
+    given = {"epochs": 2, "checkpoint": tmp_path / "training", "penalty": partial(penalty, net)}
+    fit(net, *twenty, **given)
+    fit(net, *twenty, **given)

@@ -54,6 +54,9 @@ def partly_in_train_mode(part):
 
 DIFFERENT = {
     "a setting": lambda: (Scaled(1.0), Scaled(3.0)),
+    "a function": lambda: (Scaled(torch.relu), Scaled(torch.tanh)),
+    "a list": lambda: (Scaled([1.0]), Scaled([2.0])),
+    "a tensor": lambda: (Scaled(torch.zeros(2)), Scaled(torch.ones(2))),
     "a width": lambda: (mlp(64, [8]), mlp(64, [9])),
     "a type": lambda: (sequence(nn.ReLU()), sequence(nn.GELU())),
     "a mode": lambda: (normed().train(), partly_in_train_mode(2)),

@@ -83,7 +83,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     parts = list(model.modules()) if isinstance(model, nn.Module) else []
     named = [(part, *one) for part in parts for one in part.named_buffers(recurse=False)]
-    kept = [(part, name, buffer, buffer.clone()) for part, name, buffer in named]
+    dense = [one for one in named if one[2].layout == torch.strided and not one[2].is_meta]
+    kept = [(part, name, buffer, buffer.clone()) for part, name, buffer in dense]
     try:
         with torch.inference_mode(False), torch.enable_grad():
             yield
@@ -109,8 +110,11 @@ def left_over(running: Tensor) -> Tensor:
 
 def worth_dropping(running: Tensor) -> Tensor | None:
     """:func:`left_over`, or None while dropping the finished examples would save too little."""
+    count = running.shape[-1]
+    if int(running.reshape(-1, count).any(0).sum()) > _DROP_BELOW * count:
+        return None
     left = left_over(running)
-    return None if len(left) > _DROP_BELOW * running.shape[-1] else left
+    return left if len(left) < count else None
 
 
 def retry(

@@ -94,8 +94,8 @@ def pgd(
             whose gradient does not vanish where the network is very sure; or a function from logits
             ``[N, classes]`` and labels ``[N]`` to a sum over examples.
         targeted: ``y`` are the classes to reach: the loss goes down, and success is ``y``.
-        autocast: take the steps in this dtype, for example ``torch.bfloat16``, and confirm every
-            success in the model's own: faster for dense networks.
+        autocast: ``torch.bfloat16`` takes the steps in that dtype, and confirms every success in
+            the model's own: faster for dense networks.
         batch_size: examples attacked at once; 2048 by default on a CPU, all of them elsewhere.
         progress: called with (examples done, examples in all) after each batch.
         seed: of the random starts; members of a population share them.
@@ -118,6 +118,8 @@ def pgd(
     checks.one_of(norm, tuple(BALLS), "norm")
     if step_size is not None:
         checks.positive(step_size, "the step size")
+    if autocast not in (None, torch.bfloat16):  # float16 rounds small gradients to zero
+        raise ValueError(f"autocast must be None or torch.bfloat16, got {autocast}")
     if restarts > 1 and not (random_start and early_exit):
         raise ValueError("restarts need random_start=True and early_exit=True: else use restarts=1")
     if isinstance(loss, str):
@@ -158,7 +160,7 @@ def pgd(
             with torch.autocast(x.device.type, autocast) if autocast else nullcontext():
                 # Checked once: later logits and labels are some of the same.
                 logits = checks.logits_of(model, point, y) if step == 0 else model(point)
-            logits = logits.to(x.dtype)
+            logits = logits.to(x.dtype) if autocast else logits
             gradient = checks.input_gradient(objective(logits.flatten(0, -2), y.flatten()), point)
             moved = project(torch.add(here, ball.direction(gradient), alpha=rate))
             if early_exit:
@@ -170,8 +172,7 @@ def pgd(
 
     def confirmed(here: Tensor, y: Tensor, fooled: Tensor) -> Tensor:
         """The successes that are none of autocast's rounding."""
-        left = left_over(fooled)
-        if not (autocast and len(left)):
+        if not autocast or not len(left := left_over(fooled)):
             return fooled
         still = robust(*(t.index_select(batch, left) for t in (here, y)))
         return fooled & torch.zeros_like(fooled).index_copy(batch, left, ~still)

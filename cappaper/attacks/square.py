@@ -124,7 +124,7 @@ def _search(
     return end.index_copy(batch, index, here)
 
 
-def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, nn.Module]:
+def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, Any]:
     """Return ``start``, ``change`` and ``rest``.
 
     ``start(x)`` is the tensor that squares change, ``change`` updates it for one square, and
@@ -140,7 +140,8 @@ def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, nn.Module]
             def add(z: Tensor, old: Tensor, new: Tensor, window: Any) -> Tensor:
                 return torch.addmm(z, (new - old).flatten(1), weight[:, *window[1:]].flatten(0, -2))
 
-            return (lambda x: dense(x.flatten(1))), add, model[2:]
+            # A copy, because an activation may work in place.
+            return (lambda x: dense(x.flatten(1))), add, lambda z: model[2:](z.clone())
 
     def put(x: Tensor, old: Tensor, new: Tensor, window: Any) -> Tensor:
         x = x.clone()

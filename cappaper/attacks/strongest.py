@@ -66,6 +66,7 @@ def strongest_attack(
     torch.Size([8, 1, 8, 8])
     """
     checks.attack(x, y, eps, seed, steps=steps, restarts=restarts, queries=queries)
+    twins = checks.sequence(twins, "twins", "models", empty=True)
     warn_unreached(model, x, y, "strongest_attack")
     rest: dict[str, Any] = {"eps": eps, "steps": steps, "restarts": restarts, "seed": seed}
 
