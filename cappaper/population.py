@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from types import FunctionType, MethodType
 from typing import Any, cast
 
 import torch
@@ -170,6 +171,14 @@ def _same(one: Any, other: Any) -> bool:
             return len(one) == len(other) and all(_same(a, b) for a, b in pairs)
         case dict():
             return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+        case MethodType():
+            return _same(*([m.__func__, m.__self__] for m in (one, other)))
+        case FunctionType():  # each member may have made its own, as a lambda is
+            if one.__code__ is not other.__code__:
+                return False
+            carried = ([f.__defaults__, f.__kwdefaults__] for f in (one, other))
+            closures = ([c.cell_contents for c in f.__closure__ or ()] for f in (one, other))
+            return _same(*carried) and _same(*closures)
         case partial():
             return _same(*([p.func, p.args, p.keywords] for p in (one, other)))
     try:

@@ -143,7 +143,7 @@ def beyond(model, x, y, *, eps):
         (lambda m, x, y: evaluate(m, [{"x": x}], pgd), "a loader must give pairs"),
         (lambda m, x, y: evaluate(m, x, y, partial(beyond, eps=0.1)), r"by 0\.2, ε is 0\.1"),
         (lambda m, x, y: robustness_curve(m, x, y, beyond, [0.1, 0.2]), "the attack left its ball"),
-        (lambda m, x, y: layer_distances(m, x, x[:1]), "must share a shape"),
+        (lambda m, x, y: layer_distances(m, x, x[:1]), "x_adv must be images of shape"),
         (lambda m, x, y: layer_distances(nn.Flatten(), x, x), "no hidden layer"),
     ],
 )
