@@ -41,7 +41,8 @@ __all__ = [  # noqa: RUF022 (by job)
     "Adversary", "Machine", "Profile", "Spec", "machine", "networks", "profile", "sweep",
     # judges, and tables of what they find
     "CW", "FGSM", "PARTS", "PGD", "AdaptivePGD", "AutoAttack", "Certificate", "Clean",
-    "Distances", "Exact", "GrowingBalls", "Masking", "Noise", "Signals", "Strongest",
+    "Distances", "Exact", "GrowingBalls", "Masking", "Noise", "Signals", "SmoothPGD",
+    "Strongest",
     "RATES", "STRONGEST", "contradictions", "masking_of", "over_seeds", "run", "strongest",
     "transfers",
     # what a chapter shows and publishes

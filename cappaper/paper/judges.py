@@ -105,11 +105,20 @@ def _fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> T
     return fgsm(model, x, y, eps)
 
 
+def _along_slope(
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int, steps: int, sharpness: float
+) -> Tensor:
+    """PGD along the smooth slope of the cap, all steps: the perturbation is as large as it gets."""
+    with surrogate_gradient(model, sharpness):
+        return pgd(model, x, y, eps, steps=steps, seed=seed, early_exit=False)
+
+
 Clean = _attack("Clean", "no attack", _unchanged)
 Noise = _attack("Noise", "noise", _noise)
 FGSM = _attack("FGSM", "FGSM", _fgsm)
 PGD = _attack("PGD", "PGD", pgd, steps=40, norm="linf", restarts=1, early_exit=True)
 AdaptivePGD = _attack("AdaptivePGD", "cap-aware PGD", adaptive_pgd, steps=40, restarts=1)
+SmoothPGD = _attack("SmoothPGD", "cap-aware PGD", _along_slope, steps=40, sharpness=10.0)
 
 
 @dataclass(frozen=True)

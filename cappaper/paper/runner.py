@@ -40,7 +40,7 @@ def run(
 
     Args:
         epsilons: radii, for a judge that takes them; a ValueError if it lacks them.
-        limit: test images; all of them if None.
+        limit: test images, spaced evenly; all of them if None.
         by_image: keep ``outcomes``, a character per image, and ``warning``, the attack's own.
 
     Returns:
@@ -48,9 +48,9 @@ def run(
         ``seconds``, the judge's alone, on the network's first row.
     """
     epsilons = sorted(epsilons)
-    key = [repr(judge), epsilons, limit, machine.device, cache.code(type(judge).__module__)]
+    key = [repr(judge), epsilons, machine.device, cache.code(type(judge).__module__)]
     places = {
-        spec: cache.place("judgements", weights.name, _checksum(spec.dataset, "test"), *key)
+        spec: cache.place("judgements", weights.name, _checksum(spec.dataset, "test", limit), *key)
         for spec, weights in _places(specs, machine).items()
     }
     entries: dict[Spec, Any] = {spec: cache.recall(place) for spec, place in places.items()}
@@ -157,10 +157,19 @@ def _places(specs: Sequence[Spec], machine: Machine) -> dict[Spec, Path]:
 
 
 @lru_cache(maxsize=8)
-def _checksum(name: str, split: str) -> str:
-    return load(name, split).checksum()
+def _checksum(name: str, split: str, limit: int | None = None) -> str:
+    return _spaced(load(name, split), limit).checksum()
 
 
 @lru_cache(maxsize=8)
 def _images(name: str, device: str, limit: int | None) -> Dataset:
-    return load(name, "test", limit=limit).to(device)
+    return _spaced(load(name, "test"), limit).to(device)
+
+
+def _spaced(data: Dataset, limit: int | None) -> Dataset:
+    """``limit`` examples at even distances: the first ones of MNIST are no fair sample."""
+    count = len(data.labels)
+    if limit is None or limit >= count:
+        return data
+    chosen = torch.arange(limit) * count // limit
+    return Dataset(*(part[chosen] for part in data))
