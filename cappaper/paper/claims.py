@@ -1,204 +1,146 @@
-"""The paper's claims, the tests of each, and the verdicts of the result tables."""
+"""The paper's claims, with two answers each: was it reproduced, and is it real?
+
+``claims.yml`` says what decides each of them, and what else the tables say.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
+import yaml
 
-from cappaper.paper import decisions
-from cappaper.paper.decisions import STEP, Decision, Undecided
-from cappaper.paper.statistics import LEVEL
-from cappaper.paper.tables import STRONGEST, show_markdown
+from cappaper.paper import effects
+from cappaper.paper.effects import Lacking, Measure
+from cappaper.paper.statistics import Effect
+from cappaper.paper.tables import network_name, show_markdown
+
+MARGIN = 0.02  #: Two points of accuracy: a smaller difference is none.
+
+
+class Answer(NamedTuple):
+    """*yes*, *no*, *reversed*, *in part* or *not decided*, and a sentence with the numbers."""
+
+    word: str
+    says: str
+    chapters: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one chapter's table is asked, and the words for it."""
+
+    chapter: str
+    measure: str  # a function of cappaper.paper.effects
+    given: Mapping[str, Any]
+    asks: str = ""
+    says: str = ""
+    margin: float = MARGIN
+    half_of: Comparison | None = None  # instead of the margin: half of this effect
+
+    @classmethod
+    def read(cls, entry: dict[str, Any]) -> Comparison:
+        """From an entry of ``claims.yml``."""
+        rest = {key: value for key, value in entry.items() if key not in ("with", "half_of")}
+        half = entry.get("half_of")
+        return cls(**rest, given=entry["with"], half_of=cls.read(half) if half else None)
+
+    def effect(self, table: pd.DataFrame) -> Effect:
+        """The effect in the chapter's table.
+
+        Raises:
+            Lacking: the table lacks the networks.
+            ValueError: it lacks a column: it is another table.
+        """
+        try:
+            measure: Measure = getattr(effects, self.measure)(**self.given)
+            return measure(table)
+        except KeyError as error:
+            columns = ", ".join(map(str, table))
+            message = f"the table of {self.chapter} has no column {error}: its columns are "
+            raise ValueError(message + columns) from error
+
+    def answer(self, table: pd.DataFrame) -> Answer:
+        """Yes if the interval lies beyond the margin, no if short of it, reversed if below 0."""
+        try:
+            effect = self.effect(table)
+            half = self.half_of.effect(table) if self.half_of else None
+        except Lacking:
+            return Answer("not decided", "The table lacks the networks to compare.", self.chapter)
+        low, high = (max(half.low, 0) / 2, half.high / 2) if half else (self.margin, self.margin)
+        word = "no" if effect.high < low else "not decided"
+        word = "yes" if effect.low > high else "reversed" if effect.high < 0 else word
+        names = {"best": _name(effect.name), "other": _name(effect.other)}
+        says = self.says.format(ours=effect.ours, theirs=effect.theirs, **names)
+        return Answer(word, says.replace("%", " %"), self.chapter)
+
+    def numbers(self, table: pd.DataFrame) -> str:
+        """Both sides of the effect, and their difference with its interval."""
+        try:
+            name, ours, theirs, low, high, other = self.effect(table)
+        except Lacking:
+            return "the table lacks the networks to compare"
+        sides = f"{_name(name)} {ours:.3f}, {_name(other)} {theirs:.3f}"
+        return f"{sides}; difference {ours - theirs:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, and where."""
+    """What the paper says, where, and the comparisons for it."""
 
     number: int
-    says: str
-    where: str = "not in a figure known to us"
+    claim: str
+    where: str
+    reproduced: list[Comparison]
+    real: list[Comparison]
+    evidence: list[Comparison] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, entry: dict[str, Any]) -> Claim:
+        """From an entry of ``claims.yml``."""
+        lists = ("reproduced", "real", "evidence")
+        read = {key: [Comparison.read(e) for e in entry.get(key, [])] for key in lists}
+        return cls(**{**entry, **read})
 
     @property
-    def tests(self) -> list[Test]:
-        """The tests of this claim."""
-        return [test for test in TESTS if test.claim == self.number]
+    def comparisons(self) -> list[Comparison]:
+        return [*self.reproduced, *self.real, *self.evidence]
+
+    def answers(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Answer]:
+        """The answers to ``reproduced`` and ``real``; *in part* if comparisons differ."""
+        answers = {}
+        for kind in ("reproduced", "real"):
+            found = [one.answer(tables[one.chapter]) for one in getattr(self, kind)]
+            words, sentences, (chapter, *_) = zip(*found, strict=True)
+            word = words[0] if len(set(words)) == 1 else "in part"
+            answers[kind] = Answer(word, " ".join(sentences), chapter)
+        return answers
 
 
-@dataclass(frozen=True)
-class Test:
-    """What one chapter's table must show. ``paper``: under the attack that the paper uses."""
-
-    __test__: ClassVar[bool] = False  # not one of pytest's
-
-    claim: int
-    chapter: str
-    says: str
-    decide: Callable[..., Decision]  # (table, level=...)
-    paper: bool = True
-
-
-CLAIMS = (
-    Claim(1, "Perturbations grow through ReLU layers.", "Figure 1"),
-    Claim(
-        2, "Capping improves robustness, and a lower max value is more robust.", "Figures 4 and 5"
-    ),
-    Claim(
-        3,
-        "The effect depends on which layers are capped, and on the size and order of the layers.",
-        "Figures 2, 4 and 5",
-    ),
-    Claim(4, "Adversarial training with capped ReLU beats conventional adversarial training."),
-    Claim(5, "Vanishing gradients keep capped ReLU from very large models."),
-    Claim(
-        6,
-        "Left open: whether the gain holds under other attacks, such as Carlini and Wagner's.",
-        "an open question of the paper",
-    ),
-)
-
-_GROWS = (
-    "The distance between hidden outputs on clean and on PGD examples grows from the first to the"
-    " last of equally wide ReLU layers, as it is and divided by the clean norm"
-)
-_RELATIVE = "Divided by the clean norm, that distance grows more"
-_OF_RELU = f"{_RELATIVE} through ReLU than through any capped network"
-_OF_PGD = f"{_RELATIVE} for PGD examples than for noise of the same size"
-_EITHER = "Some cap keeps more than ReLU under PGD at ε = 0.1"
-_LOWER = "PGD's success rate at ε = 0.1 never rises as β is lowered"
-_LOWER_STILL = _LOWER.replace("PGD's", "The strongest attack's")
-_FOUND = "under the strongest attack found"
-_NEARBY = f"At ε = 0.02, some cap keeps more than ReLU {_FOUND}"
-_TRUTH = (
-    "On small networks, where the truth is known, some cap keeps more than ReLU of the exact robust"
-    " accuracy at ε = 0.05"
-)
-_SURVIVES = f"More than half of what the best cap gains under PGD is left {_FOUND}"
-_PLACES = "At one β, PGD's success rate differs between choices of capped layers"
-_SIZES = "At one β, PGD's success rate differs between shapes of equal size"
-_ORDERS = _SIZES.replace("shapes", "narrowing and widening layers")
-_SIZES_STILL = _SIZES.replace("PGD's", "the strongest attack's")
-_ORDERS_STILL = _ORDERS.replace("PGD's", "the strongest attack's")
-_TRAINED = "Trained and attacked at ε = {}, some cap keeps more than ReLU under PGD"
-_KEEPS = _TRAINED.replace("under PGD", _FOUND)
-_KNOWING = "against an adversary that knows about the cap"
-_VARIANT = (
-    f"Trained and attacked at ε = {{}}, one of seven ways to cap keeps more than ReLU {_FOUND};"
-    f" most are trained {_KNOWING}"
-)
-_LONGER = f"Trained for longer at ε = {{}}, some cap keeps more than ReLU {_FOUND}"
-_SCHEDULE = _LONGER.replace(",", ", with a step size that rises and falls,")
-_KNOWING_LONGER = _LONGER.replace(",", f", {_KNOWING},")
-_FAILS = (
-    "From torch's initialisation, the deepest network with the lowest cap stays ten points behind"
-    " ReLU after the same training"
-)
-_RESCALED = "The same from a start at the scale of the cap"
-_CARLINI = (
-    "Carlini and Wagner's L2 attack, of unlimited radius, fails on some capped network more often"
-    " than on ReLU"
-)
-_CARLINI_KNOWING = "The same for a version of it that knows about the cap"
-_FARTHER = (
-    "The nearest that any L2 attack finds lies farther away with some cap than with ReLU, by more"
-    f" than {STEP:g}, the search's step"
-)
-_trained = partial(decisions.capping, trained=True)
-_placing = partial(decisions.differing, by="placement")
-_surviving = partial(decisions.surviving, attack=STRONGEST)
-_nearby = partial(decisions.capping, attack=STRONGEST, eps=0.02)
-_rescaled = partial(decisions.vanishing, initialisation="rescaled")
-_carlini_knowing = partial(decisions.carlini, attack="cap-aware CW")
-_keeping = partial(_trained, attack=STRONGEST)
-
-TESTS = (
-    Test(1, "fig-01", _GROWS, decisions.growth),
-    Test(1, "fig-01", _OF_RELU, decisions.growth_of_relu),
-    Test(1, "fig-01", _OF_PGD, decisions.growth_of_attack),
-    Test(2, "fig-04", _EITHER, decisions.capping),
-    Test(2, "fig-04", _LOWER, decisions.lowering),
-    Test(2, "fig-05", _EITHER, decisions.capping),
-    Test(2, "fig-05", _LOWER, decisions.lowering),
-    Test(2, "deeper-networks", f"{_EITHER}, in every architecture", decisions.capping),
-    Test(2, "deeper-networks", f"{_LOWER}, in every architecture", decisions.lowering),
-    Test(2, "convolutions", _EITHER, decisions.capping),
-    Test(2, "convolutions", _LOWER, decisions.lowering),
-    Test(2, "how-robust", _SURVIVES, _surviving, False),
-    Test(2, "how-robust", _LOWER_STILL, partial(decisions.lowering, attack=STRONGEST), False),
-    Test(2, "how-robust", _NEARBY, _nearby, False),
-    Test(2, "exact", _TRUTH, partial(decisions.capping, attack="exact", eps=0.05), False),
-    Test(3, "fig-02", _PLACES, _placing),
-    Test(3, "capped-layers", _PLACES, _placing),
-    Test(3, "deeper-networks", _SIZES, decisions.differing),
-    Test(3, "deeper-networks", _ORDERS, decisions.ordering),
-    Test(3, "deeper-networks", _SIZES_STILL, partial(decisions.differing, attack=STRONGEST), False),
-    Test(3, "deeper-networks", _ORDERS_STILL, partial(decisions.ordering, attack=STRONGEST), False),
-    Test(4, "adversarial-training", _TRAINED.format(0.1), partial(_trained, eps=0.1)),
-    Test(4, "adversarial-training", _TRAINED.format(0.3), partial(_trained, eps=0.3)),
-    Test(4, "how-robust", _KEEPS.format(0.1), partial(_keeping, eps=0.1), False),
-    Test(4, "how-robust", _KEEPS.format(0.3), partial(_keeping, eps=0.3), False),
-    Test(4, "what-survives", _VARIANT.format(0.1), partial(decisions.lasting, eps=0.1), False),
-    Test(4, "what-survives", _VARIANT.format(0.3), partial(decisions.lasting, eps=0.3), False),
-    Test(4, "train-longer", _LONGER.format(0.3), partial(_keeping, eps=0.3), False),
-    Test(4, "smaller-radius", _LONGER.format(0.1), partial(_keeping, eps=0.1), False),
-    Test(4, "another-schedule", _SCHEDULE.format(0.3), partial(_keeping, eps=0.3), False),
-    Test(4, "train-knowing", _KNOWING_LONGER.format(0.3), partial(_keeping, eps=0.3), False),
-    Test(5, "vanishing-gradients", _FAILS, decisions.vanishing),
-    Test(5, "vanishing-gradients", _RESCALED, _rescaled),
-    Test(6, "carlini-wagner", _CARLINI, decisions.carlini, False),
-    Test(6, "carlini-wagner", _CARLINI_KNOWING, _carlini_knowing, False),
-    Test(6, "carlini-wagner", _FARTHER, decisions.farther, False),
-    Test(6, "how-robust", _SURVIVES, _surviving, False),
-)
-
-
-def decided(test: Test, table: pd.DataFrame, level: float = LEVEL) -> Decision:
-    """The answer of a table to a test; inconclusive where it lacks the networks to compare.
-
-    The tests of one claim share its level: of many tests, one easily holds by chance. At
-    :data:`~cappaper.paper.statistics.AS_MEASURED` the numbers count as they are.
-
-    Raises:
-        ValueError: the table lacks a column: it is another table.
-    """
-    count = sum(other.claim == test.claim for other in TESTS)
-    try:
-        return test.decide(table, level=level / count)
-    except Undecided:
-        return Decision(None, "the table lacks what the test compares")
-    except KeyError as error:
-        columns = ", ".join(map(str, table))
-        message = f"the table of {test.chapter} has no column {error}: its columns are {columns}"
-        raise ValueError(message) from error
-
-
-def verdict(tests: Sequence[Test], decisions: Sequence[Decision]) -> str:
-    """The verdict on a claim from the decisions of its tests.
-
-    *holds* if all hold, *does not hold* if all do not hold; *mixed* if some do and others do not,
-    with a note where that is the paper's attack against the others; *inconclusive* otherwise.
-    """
-    both = list(zip(tests, decisions, strict=True))
-    paper = {decision.verdict for test, decision in both if test.paper}
-    others = {decision.verdict for test, decision in both if not test.paper}
-    verdicts = paper | others
-    if {"holds", "does not hold"} <= verdicts:
-        only = paper == {"holds"} and others == {"does not hold"}
-        return "mixed: under the paper's attack only" if only else "mixed"
-    return verdicts.pop() if len(verdicts) == 1 else "inconclusive"
+CLAIMS = [
+    Claim.read(entry)
+    for entry in yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="utf-8"))
+]
 
 
 def show_verdicts(chapter: str, table: pd.DataFrame) -> None:
-    """Show the verdicts of a chapter's own table on its tests: how every chapter ends."""
-    tests = [test for test in TESTS if test.chapter == chapter]
-    if not tests:
-        show_markdown("None of the paper's claims is decided here.")
-        return
-    lines = ["| claim | what this chapter asks | verdict |", "|---|---|---|"]
-    for test in tests:
-        lines.append(f"| {test.claim} | {test.says} | **{decided(test, table).verdict}** |")
-    show_markdown("\n".join(lines))
+    """Show what a chapter's own table says of the claims: how every chapter ends."""
+    lines = []
+    for claim in CLAIMS:
+        for kind, comparisons in (("reproduced?", claim.reproduced), ("real?", claim.real)):
+            for one in comparisons:
+                if one.chapter == chapter:
+                    word, says, _ = one.answer(table)
+                    lines.append(f"| {claim.number}, {kind} | **{word}** | {says} |")
+        for one in claim.evidence:
+            if one.chapter == chapter:
+                lines.append(f"| {claim.number} | {one.asks} | {one.numbers(table)} |")
+    head = "| claim | asked | what this table says |\n|---|---|---|\n"
+    show_markdown(head + "\n".join(lines) if lines else "This chapter decides none of the claims.")
+
+
+def _name(network: Any) -> str:
+    return network_name(network) if isinstance(network, float) else str(network)

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
 def commands() -> None:
-    """Reproduce the paper, see the verdicts on its claims, check a network of yours."""
+    """Reproduce the paper, see what became of its claims, check a network of yours."""
 
 
 @commands.command()
@@ -152,18 +152,17 @@ def check(
 @commands.command()
 @click.option("--write", is_flag=True, help="Write book/claims.md and its ledger again.")
 def claims(write: bool) -> None:
-    """The verdict on every claim, from the committed tables; fails if the ledger disagrees."""
+    """Both answers to every claim, from the committed tables; fails if the ledger disagrees."""
     book = Path.cwd() / "book"
     if not book.is_dir():
         raise FileNotFoundError("there is no book/ here: run from the project's folder")
     if write:
         _write(book)
-    tests = ledger.verdicts(book)
-    for claim in CLAIMS:
-        rows = tests[tests["claim"] == claim.number]
-        print(f"{claim.number}. {claim.says} {rows['claim_verdict'].iloc[0].upper()}")
-        for _, row in rows.iterrows():
-            print(f"   {row['verdict']:>14}  {row['chapter']}: {row['evidence']}")
+    for row in ledger.verdicts(book).to_dict("records"):
+        if row["kind"] == "reproduced":
+            print(f"{row['claim']}. {CLAIMS[row['claim'] - 1].claim}")
+        if question := ledger.QUESTIONS.get(row["kind"]):
+            print(f"   {question} {row['answer'].upper()}. {row['says']}")
     if disagreements := ledger.disagreements(book):
         raise ValueError("the ledger and the tables disagree: " + "; ".join(disagreements))
 

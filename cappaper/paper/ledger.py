@@ -1,4 +1,4 @@
-"""The ledger: the verdict on every claim, as a table, a page of the book, and checksums."""
+"""The ledger: the answers to every claim, as a table, a page of the book, and checksums."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ from pathlib import Path
 import pandas as pd
 
 from cappaper.files import whole
-from cappaper.paper import leaderboard, statistics
-from cappaper.paper.claims import CLAIMS, TESTS, decided, verdict
-from cappaper.paper.decisions import FAILED, POINT, STEP
+from cappaper.paper import leaderboard
+from cappaper.paper.claims import CLAIMS, MARGIN
 from cappaper.paper.tables import markdown_table, read
 
 LEDGER, SUMS = Path("results/claims.csv"), Path("results/SHA256SUMS")
 PAGE, NETWORKS = Path("claims.md"), Path("all-networks.md")
+QUESTIONS = {"reproduced": "Reproduced?", "real": "Is it real?"}
+_MARKS = {"yes": "✓", "no": "✗", "reversed": "✗"}
 
 
 def verdicts(book: Path) -> pd.DataFrame:
-    """Every test with its verdict and evidence, from the result tables of a book's folder.
+    """Both answers to every claim, and the evidence, from the result tables of a book's folder.
 
     Raises:
         FileNotFoundError, ValueError: a table, or a column of one, is missing.
     """
-    tables = {c: read(book / "results" / f"{c}.csv") for c in {test.chapter for test in TESTS}}
+    chapters = {one.chapter for claim in CLAIMS for one in claim.comparisons}
+    tables = {chapter: read(book / "results" / f"{chapter}.csv") for chapter in sorted(chapters)}
     rows = []
     for claim in CLAIMS:
-        decisions = [decided(test, tables[test.chapter]) for test in claim.tests]
-        on_claim = (claim.number, verdict(claim.tests, decisions))
-        for test, decision in zip(claim.tests, decisions, strict=True):
-            rows.append((*on_claim, test.chapter, test.says, decision.verdict, decision.evidence))
-    columns = ["claim", "claim_verdict", "chapter", "test", "verdict", "evidence"]
+        for kind, answer in claim.answers(tables).items():
+            rows.append((claim.number, kind, answer.chapters, "", answer.word, answer.says))
+        for one in claim.comparisons:
+            says = one.numbers(tables[one.chapter])
+            rows.append((claim.number, "evidence", one.chapter, one.asks, "", says))
+    columns = ["claim", "kind", "chapter", "compared", "answer", "says"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -64,31 +67,42 @@ def _files(book: Path) -> dict[Path, str]:
         PAGE: page(ledger),
         Path("results/verdicts.md"): cards(ledger),
         NETWORKS: leaderboard.page(book),
-        Path("results/recipes.md"): leaderboard.recipes(book, ledger),
+        Path("results/recipes.md"): leaderboard.recipes(book),
         SUMS: "".join(sums),
     }
 
 
 def cards(ledger: pd.DataFrame) -> str:
-    """The verdicts as a row of cards, for the landing page."""
-    verdict_on = dict(zip(ledger["claim"], ledger["claim_verdict"], strict=True))
+    """Each claim with its two answers, as a row of cards for the landing page."""
+    answers = ledger.set_index(["claim", "kind"])["answer"]
     lines = ["::::{grid} 1 2 3 3", ":gutter: 2", ""]
     for claim in CLAIMS:
-        title = f":::{{grid-item-card}} {claim.number}. {verdict_on[claim.number]}"
-        lines += [title, ":link: claims", ":link-type: doc", claim.says, ":::", ""]
+        lines += [f":::{{grid-item-card}} Claim {claim.number}"]
+        lines += [f":link: claim-{claim.number}", ":link-type: ref", claim.claim, ""]
+        for kind, question in QUESTIONS.items():
+            word = answers[claim.number, kind]
+            lines += [f"{question} **{_MARKS.get(word, '')} {word}**", ""]
+        lines += [":::", ""]
     return "\n".join([*lines, "::::", ""])
 
 
 def page(ledger: pd.DataFrame) -> str:
     """The ledger as a page of the book."""
-    rows, sections = [], []
+    sections = []
     for claim in CLAIMS:
-        tests = ledger[ledger["claim"] == claim.number].set_index("test")
-        on_claim = tests["claim_verdict"].iloc[0]
-        rows.append(f"| {claim.number} | {claim.says} | {claim.where} | **{on_claim}** |")
-        tests["chapter"] = tests["chapter"].map("{{doc}}`chapters/{}`".format)
-        table = markdown_table(tests[["chapter", "evidence", "verdict"]], "test")
-        sections.append(f"## Claim {claim.number}: {claim.says.rstrip('.')}\n\n{table}\n")
-    margins = {"point": POINT, "failed": FAILED, "step": STEP, "level": 100 * statistics.LEVEL}
-    tables = {"claims": "\n".join(rows), "sections": "\n".join(sections)}
-    return leaderboard.template("claims.md").format(**margins, **tables)
+        mine = ledger[ledger["claim"] == claim.number].set_index("kind")
+        parts = [f"(claim-{claim.number})=\n## {claim.number}. {claim.claim}", f"*{claim.where}*"]
+        for kind, question in QUESTIONS.items():
+            one = {str(key): str(value) for key, value in mine.loc[kind].items()}
+            answer = f"**{question} {one['answer'].capitalize()}.**"
+            parts.append(f"{answer} {one['says']} {_link(one['chapter'])}")
+        evidence = mine[mine.index == "evidence"].set_index("compared")[["says", "chapter"]]
+        table = markdown_table(evidence.assign(chapter=evidence["chapter"].map(_link)), "compared")
+        parts.append(f":::{{dropdown}} All comparisons, with their intervals\n{table}\n:::")
+        sections.append("\n\n".join(parts))
+    text = leaderboard.template("claims.md")
+    return text.format(margin=f"{100 * MARGIN:g}", claims="\n\n".join(sections))
+
+
+def _link(chapter: str) -> str:
+    return f"{{doc}}`chapters/{chapter}`"

@@ -1,7 +1,7 @@
 """A Sphinx extension: what the pages of the book have beside the text of their notebooks.
 
-A chapter's page begins with its verdicts, its conclusions and its first figure. Links to terms of
-the glossary have a title, formulas are MathML, and the live page gets its networks.
+A chapter's page begins with the answers that it gives, its conclusions and its first figure. Links
+to terms of the glossary have a title, formulas are MathML, and the live page gets its networks.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from docutils import nodes
 from latex2mathml.converter import convert
 
 from cappaper.paper import figures, weights
+from cappaper.paper.ledger import QUESTIONS
 from cappaper.paper.publishing import git_commit
 from cappaper.paper.tables import read
 
@@ -26,11 +27,13 @@ _EMPTY = re.compile(r"<th([^>]*)>\s*(?:<p>\s*</p>)?\s*(?:&nbsp;)?\s*</th>")
 
 
 def chapter_head(chapter: str, ledger: pd.DataFrame) -> str:
-    """The line under a chapter's title: its verdicts, its table, its notebook."""
-    tests = ledger[ledger["chapter"] == chapter]
-    pairs = zip(tests["claim"], tests["verdict"], strict=True)
-    verdicts = dict.fromkeys(f"claim {claim}: {verdict}" for claim, verdict in pairs)
-    lines = [f'<a class="book-verdict" href="../claims.html">{v}</a>' for v in verdicts]
+    """The line under a chapter's title: the answers to the claims, its table, its notebook."""
+    lines = [
+        f'<a class="book-verdict" href="../claims.html#claim-{row["claim"]}">'
+        f"Claim {row['claim']}. {QUESTIONS[row['kind']]} {row['answer'].capitalize()}</a>"
+        for row in ledger[ledger["chapter"] == chapter].to_dict("records")
+        if row["kind"] in QUESTIONS
+    ]
     lines.append(f'<a href="../results/{chapter}.csv" download>Data (CSV)</a> ·')
     lines.append(f'<a href="../_sources/chapters/{chapter}.ipynb" download>Notebook</a>')
     return "\n".join(['<p class="book-head">', *lines, "</p>"])

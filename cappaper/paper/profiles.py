@@ -15,8 +15,8 @@ class Profile:
     name: str = "quick"
     dataset: str = "digits"
     hidden: tuple[int, ...] = (128, 64)
-    epochs: int = 30
-    adversarial_epochs: int = 15  # an epoch of adversarial training costs seven times as much
+    epochs: int = 20
+    adversarial_epochs: int = 10  # an epoch of adversarial training costs seven times as much
     batch_size: int = 64
     lr: float = 3e-3
     seeds: tuple[int, ...] = (0, 1)

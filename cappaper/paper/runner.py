@@ -97,14 +97,16 @@ def transfers(
 def networks(specs: Sequence[Spec], machine: Machine = _HERE) -> list[nn.Module]:
     """Trained networks in eval mode, in the order of their specs; each is trained once.
 
-    On a CPU each network is trained by itself; on a GPU those of one recipe train together.
+    On a GPU, and on digits, the networks of one recipe train together, as a population. MNIST on
+    a CPU is faster one by one.
     """
     places = _places(specs, machine)
     weights: dict[Spec, Any] = {spec: cache.recall(place) for spec, place in places.items()}
     groups: dict[Spec, dict[Spec, Path]] = {}
     for spec, place in places.items():
         if weights[spec] is None:
-            shared = spec.recipe if machine.device == "cuda" else spec.training
+            together = machine.device == "cuda" or spec.dataset == "digits"
+            shared = spec.recipe if together else spec.training
             groups.setdefault(shared, {})[spec] = place
     calls = []
     for group in groups.values():
