@@ -16,6 +16,7 @@ from cappaper.paper.judges import (
     Exact,
     GrowingBalls,
     Noise,
+    SmoothPGD,
     Strongest,
 )
 from cappaper.paper.machines import Machine, machine

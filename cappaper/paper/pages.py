@@ -28,12 +28,12 @@ _EMPTY = re.compile(r"<th([^>]*)>\s*(?:<p>\s*</p>)?\s*(?:&nbsp;)?\s*</th>")
 
 def chapter_head(chapter: str, ledger: pd.DataFrame) -> str:
     """The line under a chapter's title: the answers to the claims, its table, its notebook."""
-    lines = [
-        f'<a class="book-verdict" href="../claims.html#claim-{row["claim"]}">'
-        f"Claim {row['claim']}. {QUESTIONS[row['kind']]} {row['answer'].capitalize()}</a>"
-        for row in ledger[ledger["chapter"] == chapter].to_dict("records")
-        if row["kind"] in QUESTIONS
-    ]
+    lines = []
+    for row in ledger[ledger["chapter"] == chapter].to_dict("records"):
+        if question := QUESTIONS.get(row["kind"]):
+            text = f"Claim {row['claim']}. {question} {row['answer'].capitalize()}"
+            link = f"../claims.html#claim-{row['claim']}"
+            lines.append(f'<a class="book-verdict" href="{link}">{text}</a>')
     lines.append(f'<a href="../results/{chapter}.csv" download>Data (CSV)</a> ·')
     lines.append(f'<a href="../_sources/chapters/{chapter}.ipynb" download>Notebook</a>')
     return "\n".join(['<p class="book-head">', *lines, "</p>"])
