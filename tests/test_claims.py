@@ -7,11 +7,14 @@ import shutil
 import pandas as pd
 import pytest
 
-from cappaper.paper import chapters, claims, cli, decisions, ledger, tables
-from cappaper.paper.decisions import Decision, Undecided
+from cappaper.paper import chapters, cli, effects, ledger, tables
+from cappaper.paper.claims import CLAIMS, Claim, Comparison
 from tests.conftest import ROOT
 
-TABLES = sorted({test.chapter for test in claims.TESTS})
+COMPARISONS = [one for claim in CLAIMS for one in claim.comparisons]
+DECIDING = [one for claim in CLAIMS for one in (*claim.reproduced, *claim.real)]
+TABLES = sorted({one.chapter for one in COMPARISONS})
+INF = math.inf
 
 
 def rates(robust, **columns):
@@ -19,177 +22,131 @@ def rates(robust, **columns):
     given = {"dataset": "mnist", "images": 10_000, "architecture": "3-2", "placement": "any"}
     given |= {"attack": "PGD", "eps": 0.1, "training_eps": 0.0, "standard_accuracy": 0.98}
     rows = [
-        {"beta": beta, "seed": seed, "robust_accuracy": value, "success_rate": 1 - value / 0.98}
+        {"beta": beta, "seed": seed, "robust_accuracy": value}
         for beta, values in robust.items()
         for seed, value in enumerate(values)
     ]
     return pd.DataFrame(rows).assign(**given | columns)
 
 
-RELU = {math.inf: [0.05, 0.06, 0.04]}
-HIGH, LOW = [0.8, 0.82, 0.81], [0.02, 0.02, 0.02]
-
-
-def test_a_cap_must_beat_relu_in_every_architecture():
-    better, worse = rates({0.1: HIGH, **RELU}), rates({0.1: LOW, **RELU}, architecture="2-3")
-    assert decisions.capping(better).holds is True
-    assert decisions.capping(worse).holds is False
-    both = decisions.capping(pd.concat([better, worse]))
-    assert both.holds is False and "3-2" in both.evidence and "2-3" in both.evidence
-
-
-def test_a_gain_must_survive_another_attack():
-    shown = rates({0.1: HIGH, **RELU})
-    lost, kept = (rates({0.1: v, **RELU}, attack="other") for v in (RELU[math.inf], HIGH))
-    trained = rates({0.1: HIGH}, attack="other", training_eps=0.1)
-    for other, answer in (([lost], False), ([kept], True), ([lost, trained], False)):
-        assert decisions.surviving(pd.concat([shown, *other]), "other").holds is answer
-    no_gain = rates({0.1: LOW, math.inf: HIGH})  # nothing that could survive
-    assert decisions.surviving(pd.concat([no_gain, kept]), "other").holds is None
-
-
-STEPS = {2.0: [0.9] * 3, 1.0: [0.891] * 3, 0.5: [0.882] * 3, 0.2: [0.873] * 3}
+RELU, HIGH = [0.500, 0.501, 0.499], [0.80, 0.82, 0.81]
 
 
 @pytest.mark.parametrize(
-    ("robust", "answer"),
+    ("cap", "word"),
     [
-        ({0.1: [0.9, 0.9, 0.91], 1.0: [0.5, 0.52, 0.51], **RELU}, True),
-        ({0.01: [0.3, 0.3, 0.31], 0.1: [0.9, 0.9, 0.91], 1.0: [0.5, 0.52, 0.51], **RELU}, False),
-        # Steps of less than a point add up to 0.027.
-        ({0.1: [0.97] * 3, **STEPS, math.inf: [0.905] * 3}, False),
-        ({0.1: [0.9, 0.9, 0.91], 1.0: [0.05, 0.02, 0.06], **RELU}, None),  # noise
+        (HIGH, "yes"),
+        ([0.501, 0.500, 0.499], "no"),
+        ([0.20, 0.21, 0.19], "reversed"),
+        ([0.54, 0.50, 0.55], "not decided"),
     ],
-    ids=["falls all the way", "turns", "small steps", "noisy seeds"],
 )
-def test_a_lower_cap_must_be_better_all_the_way(robust, answer):
-    assert decisions.lowering(rates(robust)).holds is answer
+def test_an_interval_answers_beyond_short_of_or_below_the_margin(cap, word):
+    one = Comparison("fig-04", "some_cap", {}, says="{best} keeps {ours:.0%}")
+    spread = {0.1: cap, INF: RELU}
+    answer = one.answer(rates(spread))
+    assert answer.word == word and answer.says == f"β = 0.1 keeps {100 * sum(cap) / 3:.0f} %"
 
 
-def test_a_lower_cap_must_be_better_in_every_architecture():
-    falling = rates({0.1: [0.9, 0.9, 0.91], **RELU})
-    rising = rates({0.1: LOW, **RELU}, architecture="2-3")
-    both = pd.concat([falling, rising])
-    assert decisions.lowering(both).holds is False
-    both["training_eps"] = [0.0] * len(falling) + [0.1] * len(rising)  # another question
-    assert decisions.lowering(both).holds is True
-    with pytest.raises(Undecided):
-        decisions.lowering(both, attack="other")
+@pytest.mark.parametrize(
+    ("left", "word"),
+    [([0.9] * 3, "yes"), ([0.55] * 3, "no"), (RELU, "no"), ([0.2] * 3, "reversed")],
+)
+def test_more_than_half_of_an_effect_must_be_left_under_better_evidence(left, word):
+    whole = Comparison("fig-04", "some_cap", {"attack": "PGD"})
+    half = Comparison("fig-04", "some_cap", {"attack": "other"}, half_of=whole)
+    both = [rates({0.1: HIGH, INF: RELU}), rates({0.1: left, INF: RELU}, attack="other")]
+    assert half.answer(pd.concat(both)).word == word
 
 
-def distances(**growth):
-    """A table of a network of three layers for each β: how its L2 grows, for each attack."""
+def test_comparisons_that_differ_answer_in_part():
+    ask = [Comparison("a", "some_cap", {"eps": eps}, says=f"{eps}.") for eps in (0.1, 0.2)]
+    claim = Claim(1, "", "", reproduced=ask, real=ask[:1])
+    table = pd.concat([rates({0.1: HIGH, INF: RELU}), rates({0.1: RELU, INF: RELU}, eps=0.2)])
+    answers = claim.answers({"a": table})
+    assert answers["reproduced"][:2] == ("in part", "0.1. 0.2.")
+    assert answers["real"].word == "yes"
+
+
+def test_the_winner_under_pgd_is_chosen_at_its_own_radius():
+    chosen = rates({0.1: HIGH, 1.0: RELU, INF: RELU})
+    near = {0.1: [0.3] * 3, 1.0: [0.9] * 3, INF: RELU}
+    table = pd.concat([chosen, rates(near, attack="other", eps=0.02)])
+    effect = effects.winner_under_pgd("other", 0.02, chosen_at=0.1)(table)
+    assert effect.name == 0.1 and effect.mean == pytest.approx(-0.2)
+
+
+def test_placements_are_compared_at_the_lowest_cap_and_shapes_at_one():
+    parts = [rates({0.1: HIGH, 1.0: [0.0] * 3}, placement="1"), rates({0.1: RELU}, placement="2")]
+    effect = effects.placements("PGD", 0.1, "3-2")(pd.concat(parts))
+    assert (effect.name, effect.other) == ("1", "2") and effect.mean == pytest.approx(0.31)
+    other = rates({0.1: RELU}, architecture="2-3")
+    effect = effects.shapes("PGD", 0.1, 0.1)(pd.concat([parts[0], other]))
+    assert (effect.name, effect.other) == ("3-2", "2-3")
+    with pytest.raises(effects.Lacking):
+        effects.shapes("PGD", 0.1, 0.1, ["3-2"])(pd.concat([parts[0], other]))
+
+
+def test_growth_is_of_the_last_hidden_layer_over_the_first():
     rows = [
-        {"architecture": "5-5-5", "attack": attack, "beta": beta, "seed": seed, "layer": layer}
-        | {name: (1 + seed / 100) * factor ** ((layer - 1) / 2) for name in ("l2", "relative_l2")}
-        for attack, factors in growth.items()
-        for beta, factor in factors.items()
+        {"architecture": "5-5-5", "attack": "PGD", "beta": beta, "seed": seed, "layer": layer}
+        | {"relative_l2": (1 + seed / 100) * factor ** ((layer - 1) / 2)}
+        for beta, factor in ((0.1, 1.5), (1.0, 3.0), (INF, 2.0))
         for seed in range(3)
         for layer in (1, 2, 3)
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    assert effects.growth("PGD")(table)[:3] == pytest.approx(("ReLU", 2.0, 1.0))
+    slowest = effects.slower_growth("PGD")(table)
+    assert slowest.other == 0.1 and slowest[1:3] == pytest.approx((2.0, 1.5))
 
 
-def test_growth_is_compared_between_networks_and_between_attacks():
-    less = distances(PGD={0.1: 1.0, math.inf: 2.0}, noise={0.1: 0.5, math.inf: 0.5})
-    more = distances(PGD={0.1: 1.0, 1.0: 3.0, math.inf: 2.0}, noise={math.inf: 2.5})
-    for table in (less, more):
-        assert decisions.growth(table).holds is True
-    assert decisions.growth_of_relu(less).holds is True
-    assert decisions.growth_of_relu(more).holds is False  # one cap with more is enough
-    assert decisions.growth_of_attack(less).holds is True
-    assert decisions.growth_of_attack(more).holds is False
-    with pytest.raises(Undecided):
-        decisions.growth_of_relu(less[less["beta"] == math.inf])
+def committed(one):
+    return tables.read(ROOT / "book" / "results" / f"{one.chapter}.csv")
 
 
-def test_an_untrained_network_is_not_compared():
-    wide = rates({0.1: HIGH, **RELU})
-    failed = rates({0.1: [0.1] * 3}, architecture="2-3", standard_accuracy=0.2)
-    relu = rates(RELU, architecture="2-3")
-    with pytest.raises(Undecided):  # one network is left at this β
-        decisions.differing(pd.concat([wide, failed, relu]))
-    assert decisions.differing(pd.concat([wide, failed.assign(standard_accuracy=0.95), relu])).holds
+def named(one):
+    return f"{one.chapter}-{one.asks}"
 
 
-def test_order_is_compared_at_the_same_cap():
-    there = rates({0.1: HIGH, **RELU})
-    with pytest.raises(Undecided):  # nothing to compare it with
-        decisions.ordering(there)
-    back = rates({0.1: [0.5, 0.51, 0.52], **RELU}, architecture="2-3")
-    decision = decisions.ordering(pd.concat([there, back]))
-    assert decision.holds is True and "0.480 (± 0.010) for 2-3" in decision.evidence
-    same = rates({0.1: HIGH, **RELU}, architecture="2-3")
-    assert decisions.ordering(pd.concat([there, same])).holds is False
-
-
-@pytest.mark.parametrize(
-    ("paper", "other", "verdict"),
-    [
-        ([True, True], [], "holds"),
-        ([False, False], [], "does not hold"),
-        ([True, False], [], "mixed"),
-        ([False, None], [], "inconclusive"),
-        ([True, True], [False], "mixed: under the paper's attack only"),
-        ([True, True], [False, None], "mixed"),
-        ([True, True], [None], "inconclusive"),
-        ([], [True], "holds"),
-        ([], [None], "inconclusive"),
-    ],
-)
-def test_the_verdict_on_a_claim(paper, other, verdict):
-    uses = [True] * len(paper) + [False] * len(other)
-    tests = [claims.Test(1, "x", "says", decisions.growth, paper=own) for own in uses]
-    assert claims.verdict(tests, [Decision(answer, "") for answer in paper + other]) == verdict
-
-
-def committed(test):
-    return tables.read(ROOT / "book" / "results" / f"{test.chapter}.csv")
-
-
-@pytest.mark.parametrize("test", claims.TESTS, ids=lambda test: f"{test.claim}-{test.chapter}")
-def test_a_missing_column_is_no_inconclusive_test(test):
-    table = committed(test)
-    whole, refused = claims.decided(test, table), []
+@pytest.mark.parametrize("one", COMPARISONS, ids=named)
+def test_a_missing_column_is_named(one):
+    table = committed(one)
+    whole, refused = one.numbers(table), []
     for column in table:
         rest = table.drop(columns=column)
         try:
-            assert claims.decided(test, rest) == whole, column
+            # Without single images the draw counts as that of two independent ones: wider.
+            assert column == "outcomes" or one.numbers(rest) == whole, column
         except ValueError as error:
             refused.append(column)
-            message = f"the table of {test.chapter} has no column '{column}': its columns are "
+            message = f"the table of {one.chapter} has no column '{column}': its columns are "
             assert str(error) == message + ", ".join(rest)
-    assert "seed" in refused and len(refused) >= 3
+    assert "seed" in refused and len(refused) >= 2
 
 
-@pytest.mark.parametrize("test", claims.TESTS, ids=lambda test: f"{test.claim}-{test.chapter}")
-def test_a_table_without_the_networks_is_inconclusive(test):
-    table = committed(test)
-    # Without a cap there is nothing to compare; growth through ReLU lacks ReLU instead.
-    about = (decisions.growth, decisions.growth_of_attack)
-    relu, about_relu = table["beta"] == math.inf, test.decide in about
-    for few in (table[:0], table[~relu if about_relu else relu]):
-        assert claims.decided(test, few).verdict == "inconclusive"
+@pytest.mark.parametrize("one", COMPARISONS, ids=named)
+def test_a_table_without_the_networks_decides_nothing(one):
+    assert one.answer(committed(one)[:0]).word == "not decided"
+    assert "lacks" in one.numbers(committed(one)[:0])
 
 
-def test_every_claim_is_decided_by_a_table_with_all_its_columns():
-    verdicts = ledger.verdicts(ROOT / "book")
-    assert sorted(set(verdicts["claim"])) == [1, 2, 3, 4, 5, 6]
-    assert not verdicts["evidence"].str.contains("lacks|nan").any()
-    assert set(verdicts["chapter"]) <= {chapter.name for chapter in chapters.manifest(ROOT)}
-
-
-def test_a_test_is_of_the_papers_attack_unless_it_names_another():
-    other = re.compile("strongest attack|exact robust|knows about|L2|Carlini")
-    for test in claims.TESTS:
-        assert test.paper is not bool(other.search(test.says)), test.says
+@pytest.mark.parametrize("one", DECIDING, ids=named)
+def test_an_answer_is_decided_by_at_most_three_numbers(one):
+    answer = one.answer(committed(one))
+    assert answer.word in ("yes", "no", "reversed")
+    assert len(re.findall(r"\{(?:ours|theirs)", one.says)) <= 3
+    assert one.chapter in {chapter.name for chapter in chapters.manifest(ROOT)}
 
 
 def test_the_committed_ledger_agrees_with_the_tables(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     assert cli.main(["claims"]) == 0
     printed = capsys.readouterr().out
-    assert all(f"{claim.number}. {claim.says} " in printed for claim in claims.CLAIMS)
+    for claim in CLAIMS:
+        assert f"{claim.number}. {claim.claim}\n   Reproduced? " in printed
+    assert printed.count("Is it real? ") == 6
+    assert not re.search("inconclusive|mixed|not decided", printed, re.IGNORECASE)
 
 
 @pytest.fixture
@@ -214,9 +171,9 @@ def test_a_number_edited_in_any_table_is_noticed(book, capsys):
     assert all(f"{name}.csv is not the table" in errors for name in names)
 
 
-def test_a_verdict_edited_by_hand_is_noticed(book, capsys):
+def test_an_answer_edited_by_hand_is_noticed(book, capsys):
     path = book / ledger.LEDGER
-    path.write_text(path.read_text().replace(",holds,", ",does not hold,", 1))
+    path.write_text(path.read_text().replace(",yes,", ",no,", 1))
     assert cli.main(["claims"]) == 1
     assert "claims.csv is not what the tables give" in capsys.readouterr().err
     ledger.write(book)

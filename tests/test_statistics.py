@@ -1,147 +1,100 @@
-"""When a difference counts: intervals over seeds and images, and a choice among several caps."""
+"""Intervals over seeds and images, against scipy's tests and against simulations."""
 
-import itertools
 import math
-from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from cappaper.paper import decisions
-from cappaper.paper.statistics import (
-    AS_MEASURED,
-    LEVEL,
-    Gain,
-    Measured,
-    best_beyond,
-    best_elsewhere,
-    difference,
-    some_beyond,
-)
+from cappaper.paper.claims import MARGIN
+from cappaper.paper.statistics import LEVEL, Measured, above, over_constant, widest
 from cappaper.paper.tables import outcomes
-from tests.test_claims import rates
 
 
-@pytest.mark.parametrize(
-    ("gain", "margin", "answer"),
-    [
-        ([0.5, 0.6, 0.55], 0.01, True),
-        ([0.0, 0.0, 0.0], 0.01, False),
-        ([-0.5, -0.6, -0.55], 0.0, False),
-        ([0.5, -0.4, 0.1], 0.0, None),
-        ([0.02, 0.03, 0.01], 0.01, None),
-        ([0.9], 0.0, None),  # a single seed
-    ],
-)
-def test_a_difference_counts_beyond_margin_and_interval(gain, margin, answer):
-    assert Gain(pd.Series(gain)).beyond(margin, LEVEL) is answer
+def drawn(rng, mean, seeds=5, spread=0.03):
+    return Measured(pd.Series(rng.normal(mean, spread, seeds)))
 
 
-def test_as_measured_one_seed_answers_and_has_no_interval():
-    """At this level, even a part of it, a difference is taken as it was measured."""
-    for mean, answer in ((0.02, True), (0.009, False)):
-        gain = Gain(pd.Series([mean]), image_variance=0.5)
-        assert gain.beyond(0.01, AS_MEASURED / 7) is answer
-        assert gain.text(AS_MEASURED) == f"{mean:+.3f}"
-    assert Gain(pd.Series([0.878 - 0.868])).beyond(0.01, AS_MEASURED) is None
-    assert Gain(pd.Series([0.02, 0.04])).interval(AS_MEASURED) == pytest.approx((0.03, 0.03))
-    answer, text, _ = some_beyond({1.0: rows([[1, 1]], 2)}, rows([[1, 0]], 2), 0.01, AS_MEASURED)
-    assert answer is True and text == "+0.500"
+def test_intervals_are_a_little_wider_than_those_of_dunnett_and_tukey():
+    rng = np.random.default_rng(0)
+    networks = {name: drawn(rng, 0.5) for name in "abcd"}
+    samples = [network.values for network in networks.values()]
+    control = drawn(rng, 0.4)
+    effect = above(networks, control)
+    dunnett = stats.dunnett(*samples, control=control.values, rng=rng).confidence_interval()
+    place = "abcd".index(effect.name)
+    assert 1 < (effect.high - effect.low) / (dunnett.high[place] - dunnett.low[place]) < 1.1
+    effect = widest(networks)
+    tukey = stats.tukey_hsd(*samples).confidence_interval()
+    place = "abcd".index(effect.name), "abcd".index(effect.other)
+    assert 1 < (effect.high - effect.low) / (tukey.high[place] - tukey.low[place]) < 1.1
 
 
-def test_a_stricter_level_and_fewer_images_widen_the_interval():
-    gains, few = Gain(pd.Series([0.5, 0.6, 0.55])), Gain(pd.Series([0.5, 0.6, 0.55]), 0.01)
-    intervals = (gains.interval(0.05), gains.interval(0.01), few.interval(0.01))
-    widths = [high - low for low, high in intervals]
-    assert widths[0] < widths[1] < widths[2]
+def test_one_candidate_has_the_interval_of_students_t():
+    rng = np.random.default_rng(1)
+    one, other = drawn(rng, 0.5), drawn(rng, 0.4)
+    effect = above({"a": one}, other)
+    expected = stats.ttest_ind(one.values, other.values).confidence_interval()
+    assert (effect.low, effect.high) == pytest.approx((expected.low, expected.high))
+    effect = over_constant("a", one, 0.3)
+    expected = stats.ttest_1samp(one.values, 0.3).confidence_interval()
+    assert (effect.low, effect.high) == pytest.approx((expected.low - 0.3, expected.high - 0.3))
+
+
+def test_one_seed_has_a_difference_and_no_interval():
+    one, other = (Measured(pd.Series([value])) for value in (0.8, 0.5))
+    for effect in (above({"a": one}, other), widest({"a": one, "b": other})):
+        assert effect.mean == pytest.approx(0.3)
+        assert (effect.low, effect.high) == (-math.inf, math.inf)
 
 
 def rows(robust, images, value="robust_accuracy"):
     means = [np.mean(row) for row in robust]
     table = {"seed": range(len(robust)), value: means, "images": images, "dataset": "mnist"}
-    if value == "robust_accuracy":
-        table["outcomes"] = [outcomes(row) for row in robust]
-    return Measured.of_rows(pd.DataFrame(table), value)
+    return Measured.of_rows(
+        pd.DataFrame(table).assign(outcomes=[outcomes(row) for row in robust]), value
+    )
 
 
-def test_common_images_lower_the_variance_and_all_images_leave_none():
+def test_a_draw_of_images_widens_the_interval_less_where_networks_share_it():
     rng = np.random.default_rng(0)
     one = (rng.random((3, 400)) < 0.6).tolist()
     other = [[a and i % 10 > 0 for i, a in enumerate(row)] for row in one]
-    paired = difference([rows(one, 400)] * 3, [rows(other, 400)] * 3)
-    apart = rows(one, 400, "success_rate").minus(rows(other, 400, "success_rate"))
-    assert 0 < paired.image_variance < apart.image_variance
-    assert rows(one, 10_000).minus(rows(other, 10_000)).image_variance == 0
+    widths = []
+    for images, value in ((10_000, "robust_accuracy"), (400, "robust_accuracy"), (400, "kept")):
+        effect = above({"a": rows(one, images, value)}, rows(other, images, value))
+        widths.append(effect.high - effect.low)
+    assert widths[0] < widths[1] < widths[2]
     # The sampling itself: as many of 400 images as an average says, with its spread.
-    expected = np.var(np.mean(one, axis=0) - np.mean(other, axis=0), ddof=1) / 400 * (1 - 0.04)
-    assert paired.image_variance == pytest.approx(expected)
+    variance = np.var(np.mean(one, axis=0) - np.mean(other, axis=0), ddof=1) / 400 * (1 - 0.04)
+    added = (widths[1] ** 2 - widths[0] ** 2) / 4
+    assert added == pytest.approx(stats.norm.ppf(1 - LEVEL / 2) ** 2 * variance)
 
 
-def test_a_cap_is_chosen_by_other_seeds_than_those_that_judge_it():
-    lucky = {"a": pd.Series([1.0, 0.0, 0.0]), "b": pd.Series([0.0, 0.9, 0.0])}
-    assert best_elsewhere(lucky) == ["b", "a", "a"]
-    assert best_elsewhere({"a": pd.Series([0.3]), "b": pd.Series([0.4])}) == ["b"]
-
-
-def noise(rng, mean, seeds):
-    return Measured(pd.Series(rng.normal(mean, 0.05, seeds)), 10_000, 10_000)
-
-
-def drawn(rng, means, **columns):
-    """A table of five seeds with these robust accuracies, on average."""
-    return rates({beta: rng.normal(mean, 0.03, 5) for beta, mean in means.items()}, **columns)
-
-
-def best_of_caps(rng, seeds, count):
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("caps", [1, 7])
+def test_an_effect_that_is_not_there_is_rarely_found(caps, seeds):
     """Every cap exceeds ReLU by the margin itself: neither answer would be right."""
-    caps = {i: noise(rng, 0.51, seeds) for i in range(count)}
-    return some_beyond(caps, noise(rng, 0.5, seeds), 0.01, LEVEL)[0]
-
-
-def widest_gap(rng, seeds):
-    """There is none."""
-    groups = [[noise(rng, 0.5, seeds) for _ in range(3)] for _ in range(3)]
-    pairs = [pair for group in groups for pair in itertools.permutations(group, 2)]
-    return best_beyond(dict(enumerate(pairs)), 0.0, LEVEL, "widest")[0]
-
-
-def rise_and_fall(rng):
-    """From ReLU, success rises by the margin itself, and ends below ReLU by the margin."""
-    return decisions.lowering(drawn(rng, {0.1: 0.50, 1.0: 0.48, math.inf: 0.49})).holds
-
-
-def half_a_gain(rng):
-    """Under the other attack half of the gain is left: neither answer would be right."""
-    caps, relu = (0.1, 0.2, 0.5, 1.0, 2.0), {math.inf: 0.1}
-    shown, left = (dict.fromkeys(caps, mean) | relu for mean in (0.7, 0.4))
-    tables = [drawn(rng, shown), drawn(rng, left, attack="other")]
-    return decisions.surviving(pd.concat(tables), "other").holds
-
-
-@pytest.mark.parametrize(
-    ("decide", "wrong"),
-    [(partial(best_of_caps, seeds=s, count=n), (True, False)) for s in (3, 5) for n in (1, 7)]
-    + [(partial(widest_gap, seeds=3), (True,)), (partial(widest_gap, seeds=5), (True,))]
-    + [(rise_and_fall, (True, False)), (half_a_gain, (True, False))],
-)
-def test_a_wrong_answer_is_rare(decide, wrong):
     rng = np.random.default_rng(0)
-    answers = [decide(rng) for _ in range(400)]
-    for answer in wrong:  # with what 400 trials leave to chance
-        limit = LEVEL + 2 * math.sqrt(LEVEL * (1 - LEVEL) / len(answers))
-        assert np.mean([a is answer for a in answers]) <= limit
+    wrong = 0
+    for _ in range(400):
+        networks = {i: drawn(rng, 0.5 + MARGIN, seeds) for i in range(caps)}
+        effect = above(networks, drawn(rng, 0.5, seeds))
+        wrong += effect.low > MARGIN or effect.high < MARGIN
+        groups = [drawn(rng, 0.5, seeds) for _ in range(caps + 1)]
+        wrong += widest(dict(enumerate(groups))).low > 0
+    # Two questions; with what 800 trials leave to chance.
+    assert wrong / 800 <= LEVEL + 2 * math.sqrt(LEVEL * (1 - LEVEL) / 800)
 
 
-def test_a_large_gain_and_a_large_gap_are_reported():
+def test_an_effect_of_twice_the_margin_is_found_by_five_seeds():
     rng = np.random.default_rng(0)
-    caps = {i: noise(rng, 0.5 + 0.3 * (i == 4), 3) for i in range(7)}
-    assert some_beyond(caps, noise(rng, 0.1, 3), 0.01, LEVEL)[0] is True
-    assert some_beyond(caps, noise(rng, 2.0, 3), 0.01, LEVEL)[0] is False
-    high, low = noise(rng, 2.0, 3), noise(rng, 0.0, 3)
-    pairs = {"up": (high, low), "down": (low, high)}
-    answer, text, name = best_beyond(pairs, 0.01, LEVEL, "widest")
-    assert answer is True and name == "up" and text.startswith("+")
+    found = 0
+    for _ in range(200):
+        networks = {i: drawn(rng, 0.5 + 2 * MARGIN * (i == 2), spread=0.008) for i in range(7)}
+        found += above(networks, drawn(rng, 0.5, spread=0.008)).low > 0
+    assert found >= 0.9 * 200
 
 
 def test_a_network_with_two_rows_in_a_table_is_refused():

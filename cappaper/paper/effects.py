@@ -32,7 +32,9 @@ def some_cap(
     """What the best cap has more than ReLU."""
 
     def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
-        rows = _with_kept(_where(table, **where))
+        rows = _where(table, **where)
+        if value == "kept":
+            rows = rows.assign(kept=rows["robust_accuracy"] / rows["standard_accuracy"])
         networks = {name: Measured.of_rows(one, value) for name, one in groups(rows, by)}
         control = networks.pop(relu, None)
         if control is None or not networks:
@@ -59,7 +61,8 @@ def winner_under_pgd(attack: str, eps: float, chosen_at: float) -> Measure:
     def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
         rows = _where(table, training_eps=0)
         under_pgd = _where(rows, attack="PGD", eps=chosen_at)
-        mean = under_pgd.groupby("beta")["robust_accuracy"].mean().drop(math.inf, errors="ignore")
+        mean = under_pgd["robust_accuracy"].groupby(under_pgd["beta"]).mean()
+        mean = mean.drop(math.inf, errors="ignore")
         if mean.empty:
             raise Lacking
         rows = rows[rows["beta"].isin([mean.idxmax(), math.inf])]
@@ -93,7 +96,7 @@ def growth(attack: str) -> Measure:
     """How much a relative L2 distance grows, last hidden layer over first, through deep ReLU."""
 
     def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
-        return over_constant("ReLU", _growths(table, attack)[math.inf].values, 1.0, level)
+        return over_constant("ReLU", _growths(table, attack)[math.inf], 1.0, level)
 
     return measure
 
@@ -152,7 +155,7 @@ def _growths(table: pd.DataFrame, attack: str) -> dict[Any, Measured]:
     rows = _where(rows, architecture=rows.sort_values("layer")["architecture"].iloc[-1])
     ratios = {}
     for beta, group in groups(rows, "beta"):
-        wide = group.pivot(index="seed", columns="layer", values="relative_l2")
+        wide = group["relative_l2"].groupby([group["seed"], group["layer"]]).first().unstack()
         ratios[beta] = Measured(wide.iloc[:, -1] / wide.iloc[:, 0])
     return ratios
 
@@ -162,9 +165,3 @@ def _where(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     for column, value in values.items():
         table = table[table[column] == value]
     return table
-
-
-def _with_kept(rows: pd.DataFrame) -> pd.DataFrame:
-    if "standard_accuracy" not in rows or "robust_accuracy" not in rows:
-        return rows
-    return rows.assign(kept=rows["robust_accuracy"] / rows["standard_accuracy"])

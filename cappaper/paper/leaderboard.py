@@ -16,7 +16,6 @@ _CHAPTERS = {
     "train-longer": "",
     "another-schedule": ", another schedule",
     "train-knowing": ", knowing",
-    "train-convolutions": ", convolutions",
 }
 
 
