@@ -1,13 +1,28 @@
 """Bad input gets one sentence at the public functions: what was wrong, and what is allowed."""
 
+import inspect
 import math
 import numbers
+import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+
+class ReliabilityWarning(UserWarning):
+    """There is reason to doubt the result of an attack, for example because gradients are zero."""
+
+
+def warn(text: str) -> None:
+    """A :class:`ReliabilityWarning` at the line outside this package that led here."""
+    frames = [frame for frame, _ in traceback.walk_stack(inspect.currentframe())]
+    rooms = [str(frame.f_globals.get("__name__")).split(".")[0] for frame in frames]
+    outside = (level for level, room in enumerate(rooms, 1) if room not in ("cappaper", "torch"))
+    warnings.warn(text, ReliabilityWarning, stacklevel=next(outside, 1))
 
 
 def batch(x: Tensor, y: Tensor) -> None:
@@ -31,16 +46,28 @@ def batch(x: Tensor, y: Tensor) -> None:
         raise ValueError("the batch is empty: expected at least one image")
     low, high = torch.aminmax(x.detach())
     if not (low >= 0 and high <= 1):  # NaN fails too
-        raise ValueError(f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
+        raise ValueError(
+            f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}, out of it by"
+            f" {max(-low, high - 1):.3g}: x.clamp(0, 1) mends what is rounding, x / 255 bytes"
+        )
 
 
-def attack(x: Tensor, y: Tensor, radius: float, seed: int = 0, **counts: int) -> None:
-    """Refuse bad images, labels, radii, seeds, and counts below 1."""
+def attack(
+    x: Tensor, y: Tensor, radius: float, seed: int = 0, *, norm: str = "linf", **counts: int
+) -> None:
+    """Refuse bad images, labels, radii, norms, seeds, and counts below 1."""
     batch(x, y)
     eps(radius)
+    one_of(norm, ("linf", "l2"), "norm")
     whole(seed, "the seed")
     for what, value in counts.items():
         count(value, what)
+
+
+def pictures(x: Tensor, y: Tensor, attack: str) -> None:
+    """Refuse images without channels, rows and columns, in which no square can be drawn."""
+    if x.ndim != y.ndim + 3:
+        raise ValueError(f"{attack} takes images [B, C, H, W], got shape {list(x.shape)}")
 
 
 def adversarial(examples: Tensor, x: Tensor) -> None:
@@ -106,14 +133,41 @@ def logits(values: Tensor, y: Tensor) -> None:
         )
     if values.shape[-1] < 2:
         raise ValueError("the model has one class: a classifier needs at least 2")
-    if values.isnan().any():
-        raise ValueError("the model's logits are NaN: its weights or its input are not finite")
     low, high = torch.aminmax(y)
     if low < 0 or high >= values.shape[-1]:
         raise ValueError(
             f"labels must lie in 0 to {values.shape[-1] - 1},"
             f" got values from {low.item()} to {high.item()}"
         )
+
+
+def warn_of_nan(values: Tensor) -> None:
+    """Warn of images that have no prediction."""
+    nan = values.isnan().any(-1)
+    if count := int(nan.sum()):
+        warn(
+            f"the model's logits are NaN for {count} of {nan.numel()} images: they count neither"
+            " as correct nor as fooled"
+        )
+
+
+def warn_of_probabilities(values: Tensor) -> None:
+    """Warn of outputs that are probabilities, or a multiple of them: their gradients vanish."""
+    rows = values.detach().flatten(0, -2).double()
+    sums = rows.sum(-1)
+    total = sums[0] if len(sums) > 1 else torch.ones_like(sums[0])
+    if (rows >= 0).all() and ((sums - total).abs() <= 1e-3 * total).all():
+        warn(
+            f"the model's outputs look like probabilities: none is below 0, and all sum to"
+            f" {total:.4g}. Attacks need the logits before the softmax, whose gradient does not"
+            " vanish"
+        )
+
+
+def warn_of_radius(radius: float) -> None:
+    """Warn of an L∞ radius that allows any image, for example of 8 in place of 8/255."""
+    if radius > 1:
+        warn(f"ε = {radius:g} allows any image: pixels lie in [0, 1], so write 8/255, not 8")
 
 
 def input_gradient(total: Tensor, point: Tensor) -> Tensor:

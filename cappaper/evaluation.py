@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.common import Attack, is_correct
+from cappaper.attacks.common import (
+    FEW,
+    Attack,
+    Averaged,
+    is_correct,
+    is_fooled,
+    judge,
+    look,
+    shared,
+    undisturbed,
+)
 from cappaper.population import Population, members
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -140,33 +150,46 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
     checks.module(model)
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
-    with in_eval_mode(model):
-        rows = [is_correct(model, x, y)]
+    with in_eval_mode(model), undisturbed(model):
+        judged = Averaged(model, 1) if look(model, x[:FEW], y[:FEW]) else model
+        rows = [is_correct(judged, x, y)]
         for attack in attacks:
+            bound = getattr(attack, "keywords", {})  # of a functools.partial
             if not callable(attack):
                 raise TypeError(f"an attack must be a function, got {checks.shown(attack)}")
+            if bound.get("targeted"):
+                raise ValueError(
+                    "a targeted attack needs the classes to reach, and gets the true labels here:"
+                    " leave targeted out, or count its successes yourself"
+                )
             rows.append(rows[-1].clone())
             left = rows[-1].nonzero().squeeze(1)
             if len(left):
                 adversarial = attack(model, x[left], y[left])
                 checks.adversarial(adversarial, x[left])
-                eps = attack.keywords.get("eps", 1.0) if isinstance(attack, partial) else 1.0
+                eps = bound.get("eps", 1.0)
                 # In an L2 ball no pixel moves further than in the L∞ ball; the rest is rounding.
                 if (moved := (adversarial - x[left]).abs().amax().item()) > eps + 1e-4:
                     moves = f"a pixel moved by {moved:.4g}, ε is {eps:g}"
                     raise ValueError(f"the attack left its ball: {moves}")
-                rows[-1][left] = is_correct(model, adversarial, y[left])
+                rows[-1][left] = ~is_fooled(judge(judged, adversarial, y[left]), y[left])
     return torch.stack(rows)
 
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module is in eval mode inside the block, and in its own mode after it."""
-    templates = [m.template for m in model.modules() if isinstance(m, Population)]
-    before = [(part, part.training) for m in (model, *templates) for part in m.modules()]
-    model.eval()
-    try:
+    """Every module is in eval mode inside the block, and in its own mode after the last one."""
+
+    def begin() -> Callable[[], None]:
+        templates = [m.template for m in model.modules() if isinstance(m, Population)]
+        before = [(part, part.training) for m in (model, *templates) for part in m.modules()]
+        model.eval()
+        return partial(_set_modes, before)
+
+    with shared(model, "modes", begin):
         yield
-    finally:
-        for part, training in before:
-            part.training = training
+
+
+def _set_modes(modes: Sequence[tuple[nn.Module, bool]]) -> None:
+    for part, training in modes:
+        part.training = training

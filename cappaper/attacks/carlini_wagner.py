@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.attacks.balls import column
-from cappaper.attacks.common import Progress, in_batches, margin
+from cappaper.attacks.common import Progress, is_fooled, judge, launch, margin
 
 
 def cw_l2(
@@ -59,12 +59,10 @@ def cw_l2(
     checks.positive(lr, "lr")
     checks.positive(initial_const, "initial_const")
 
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits = checks.logits_of(model, x, y)
+    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         best = x.clone()
         # Squared distances; 0 where nothing is to be done, so that nothing is nearer.
-        nearest = torch.where(logits.argmax(-1) == y, math.inf, 0.0).to(x)
+        nearest = torch.where(is_fooled(judge(model, x, y), y), 0.0, math.inf).to(x)
         const = torch.full_like(nearest, initial_const)
         low, high = torch.zeros_like(const), torch.full_like(const, math.inf)
         for _ in range(search_steps):
@@ -77,7 +75,7 @@ def cw_l2(
             const = torch.where(high < math.inf, (low + high) / 2, const * 10)
         return best
 
-    return in_batches(attack, model, x, y, batch_size, progress)
+    return launch(attack, model, x, y, batch_size, progress)
 
 
 def _minimise(

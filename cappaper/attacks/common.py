@@ -1,17 +1,22 @@
-"""What attacks share: losses, batches, and the examples that are left to attack.
+"""What attacks share: a look at the model, batches, steps on the examples left, and unions.
 
 Labels ``[B]`` (one model) or ``[M, B]`` (a population) say which dimensions count examples.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.balls import column
+from cappaper.attacks.balls import Linf, column
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """An attack with its settings bound, as ``functools.partial(pgd, eps=0.1)`` gives."""
@@ -24,13 +29,45 @@ Progress = Callable[[int, int], None]
 
 _BATCH_ON_CPU = 2048  # more examples leave the cache, fewer leave the cores idle
 _DROP_BELOW = 0.8  # drop finished examples once this share of the batch, or less, is left
+_DRAWS = 64  # passes by which a model that draws at random is judged
+FEW = 8  # images that the look at a model takes
+
+
+class Averaged(nn.Module):
+    """A model that draws at random, by the sum of its probabilities over some passes.
+
+    Source: expectation over transformation, Athalye et al., arXiv 1802.00420, section 4.2, with
+    the loss of the mean as Salman et al., arXiv 1906.04584, equation 6.
+    """
+
+    def __init__(self, model: nn.Module, samples: int) -> None:
+        super().__init__()
+        self.model, self.samples = model, samples
+
+    def forward(self, x: Tensor) -> Tensor:
+        passes = [self.model(x).log_softmax(-1) for _ in range(self.samples)]
+        return torch.stack(passes).logsumexp(0)
+
+
+def is_fooled(logits: Tensor, labels: Tensor, targeted: bool = False) -> Tensor:
+    """Where an attack succeeds: misclassified, or classified as the target; not where NaN."""
+    top, found = logits.max(-1)
+    return ((found != labels) ^ targeted) & ~top.isnan()
+
+
+def judge(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Checked logits without a graph; of a model that draws at random, over many draws."""
+    if isinstance(model, Averaged):
+        model = Averaged(model.model, max(model.samples, _DRAWS))
+    with torch.no_grad():
+        logits = checks.logits_of(model, x, y)
+    checks.warn_of_nan(logits)
+    return logits
 
 
 def is_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Which examples the model classifies correctly, ``[B]`` or ``[M, B]``."""
-    with torch.no_grad():
-        correct: Tensor = checks.logits_of(model, x, y).argmax(-1) == y
-    return correct
+    """Which examples the model classifies correctly, ``[B]`` or ``[M, B]``; none that is NaN."""
+    return is_fooled(judge(model, x, y), y, targeted=True)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -45,6 +82,72 @@ LOSSES: dict[str, Loss] = {
     "margin": lambda logits, labels: -margin(logits, labels).sum(),
 }
 
+_attacked: ContextVar[tuple[nn.Module, ...]] = ContextVar("models that are attacked", default=())
+
+
+def is_attacked(model: nn.Module) -> bool:
+    """Whether an attack on the model is running here, which has looked at it."""
+    return isinstance(model, Averaged) or any(model is other for other in _attacked.get())
+
+
+def launch(
+    attack: Attack,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    batch_size: int | None,
+    progress: Progress | None,
+    *,
+    linf: float = 0.0,
+    samples: int = 1,
+    looks: bool = True,
+) -> Tensor:
+    """``attack(model, x, y)`` in batches; an attack inside another one leaves the look to it.
+
+    ``linf`` is the radius of an L∞ ball; ``looks=False`` takes no passes for a look.
+    """
+    size, token = _size(x, y, batch_size), None
+    with undisturbed(model):
+        if not is_attacked(model):
+            checks.warn_of_radius(linf)
+            few = min(size, FEW)
+            some = (x.narrow(y.ndim - 1, 0, few), y[..., :few])
+            token = _attacked.set((*_attacked.get(), model))
+            if samples > 1 or (looks and look(model, *some)):
+                model = Averaged(model, samples)
+        try:
+            return in_batches(partial(attack, model), model, x, y, batch_size, progress)
+        finally:
+            if token is not None:
+                _attacked.reset(token)
+
+
+def look(model: nn.Module, x: Tensor, y: Tensor) -> bool:
+    """Warn of what makes attacks weak; whether two passes over the same images differ."""
+    passes, moved = [], False
+    training = isinstance(model, nn.Module) and any(part.training for part in model.modules())
+    for _ in range(2):
+        put_back = _save_buffers(model)
+        with torch.no_grad():
+            passes.append(checks.logits_of(model, x, y))
+        moved = put_back() or moved
+    first, second = passes
+    if first.isnan().any(-1).all():
+        raise ValueError("the model's logits are NaN: its weights or its input are not finite")
+    checks.warn_of_probabilities(first)
+    differs = bool((first - second).abs().max() > 1e-4 * first.abs().max())
+    if training and (differs or moved):
+        checks.warn(
+            "the model is in train mode, in which dropout draws and BatchNorm depends on the batch:"
+            " call model.eval() before an attack that is to judge it"
+        )
+    elif differs:
+        checks.warn(
+            "the model draws at random: two passes over the same images differ, so no image stops"
+            " at its first error; samples=20 in pgd follows the mean of 20 passes"
+        )
+    return differs
+
 
 def in_batches(
     attack: Callable[[Tensor, Tensor], Tensor],
@@ -58,12 +161,7 @@ def in_batches(
 
     ``batch_size`` counts the examples of all members of a population; None is the default.
     """
-    if batch_size is not None:
-        checks.count(batch_size, "batch_size")
-    elif x.device.type == "cpu":
-        batch_size = _BATCH_ON_CPU
-    batch, count = y.ndim - 1, y.shape[-1]
-    size = max(1, (batch_size or y.numel()) * count // y.numel())
+    batch, count, size = y.ndim - 1, y.shape[-1], _size(x, y, batch_size)
     results: list[Tensor] = []
     with undisturbed(model):
         # A tensor made in inference mode has no gradient; its clone has.
@@ -75,26 +173,134 @@ def in_batches(
     return torch.cat(results, batch)
 
 
+def _size(x: Tensor, y: Tensor, batch_size: int | None) -> int:
+    """How many examples of each member make a batch."""
+    if batch_size is not None:
+        checks.count(batch_size, "batch_size")
+    elif x.device.type == "cpu":
+        batch_size = _BATCH_ON_CPU
+    return max(1, (batch_size or y.numel()) * y.shape[-1] // y.numel())
+
+
+_open: dict[tuple[int, str], list[Any]] = {}  # blocks that are open for a model, and what ends them
+_lock = threading.Lock()
+
+
+@contextmanager
+def shared(model: nn.Module, what: str, begin: Callable[[], Callable[[], Any]]) -> Iterator[None]:
+    """``begin()`` for the first open block of a model, what it returned after the last one.
+
+    Blocks may be nested, or in several threads: each finds what the first one has prepared.
+    """
+    with _lock:
+        entry = _open.setdefault((id(model), what), [0, None])
+        entry[1] = entry[1] or begin()
+        entry[0] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            entry[0] -= 1
+            if not entry[0]:
+                _open.pop((id(model), what))[1]()
+
+
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Gradients are on inside the block, and the model's buffers are as before after it.
 
     A forward pass may move them: a BatchNorm's statistics, a counter, an observer's range.
     """
+    with (
+        shared(model, "buffers", partial(_save_buffers, model)),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        yield
+
+
+def _save_buffers(model: nn.Module) -> Callable[[], bool]:
+    """A function that puts all buffers back, and says whether any has moved."""
     parts = list(model.modules()) if isinstance(model, nn.Module) else []
     named = [(part, *one) for part in parts for one in part.named_buffers(recurse=False)]
     dense = [one for one in named if one[2].layout == torch.strided and not one[2].is_meta]
     kept = [(part, name, buffer, buffer.clone()) for part, name, buffer in dense]
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
+
+    def put_back() -> bool:
+        moved = False
         with torch.no_grad():
             for part, name, buffer, before in kept:
+                moved = moved or getattr(part, name) is not buffer
                 setattr(part, name, buffer)  # a forward pass may have put another in its place
                 # Writing invalidates graphs that the buffer is part of: only where it has moved.
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
+                    moved = True
+        return moved
+
+    return put_back
+
+
+@dataclass
+class State:
+    """What an attack knows of each example: images, and numbers and flags shaped like the labels.
+
+    With ``stops`` an example that is not ``running`` stays where it is, and may be dropped.
+    """
+
+    ball: Linf
+    stops: bool
+    x: Tensor
+    y: Tensor
+    here: Tensor
+    running: Tensor
+
+    def __post_init__(self) -> None:
+        self.project = self.ball.projection(self.x)
+
+    def select(self: "S", left: Tensor) -> "S":
+        """The examples at these positions alone."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        batch = self.y.ndim - 1
+        return replace(self, **{k: t.index_select(batch, left) for k, t in tensors.items()})
+
+    def stop(self, finished: Tensor) -> None:
+        if self.stops:
+            self.running = self.running & ~finished
+
+    def move(self, ahead: Tensor) -> None:
+        if self.stops:
+            ahead = torch.where(column(self.running, ahead), ahead, self.here)
+        self.here = ahead
+
+
+S = TypeVar("S", bound=State)
+
+
+def climb(step: Callable[[int, S], None], state: S, numbers: Iterable[int]) -> Tensor:
+    """``step(number, state)`` for each number, on the examples left: where each example ends."""
+    batch, end = state.y.ndim - 1, state.here
+    index = torch.arange(state.y.shape[-1], device=end.device)  # where the examples left belong
+    look_every = 1 if end.device.type == "cpu" else 8  # on a GPU, looking waits for the device
+    for number in numbers:
+        drops = state.stops and number % look_every == 0
+        if drops and (left := worth_dropping(state.running)) is not None:
+            end, index = end.index_copy(batch, index, state.here), index[left]
+            if not len(left):
+                return end
+            state = state.select(left)
+        step(number, state)
+    return end.index_copy(batch, index, state.here)
+
+
+def worth_dropping(running: Tensor) -> Tensor | None:
+    """:func:`left_over`, or None while dropping the finished examples would save too little."""
+    count = running.shape[-1]
+    if int(running.reshape(-1, count).any(0).sum()) > _DROP_BELOW * count:
+        return None
+    left = left_over(running)
+    return left if len(left) < count else None
 
 
 def left_over(running: Tensor) -> Tensor:
@@ -108,32 +314,29 @@ def left_over(running: Tensor) -> Tensor:
     return order[: max(count, 2) if count else 0].sort().values
 
 
-def worth_dropping(running: Tensor) -> Tensor | None:
-    """:func:`left_over`, or None while dropping the finished examples would save too little."""
-    count = running.shape[-1]
-    if int(running.reshape(-1, count).any(0).sum()) > _DROP_BELOW * count:
-        return None
-    left = left_over(running)
-    return left if len(left) < count else None
-
-
-def retry(
-    attack: Callable[..., Tensor], adversarial: Tensor, robust: Tensor, *inputs: Tensor
-) -> Tensor:
-    """``adversarial``, with ``attack(*inputs)`` in place of the examples that are ``robust``."""
-    batch, left = robust.ndim - 1, left_over(robust)
-    if not len(left):
-        return adversarial
-    results = attack(*(t.index_select(batch, left) for t in inputs))
-    candidate = adversarial.index_copy(batch, left, results)
-    return torch.where(column(robust, adversarial), candidate, adversarial)
-
-
 def run_in_turn(
-    model: nn.Module, attacks: Sequence[Callable[[Tensor, Tensor], Tensor]], x: Tensor, y: Tensor
+    model: nn.Module,
+    attacks: Sequence[Callable[..., Tensor]],
+    x: Tensor,
+    y: Tensor,
+    *more: Tensor,
+    targeted: bool = False,
 ) -> Tensor:
-    """Attacks ``attack(x, y) -> x_adv`` one after the other, each on what is still robust."""
-    adversarial = x
+    """Attacks ``attack(x, y, *more) -> x_adv``, each on what the ones before have left.
+
+    Of a model that draws at random, the example with the worse mean over draws is kept.
+    """
+    adversarial, batch = x, y.ndim - 1
     for attack in attacks:
-        adversarial = retry(attack, adversarial, is_correct(model, adversarial, y), x, y)
+        logits = judge(model, adversarial, y)
+        robust = ~is_fooled(logits, y, targeted)
+        left = left_over(robust)
+        if not len(left):
+            break
+        results = attack(*(t.index_select(batch, left) for t in (x, y, *more)))
+        candidate = adversarial.index_copy(batch, left, results)
+        if isinstance(model, Averaged):
+            worse = margin(judge(model, candidate, y), y) < margin(logits, y)
+            robust = robust & (worse ^ targeted)
+        adversarial = torch.where(column(robust, adversarial), candidate, adversarial)
     return adversarial

@@ -15,16 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.balls import BALLS, column
+from cappaper.attacks.balls import BALLS
 from cappaper.attacks.common import (
     LOSSES,
+    Averaged,
     Loss,
     Progress,
-    in_batches,
-    is_correct,
+    State,
+    climb,
+    is_attacked,
+    is_fooled,
+    judge,
+    launch,
     left_over,
-    retry,
-    worth_dropping,
+    run_in_turn,
 )
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 
@@ -68,6 +72,7 @@ def pgd(
     loss: str | Loss = "cross-entropy",
     targeted: bool = False,
     autocast: torch.dtype | None = None,
+    samples: int = 1,
     batch_size: int | None = None,
     progress: Progress | None = None,
     seed: int = 0,
@@ -96,12 +101,19 @@ def pgd(
         targeted: ``y`` are the classes to reach: the loss goes down, and success is ``y``.
         autocast: ``torch.bfloat16`` takes the steps in that dtype, and confirms every success in
             the model's own: faster for dense networks.
+        samples: passes of each step: the attack follows the mean of their probabilities. Of a model
+            that draws at random no example stops early; a run is kept where it lowers the mean.
         batch_size: examples attacked at once; 2048 by default on a CPU, all of them elsewhere.
         progress: called with (examples done, examples in all) after each batch.
         seed: of the random starts; members of a population share them.
 
     Returns:
         Examples shaped like ``x``; where no run succeeded, the end of the last run.
+
+    Warns:
+        ReliabilityWarning: two passes of the model differ, its outputs look like probabilities, it
+            is in train mode, or ``eps`` > 1 in L∞ (none but the last with ``early_exit=False``);
+            or logits are NaN at some of the examples, which then count as not fooled.
 
     Raises:
         TypeError: images or labels of the wrong dtype, or a model that does not return a tensor.
@@ -114,8 +126,7 @@ def pgd(
     >>> pgd(mlp(64, [32]), x, y, eps=0.3, steps=10).shape
     torch.Size([8, 1, 8, 8])
     """
-    checks.attack(x, y, eps, seed, steps=steps, restarts=restarts)
-    checks.one_of(norm, tuple(BALLS), "norm")
+    checks.attack(x, y, eps, seed, norm=norm, steps=steps, restarts=restarts, samples=samples)
     if step_size is not None:
         checks.positive(step_size, "the step size")
     if autocast not in (None, torch.bfloat16):  # float16 rounds small gradients to zero
@@ -127,57 +138,44 @@ def pgd(
     objective = LOSSES[loss] if isinstance(loss, str) else loss
     ball, batch = BALLS[norm](eps, y.ndim), y.ndim - 1
     rate = (2.5 * eps / steps if step_size is None else step_size) * (-1 if targeted else 1)
-    look_every = 1 if x.device.type == "cpu" else 8  # on a GPU, looking waits for the device
 
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        adversarial, running = x, torch.ones_like(y, dtype=torch.bool)
-        for run in range(restarts):
-            if early_exit:
-                running = running & robust(adversarial, y)
-            start = ball.random(x, seed, run) if random_start else x
-            adversarial = torch.where(column(running, x), ascend(x, start, y, running), adversarial)
-        return adversarial
+    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        runs = [partial(ascend, model, run) for run in range(restarts)]
+        return run_in_turn(model, runs, x, y, targeted=targeted) if early_exit else runs[0](x, y)
 
-    def robust(x: Tensor, y: Tensor) -> Tensor:
-        return is_correct(model, x, y) ^ targeted
+    def ascend(model: nn.Module, run: int, x: Tensor, y: Tensor) -> Tensor:
+        """The end of a run."""
 
-    def ascend(x: Tensor, start: Tensor, y: Tensor, running: Tensor) -> Tensor:
-        """The end of a run from ``start``; examples that are not ``running`` stay there."""
-        index = torch.arange(y.shape[-1], device=y.device)  # where the examples left belong
-        end, here, project = start, start, ball.projection(x)
-        for step in range(steps):
-            if early_exit and step % look_every == 0:
-                left = worth_dropping(running)
-                if left is not None:
-                    end, index = end.index_copy(batch, index, here), index[left]
-                    x, y, here, running = (
-                        t.index_select(batch, left) for t in (x, y, here, running)
-                    )
-                    if not len(left):
-                        return end
-                    project = ball.projection(x)
-            point = here.detach().requires_grad_()
+        def step(number: int, s: State) -> None:
+            point = s.here.detach().requires_grad_()
             with torch.autocast(x.device.type, autocast) if autocast else nullcontext():
                 # Checked once: later logits and labels are some of the same.
-                logits = checks.logits_of(model, point, y) if step == 0 else model(point)
+                logits = checks.logits_of(model, point, s.y) if number == 0 else model(point)
             logits = logits.to(x.dtype) if autocast else logits
-            gradient = checks.input_gradient(objective(logits.flatten(0, -2), y.flatten()), point)
-            moved = project(torch.add(here, ball.direction(gradient), alpha=rate))
-            if early_exit:
-                fooled = confirmed(here, y, running & ((logits.argmax(-1) != y) ^ targeted))
-                running = running & ~fooled & gradient.flatten(y.ndim).ne(0).any(-1)
-                moved = torch.where(column(running, here), moved, here)
-            here = moved
-        return end.index_copy(batch, index, here)
+            gradient = checks.input_gradient(objective(logits.flatten(0, -2), s.y.flatten()), point)
+            ahead = s.project(torch.add(s.here, ball.direction(gradient), alpha=rate))
+            if s.stops:
+                fooled = confirmed(model, s, s.running & is_fooled(logits, s.y, targeted))
+                s.stop(fooled | gradient.flatten(y.ndim).eq(0).all(-1))
+            s.move(ahead)
+            if number == steps - 1:
+                checks.warn_of_nan(logits)
 
-    def confirmed(here: Tensor, y: Tensor, fooled: Tensor) -> Tensor:
+        start = ball.random(x, seed, run) if random_start else x
+        stops = early_exit and not isinstance(model, Averaged)
+        return climb(step, State(ball, stops, x, y, start, torch.ones_like(y).bool()), range(steps))
+
+    def confirmed(model: nn.Module, s: State, fooled: Tensor) -> Tensor:
         """The successes that are none of autocast's rounding."""
         if not autocast or not len(left := left_over(fooled)):
             return fooled
-        still = robust(*(t.index_select(batch, left) for t in (here, y)))
-        return fooled & torch.zeros_like(fooled).index_copy(batch, left, ~still)
+        here, y = (t.index_select(batch, left) for t in (s.here, s.y))
+        still = is_fooled(judge(model, here, y), y, targeted)
+        return fooled & torch.zeros_like(fooled).index_copy(batch, left, still)
 
-    return in_batches(attack, model, x, y, batch_size, progress)
+    linf = eps if norm == "linf" else 0.0
+    given = {"linf": linf, "samples": samples, "looks": early_exit}
+    return launch(attack, model, x, y, batch_size, progress, **given)
 
 
 def adaptive_pgd(
@@ -194,6 +192,7 @@ def adaptive_pgd(
     losses: Sequence[str | Loss] = ("cross-entropy", "margin"),
     targeted: bool = False,
     autocast: torch.dtype | None = None,
+    samples: int = 1,
     batch_size: int | None = None,
     progress: Progress | None = None,
     seed: int = 0,
@@ -208,8 +207,8 @@ def adaptive_pgd(
 
     Args:
         model: a module from images to logits.
-        x, y, eps, steps, step_size, norm, targeted, autocast, batch_size, progress, seed: as
-            :func:`pgd`.
+        x, y, eps, steps, step_size, norm, targeted, autocast, samples, batch_size, progress, seed:
+            as :func:`pgd`.
         restarts: runs for each sharpness and loss.
         sharpnesses: of the surrogate gradient; None is the exact one.
         losses: as in :func:`pgd`.
@@ -231,19 +230,22 @@ def adaptive_pgd(
     """
     sharpnesses = checks.sequence(sharpnesses, "sharpnesses", "numbers or None")
     losses = checks.sequence(losses, "losses", "names or functions")
+    checks.attack(x, y, eps, seed, norm=norm, steps=steps, restarts=restarts, samples=samples)
     rest: dict[str, Any] = {"steps": steps, "step_size": step_size, "norm": norm}
     rest |= {"restarts": restarts, "targeted": targeted, "autocast": autocast}
 
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        adversarial = pgd(model, x, y, eps, seed=seed, **rest)
-        # A different start each time: without a cap, all sharpnesses are the same.
-        for run, (sharpness, loss) in enumerate(itertools.product(sharpnesses, losses), start=1):
-            aware = partial(pgd, model, eps=eps, loss=loss, seed=seed + run, **rest)
-            robust = is_correct(model, adversarial, y) ^ targeted
+    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        def along(sharpness: float | None, x: Tensor, y: Tensor, **own: Any) -> Tensor:
             with surrogate_gradient(model, sharpness):
-                adversarial = retry(aware, adversarial, robust, x, y)
-        return adversarial
+                return pgd(model, x, y, eps, **rest, **own)
 
-    checks.attack(x, y, eps, seed, steps=steps, restarts=restarts)
-    warn_unreached(model, x, y, "adaptive_pgd")
-    return in_batches(attack, model, x, y, batch_size, progress)
+        # A different start each time: without a cap, all sharpnesses are the same.
+        grid = enumerate(itertools.product(sharpnesses, losses), start=seed + 1)
+        aware = [partial(along, sharp, loss=loss, seed=start) for start, (sharp, loss) in grid]
+        runs = [partial(along, None, seed=seed), *aware]
+        return run_in_turn(model, runs, x, y, targeted=targeted)
+
+    if not is_attacked(model):
+        warn_unreached(model, x, y, "adaptive_pgd")
+    linf = eps if norm == "linf" else 0.0
+    return launch(attack, model, x, y, batch_size, progress, linf=linf, samples=samples)

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.balls import column, fingerprint, integers
-from cappaper.attacks.common import Progress, in_batches, is_correct, margin, worth_dropping
+from cappaper.attacks.balls import Linf, column, fingerprint, integers
+from cappaper.attacks.common import Averaged, Progress, State, climb, launch, margin, run_in_turn
 
+_SCHEDULE = 10_000
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""The queries after which the squares' area halves."""
+"""Of so many queries, those after which the squares' area halves; of fewer, in proportion."""
 
 _REFRESH = 100  # queries after which the sums of a first layer are computed afresh
 
@@ -55,73 +58,67 @@ def square(
     torch.Size([8, 1, 8, 8])
     """
     checks.attack(x, y, eps, seed, queries=queries)
-    if x.ndim != y.ndim + 3:
-        raise ValueError(f"square takes images [B, C, H, W], got shape {list(x.shape)}")
+    checks.pictures(x, y, "square")
     checks.number(share, "the share of the first squares")
     if not 0 < share <= 1:
         raise ValueError(f"the share of the first squares must be in (0, 1], got {share}")
+    ball = Linf(eps, y.ndim)
 
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        correct = is_correct(model, x, y)
-        with torch.no_grad():
-            adversarial = _search(model, x, y, eps, correct, queries, share, seed)
-        return torch.where(column(correct, x), adversarial, x)
+    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        search = torch.no_grad()(partial(_search, model, ball, queries, share, seed))
+        return run_in_turn(model, [search], x, y)
 
-    return in_batches(attack, model, x, y, batch_size, progress)
+    return launch(attack, model, x, y, batch_size, progress, linf=eps)
+
+
+@dataclass
+class _State(State):
+    mark: Tensor  # what an example's signs depend on
+    hidden: Tensor  # what squares change; see _split
+    lead: Tensor  # the smallest margin so far
 
 
 def _search(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    eps: float,
-    running: Tensor,
-    queries: int,
-    share: float,
-    seed: int,
+    model: nn.Module, ball: Linf, queries: int, share: float, seed: int, x: Tensor, y: Tensor
 ) -> Tensor:
-    batch, (channels, height, width) = y.ndim - 1, x.shape[-3:]
-    mark = fingerprint(x.flatten(y.ndim))
+    channels, height, width = x.shape[-3:]
+    mark, device = fingerprint(x.flatten(y.ndim)), x.device
 
-    def signs(factor: Tensor, shift: Tensor) -> Tensor:
-        """Up or not, for each example and factor: the top bit of a hash."""
-        return torch.addcmul(shift, mark, factor) < 0
+    def moved(x: Tensor, mark: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+        """Rows or a square by ε up or down, for each channel: by the top bit of a hash."""
+        up = (torch.addcmul(shift, mark, factor) < 0).unflatten(-1, (channels, 1, -1))
+        return torch.where(up, x + ball.eps, x - ball.eps).clamp_(0, 1)
 
-    stripes = signs(*(integers(channels * width, seed, i).to(x.device) for i in (1, 2)))
-    squares = [integers(queries * channels, seed, i).view(queries, -1).to(x.device) for i in (3, 4)]
-    generator = torch.Generator().manual_seed(int(seed))
-    places = torch.rand(queries, 2, generator=generator).tolist()
-    lower, upper = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
-    here = torch.where(stripes.unflatten(-1, (channels, 1, width)), upper, lower)
+    here = moved(x, mark, *(integers(channels * width, seed, i).to(device) for i in (1, 2)))
+    squares = [integers(queries * channels, seed, i).view(queries, -1).to(device) for i in (3, 4)]
+    draw = torch.Generator("cpu").manual_seed(int(seed))
+    places = torch.rand(queries, 2, generator=draw, device="cpu").tolist()
     start, change, rest = _split(model, x.shape[-3:])
-    end, index, hidden = here, torch.arange(y.shape[-1], device=y.device), start(here)
-    lead = margin(rest(hidden), y)
-    look_every = 1 if x.device.type == "cpu" else 8
-    for query, (down, right) in enumerate(places[1:], start=1):
-        running = running & (lead >= 0)
-        left = worth_dropping(running) if query % look_every == 0 else None
-        if left is not None:
-            end, index = end.index_copy(batch, index, here), index[left]
-            if not len(left):
-                return end
-            tensors = (running, y, mark, here, lead, lower, upper)
-            running, y, mark, here, lead, lower, upper = (
-                t.index_select(batch, left) for t in tensors
-            )
-        if left is not None or query % _REFRESH == 0:
-            hidden = start(here)
-        side = _side(query, share, height, width)
-        top, leftmost = int(down * (height - side + 1)), int(right * (width - side + 1))
-        window = (..., slice(top, top + side), slice(leftmost, leftmost + side))
-        up = signs(*(draws[query] for draws in squares))[..., None, None]
-        new = torch.where(up, upper[window], lower[window])
-        candidate = change(hidden, here[window], new, window)
-        margins = margin(rest(candidate), y)
-        closer = running & (margins < lead)
-        lead = torch.where(closer, margins, lead)
-        hidden = torch.where(column(closer, hidden), candidate, hidden)
-        here[window] = torch.where(column(closer, here), new, here[window])
-    return end.index_copy(batch, index, here)
+
+    def margins(hidden: Tensor, y: Tensor) -> Tensor:
+        """Infinite where a logit is NaN: neither a success nor a step towards one."""
+        lead = margin(rest(hidden), y)
+        return lead.where(~lead.isnan(), math.inf)
+
+    def step(query: int, s: _State) -> None:
+        s.stop(s.lead < 0)
+        if query % _REFRESH == 0:
+            s.hidden = start(s.here)
+        side = _side(query, queries, share, height, width)
+        top, left = (int(at * (n - side + 1)) for at, n in zip(places[query], (height, width), strict=True))
+        window = (..., slice(top, top + side), slice(left, left + side))
+        new = moved(s.x[window], s.mark, *(draws[query] for draws in squares))
+        candidate = change(s.hidden, s.here[window], new, window)
+        lead = margins(candidate, s.y)
+        closer = s.running & (lead < s.lead)
+        s.lead = torch.where(closer, lead, s.lead)
+        s.hidden = torch.where(column(closer, s.hidden), candidate, s.hidden)
+        s.here[window] = torch.where(column(closer, s.here), new, s.here[window])
+
+    hidden = start(here)
+    running, stops = torch.ones_like(y, dtype=torch.bool), not isinstance(model, Averaged)
+    state = _State(ball, stops, x, y, here, running, mark, hidden, margins(hidden, y))
+    return climb(step, state, range(1, queries))
 
 
 def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, Any]:
@@ -151,7 +148,8 @@ def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, Any]:
     return Tensor.clone, put, model
 
 
-def _side(query: int, share: float, height: int, width: int) -> int:
+def _side(query: int, queries: int, share: float, height: int, width: int) -> int:
     """The side of a square: at least one pixel, and less than the image."""
-    covered = share / 2 ** sum(query > at for at in _HALVINGS) * height * width
+    halvings = sum(query * _SCHEDULE > at * queries for at in _HALVINGS)
+    covered = share / 2**halvings * height * width
     return max(1, min(round(math.sqrt(covered)), height - 1, width - 1))
