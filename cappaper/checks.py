@@ -59,6 +59,8 @@ def attack(
     batch(x, y)
     eps(radius)
     one_of(norm, ("linf", "l2"), "norm")
+    if radius > 1 and norm == "linf":
+        warn(f"ε = {radius:g} allows any image: pixels lie in [0, 1], so write 8/255, not 8")
     whole(seed, "the seed")
     for what, value in counts.items():
         count(value, what)
@@ -162,12 +164,6 @@ def warn_of_probabilities(values: Tensor) -> None:
             f" {total:.4g}. Attacks need the logits before the softmax, whose gradient does not"
             " vanish"
         )
-
-
-def warn_of_radius(radius: float) -> None:
-    """Warn of an L∞ radius that allows any image, for example of 8 in place of 8/255."""
-    if radius > 1:
-        warn(f"ε = {radius:g} allows any image: pixels lie in [0, 1], so write 8/255, not 8")
 
 
 def input_gradient(total: Tensor, point: Tensor) -> Tensor:

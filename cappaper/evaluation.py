@@ -10,17 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.common import (
-    FEW,
-    Attack,
-    Averaged,
-    is_correct,
-    is_fooled,
-    judge,
-    look,
-    shared,
-    undisturbed,
-)
+from cappaper.attacks import common
+from cappaper.attacks.common import Attack
 from cappaper.population import Population, members
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -150,9 +141,9 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
     checks.module(model)
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
-    with in_eval_mode(model), undisturbed(model):
-        judged = Averaged(model, 1) if look(model, x[:FEW], y[:FEW]) else model
-        rows = [is_correct(judged, x, y)]
+    with in_eval_mode(model), common.undisturbed(model):
+        judged = common.look(model, x, y)
+        rows = [common.is_correct(judged, x, y)]
         for attack in attacks:
             bound = getattr(attack, "keywords", {})  # of a functools.partial
             if not callable(attack):
@@ -172,7 +163,7 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
                 if (moved := (adversarial - x[left]).abs().amax().item()) > eps + 1e-4:
                     moves = f"a pixel moved by {moved:.4g}, ε is {eps:g}"
                     raise ValueError(f"the attack left its ball: {moves}")
-                rows[-1][left] = ~is_fooled(judge(judged, adversarial, y[left]), y[left])
+                rows[-1][left] = ~common.is_fooled(common.judge(judged, adversarial, y[left]), y[left])
     return torch.stack(rows)
 
 
@@ -186,7 +177,7 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
         model.eval()
         return partial(_set_modes, before)
 
-    with shared(model, "modes", begin):
+    with common.shared(model, "modes", begin):
         yield
 
 

@@ -1,6 +1,7 @@
 """Auto-PGD: PGD that chooses its own step size, on the cross-entropy or towards other classes."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,17 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.balls import BALLS, Linf, column
-from cappaper.attacks.common import (
-    Averaged,
-    Progress,
-    State,
-    climb,
-    is_fooled,
-    judge,
-    launch,
-    run_in_turn,
-)
+from cappaper.attacks import common
+from cappaper.attacks.balls import BALLS, column
+from cappaper.attacks.common import Averaged, Progress
 
 _MOMENTUM = 0.75  # α in equation 1 of the paper
 _RISES = 0.75  # ρ in its condition 1: a step is halved where fewer steps than this share rose
@@ -67,10 +60,11 @@ def apgd(
     """
     checks.attack(x, y, eps, seed, norm=norm, steps=steps, restarts=restarts)
     checks.whole(targets, "targets")
-    ball = BALLS[norm](eps, y.ndim)
+    model = common.look(model, x, y)
+    ball, checkpoints = BALLS[norm](eps, y.ndim), _checkpoints(steps)
 
-    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        logits = judge(model, x, y)
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        logits = common.judge(model, x, y)
         classes = logits.shape[-1]
         if targets and not (0 < targets < classes >= 4):
             raise ValueError(
@@ -79,60 +73,28 @@ def apgd(
             )
         # The true class first, then the others, the likeliest first.
         order = logits.scatter(-1, y.unsqueeze(-1), math.inf).argsort(dim=-1, descending=True)
-        goals = range(1, targets + 1) if targets else range(1)
-        runs = [
-            partial(_climb, model, ball, steps, seed, run, goal)
-            for run, goal in enumerate([*goals] * restarts)
-        ]
-        return run_in_turn(model, runs, x, y, order)
+        ranks = [*range(1, targets + 1)] or [0]
+        runs = [partial(climb, run, rank) for run, rank in enumerate(ranks * restarts)]
+        return common.run_in_turn(model, runs, x, y, order)
 
-    linf = eps if norm == "linf" else 0.0
-    return launch(attack, model, x, y, batch_size, progress, linf=linf)
+    def climb(run: int, rank: int, x: Tensor, y: Tensor, order: Tensor) -> Tensor:
+        """One run: each example's success, or its best point."""
+        start = ball.random(x, seed, run)
+        low = torch.full_like(y, -math.inf, dtype=x.dtype)
+        points = (start, start, torch.zeros_like(x))
+        numbers = (low, low, -low, torch.full_like(low, 2 * ball.eps), torch.zeros_like(low))
+        halved, stops = torch.ones_like(y, dtype=torch.bool), not isinstance(model, Averaged)
+        state = _State(ball, stops, x, y, start, order[..., rank], *points, *numbers, halved)
+        objective = _difference_of_logits if rank else _cross_entropy
+        return common.climb(partial(step, objective), state, range(steps + 1))
 
-
-@dataclass
-class _State(State):
-    """The goal is the class to reach; 0 as its rank, the true class, stands for cross-entropy."""
-
-    goal: Tensor
-    before: Tensor  # the point one step ago
-    best: Tensor  # the point with the largest objective
-    uphill: Tensor  # the gradient there
-    top: Tensor  # the objective there
-    last: Tensor  # the objective at the last step
-    top_before: Tensor  # the largest objective at the last checkpoint
-    size: Tensor  # the step size
-    rises: Tensor  # steps that raised the objective since the last checkpoint
-    halved: Tensor  # whether the last checkpoint halved the step
-
-
-def _climb(
-    model: nn.Module,
-    ball: Linf,
-    steps: int,
-    seed: int,
-    run: int,
-    rank: int,
-    x: Tensor,
-    y: Tensor,
-    order: Tensor,
-) -> Tensor:
-    """One run: each example's success, or its best point."""
-    start = ball.random(x, seed, run)
-    low = torch.full_like(y, -math.inf, dtype=x.dtype)
-    zero, size = torch.zeros_like(low), torch.full_like(low, 2 * ball.eps)
-    points, yes = (start, start, torch.zeros_like(x)), torch.ones_like(y, dtype=torch.bool)
-    stops = not isinstance(model, Averaged)
-    objective = _difference_of_logits if rank else _cross_entropy
-    checkpoints = _checkpoints(steps)
-
-    def step(number: int, s: _State) -> None:
+    def step(objective: Callable[..., Tensor], number: int, s: _State) -> None:
         point = s.here.detach().requires_grad_()
         logits = model(point)
         value = objective(logits, s.y, s.goal)
         gradient = checks.input_gradient(value.sum(), point)
         value = value.detach()
-        s.stop(is_fooled(logits, s.y))
+        s.stop(common.is_fooled(logits, s.y))
         if number == 0:  # from a start without a gradient no step leads anywhere
             s.stop(gradient.flatten(y.ndim).eq(0).all(-1))
         s.rises = s.rises + (value > s.last)
@@ -142,8 +104,7 @@ def _climb(
         s.uphill = torch.where(column(better, s.x), gradient, s.uphill)
         if number == steps:
             checks.warn_of_nan(logits)
-            s.move(s.best)
-            return
+            return s.move(s.best)
         origin = s.here
         if number in checkpoints:
             few = s.rises < _RISES * (number - checkpoints[number])
@@ -159,9 +120,21 @@ def _climb(
         s.before = origin
         s.move(ahead)
 
-    numbers = (low, -low, low, size, zero, yes)
-    state = _State(ball, stops, x, y, start, yes, order[..., rank], *points, *numbers)
-    return climb(step, state, range(steps + 1))
+    return common.in_batches(attack, model, x, y, batch_size, progress)
+
+
+@dataclass
+class _State(common.State):
+    goal: Tensor  # the class to reach, or the true class
+    before: Tensor  # the point one step ago
+    best: Tensor  # the point with the largest objective
+    uphill: Tensor  # the gradient there
+    top: Tensor  # the objective there
+    top_before: Tensor  # the largest objective at the last checkpoint
+    last: Tensor  # the objective at the last step
+    size: Tensor  # the step size
+    rises: Tensor  # steps that raised the objective since the last checkpoint
+    halved: Tensor  # whether the last checkpoint halved the step
 
 
 def _checkpoints(steps: int) -> dict[int, int]:

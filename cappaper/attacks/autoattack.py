@@ -4,13 +4,15 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cappaper import checks
+from cappaper.attacks import common
 from cappaper.attacks.auto_pgd import apgd
-from cappaper.attacks.common import Progress, judge, launch, margin, run_in_turn
+from cappaper.attacks.common import Progress
 from cappaper.attacks.square import square
 from cappaper.checks import ReliabilityWarning as ReliabilityWarning
 from cappaper.population import members
@@ -75,11 +77,11 @@ def auto_attack(
         raise ImportError(
             f'{parts} in {norm} need pyautoattack: pip install "cappaper[autoattack]"'
         )
-    silent = 0
+    model, silent = common.look(model, x, y), 0
 
-    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def attack(x: Tensor, y: Tensor) -> Tensor:
         nonlocal silent
-        classes = judge(model, x, y).shape[-1]
+        classes = common.judge(model, x, y).shape[-1]
         if classes < 4:
             raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
         targets = min(9, classes - 1)
@@ -91,11 +93,11 @@ def auto_attack(
             silent += _silent(model, x, y)
         if norm == "linf":
             own["square"] = square
-        runs = [own.get(part) or partial(_peer, part, norm, targets) for part in parts]
-        return run_in_turn(model, [partial(run, model, eps=eps, seed=seed) for run in runs], x, y)
+        attacks = [own.get(part) or partial(_peer, part, norm, targets) for part in parts]
+        runs = [partial(run, model, eps=eps, seed=seed) for run in attacks]
+        return common.run_in_turn(model, runs, x, y)
 
-    linf = eps if norm == "linf" else 0.0
-    adversarial = launch(attack, model, x, y, batch_size, progress, linf=linf)
+    adversarial = common.in_batches(attack, model, x, y, batch_size, progress)
     if silent:
         zero = f"there are {silent} points with zero gradient"
         checks.warn(f"{zero}: attacks that follow it start nowhere")
@@ -105,29 +107,21 @@ def auto_attack(
 def _silent(model: nn.Module, x: Tensor, y: Tensor) -> int:
     """How many correctly classified examples have an input gradient of exactly zero."""
     point = x.detach().requires_grad_()
-    lead = margin(model(point), y)
+    lead = common.margin(model(point), y)
     gradient = checks.input_gradient(lead.sum(), point)
     return int((gradient.flatten(y.ndim).eq(0).all(-1) & (lead > 0)).sum())
 
 
 def _peer(
-    part: str,
-    norm: str,
-    targets: int,
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    seed: int,
+    part: str, norm: str, targets: int, model: Any, x: Tensor, y: Tensor, *, eps: float, seed: int
 ) -> Tensor:
     """A part as ``pyautoattack`` has it; ``x`` itself where it finds nothing."""
     from pyautoattack import AutoAttack
 
     if y.ndim == 2:
-        each = zip(members(model), x, y, strict=True)
-        peer = partial(_peer, part, norm, targets)
-        return torch.stack([peer(*one, eps=eps, seed=seed) for one in each])
+        peer = partial(_peer, part, norm, targets, eps=eps, seed=seed)
+        return torch.stack([peer(*one) for one in zip(members(model), x, y, strict=True)])
+
     def single(x: Tensor) -> Tensor:
         logits: Tensor = model(x)
         return logits.to(x.dtype)  # FAB and Square mix logits with images

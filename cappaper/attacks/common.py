@@ -6,7 +6,6 @@ Labels ``[B]`` (one model) or ``[M, B]`` (a population) say which dimensions cou
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -30,7 +29,6 @@ Progress = Callable[[int, int], None]
 _BATCH_ON_CPU = 2048  # more examples leave the cache, fewer leave the cores idle
 _DROP_BELOW = 0.8  # drop finished examples once this share of the batch, or less, is left
 _DRAWS = 64  # passes by which a model that draws at random is judged
-FEW = 8  # images that the look at a model takes
 
 
 class Averaged(nn.Module):
@@ -82,71 +80,33 @@ LOSSES: dict[str, Loss] = {
     "margin": lambda logits, labels: -margin(logits, labels).sum(),
 }
 
-_attacked: ContextVar[tuple[nn.Module, ...]] = ContextVar("models that are attacked", default=())
 
-
-def is_attacked(model: nn.Module) -> bool:
-    """Whether an attack on the model is running here, which has looked at it."""
-    return isinstance(model, Averaged) or any(model is other for other in _attacked.get())
-
-
-def launch(
-    attack: Attack,
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    batch_size: int | None,
-    progress: Progress | None,
-    *,
-    linf: float = 0.0,
-    samples: int = 1,
-    looks: bool = True,
-) -> Tensor:
-    """``attack(model, x, y)`` in batches; an attack inside another one leaves the look to it.
-
-    ``linf`` is the radius of an L∞ ball; ``looks=False`` takes no passes for a look.
-    """
-    size, token = _size(x, y, batch_size), None
-    with undisturbed(model):
-        if not is_attacked(model):
-            checks.warn_of_radius(linf)
-            few = min(size, FEW)
-            some = (x.narrow(y.ndim - 1, 0, few), y[..., :few])
-            token = _attacked.set((*_attacked.get(), model))
-            if samples > 1 or (looks and look(model, *some)):
-                model = Averaged(model, samples)
-        try:
-            return in_batches(partial(attack, model), model, x, y, batch_size, progress)
-        finally:
-            if token is not None:
-                _attacked.reset(token)
-
-
-def look(model: nn.Module, x: Tensor, y: Tensor) -> bool:
-    """Warn of what makes attacks weak; whether two passes over the same images differ."""
-    passes, moved = [], False
-    training = isinstance(model, nn.Module) and any(part.training for part in model.modules())
+def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
+    """Warn of what makes attacks weak; what to attack: the model, or the mean of its draws."""
+    if isinstance(model, Averaged):
+        return model
+    few, passes, moved = min(2, y.shape[-1]), [], False  # BatchNorm may refuse one image
     for _ in range(2):
         put_back = _save_buffers(model)
-        with torch.no_grad():
-            passes.append(checks.logits_of(model, x, y))
+        with torch.inference_mode(False), torch.no_grad():
+            passes.append(checks.logits_of(model, x.narrow(y.ndim - 1, 0, few), y[..., :few]))
         moved = put_back() or moved
-    first, second = passes
-    if first.isnan().any(-1).all():
+    if passes[0].isnan().all():
         raise ValueError("the model's logits are NaN: its weights or its input are not finite")
-    checks.warn_of_probabilities(first)
-    differs = bool((first - second).abs().max() > 1e-4 * first.abs().max())
-    if training and (differs or moved):
-        checks.warn(
-            "the model is in train mode, in which dropout draws and BatchNorm depends on the batch:"
-            " call model.eval() before an attack that is to judge it"
-        )
-    elif differs:
+    checks.warn_of_probabilities(passes[0])
+    differs = bool((passes[0] - passes[1]).abs().max() > 1e-4 * passes[0].abs().max())
+    if differs and samples == 1:
         checks.warn(
             "the model draws at random: two passes over the same images differ, so no image stops"
-            " at its first error; samples=20 in pgd follows the mean of 20 passes"
+            " at its first error. samples=20 in pgd and adaptive_pgd follows the mean of 20 passes;"
+            " if it is dropout in train mode, call model.eval() first"
         )
-    return differs
+    if moved and any(part.training for part in _parts(model)):
+        checks.warn(
+            "the model is in train mode, in which BatchNorm depends on the batch: call model.eval()"
+            " before an attack that is to judge it"
+        )
+    return Averaged(model, samples) if differs or samples > 1 else model
 
 
 def in_batches(
@@ -161,7 +121,12 @@ def in_batches(
 
     ``batch_size`` counts the examples of all members of a population; None is the default.
     """
-    batch, count, size = y.ndim - 1, y.shape[-1], _size(x, y, batch_size)
+    if batch_size is not None:
+        checks.count(batch_size, "batch_size")
+    elif x.device.type == "cpu":
+        batch_size = _BATCH_ON_CPU
+    batch, count = y.ndim - 1, y.shape[-1]
+    size = max(1, (batch_size or y.numel()) * count // y.numel())
     results: list[Tensor] = []
     with undisturbed(model):
         # A tensor made in inference mode has no gradient; its clone has.
@@ -171,15 +136,6 @@ def in_batches(
             if progress is not None:
                 progress(min(len(results) * size, count), count)
     return torch.cat(results, batch)
-
-
-def _size(x: Tensor, y: Tensor, batch_size: int | None) -> int:
-    """How many examples of each member make a batch."""
-    if batch_size is not None:
-        checks.count(batch_size, "batch_size")
-    elif x.device.type == "cpu":
-        batch_size = _BATCH_ON_CPU
-    return max(1, (batch_size or y.numel()) * y.shape[-1] // y.numel())
 
 
 _open: dict[tuple[int, str], list[Any]] = {}  # blocks that are open for a model, and what ends them
@@ -219,10 +175,13 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         yield
 
 
+def _parts(model: nn.Module) -> list[nn.Module]:
+    return list(model.modules()) if isinstance(model, nn.Module) else []  # or a function
+
+
 def _save_buffers(model: nn.Module) -> Callable[[], bool]:
     """A function that puts all buffers back, and says whether any has moved."""
-    parts = list(model.modules()) if isinstance(model, nn.Module) else []
-    named = [(part, *one) for part in parts for one in part.named_buffers(recurse=False)]
+    named = [(part, *b) for part in _parts(model) for b in part.named_buffers(recurse=False)]
     dense = [one for one in named if one[2].layout == torch.strided and not one[2].is_meta]
     kept = [(part, name, buffer, buffer.clone()) for part, name, buffer in dense]
 
@@ -253,17 +212,19 @@ class State:
     x: Tensor
     y: Tensor
     here: Tensor
-    running: Tensor
 
     def __post_init__(self) -> None:
         self.project = self.ball.projection(self.x)
+        self.running = torch.ones_like(self.y, dtype=torch.bool)
 
     def select(self: "S", left: Tensor) -> "S":
         """The examples at these positions alone."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        batch = self.y.ndim - 1
-        return replace(self, **{k: t.index_select(batch, left) for k, t in tensors.items()})
+        chosen = {
+            field.name: value.index_select(self.y.ndim - 1, left)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **chosen)  # the next step stops again what has no more to do
 
     def stop(self, finished: Tensor) -> None:
         if self.stops:

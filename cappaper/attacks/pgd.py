@@ -15,22 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from cappaper import checks
+from cappaper.attacks import common
 from cappaper.attacks.balls import BALLS
-from cappaper.attacks.common import (
-    LOSSES,
-    Averaged,
-    Loss,
-    Progress,
-    State,
-    climb,
-    is_attacked,
-    is_fooled,
-    judge,
-    launch,
-    left_over,
-    run_in_turn,
-)
+from cappaper.attacks.common import LOSSES, Loss, Progress, is_fooled
 from cappaper.surrogate import surrogate_gradient, warn_unreached
+
+SHARPNESSES = (10.0, 30.0, 3.0)
+"""Of the surrogate gradients that the cap-aware attack follows, in turn."""
 
 
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
@@ -138,44 +129,44 @@ def pgd(
     objective = LOSSES[loss] if isinstance(loss, str) else loss
     ball, batch = BALLS[norm](eps, y.ndim), y.ndim - 1
     rate = (2.5 * eps / steps if step_size is None else step_size) * (-1 if targeted else 1)
+    if early_exit or samples > 1:
+        model = common.look(model, x, y, samples)
 
-    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        runs = [partial(ascend, model, run) for run in range(restarts)]
-        return run_in_turn(model, runs, x, y, targeted=targeted) if early_exit else runs[0](x, y)
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        runs = [partial(ascend, run) for run in range(restarts)]
+        if not early_exit:
+            return ascend(0, x, y)
+        return common.run_in_turn(model, runs, x, y, targeted=targeted)
 
-    def ascend(model: nn.Module, run: int, x: Tensor, y: Tensor) -> Tensor:
-        """The end of a run."""
-
-        def step(number: int, s: State) -> None:
-            point = s.here.detach().requires_grad_()
-            with torch.autocast(x.device.type, autocast) if autocast else nullcontext():
-                # Checked once: later logits and labels are some of the same.
-                logits = checks.logits_of(model, point, s.y) if number == 0 else model(point)
-            logits = logits.to(x.dtype) if autocast else logits
-            gradient = checks.input_gradient(objective(logits.flatten(0, -2), s.y.flatten()), point)
-            ahead = s.project(torch.add(s.here, ball.direction(gradient), alpha=rate))
-            if s.stops:
-                fooled = confirmed(model, s, s.running & is_fooled(logits, s.y, targeted))
-                s.stop(fooled | gradient.flatten(y.ndim).eq(0).all(-1))
-            s.move(ahead)
-            if number == steps - 1:
-                checks.warn_of_nan(logits)
-
+    def ascend(run: int, x: Tensor, y: Tensor) -> Tensor:
         start = ball.random(x, seed, run) if random_start else x
-        stops = early_exit and not isinstance(model, Averaged)
-        return climb(step, State(ball, stops, x, y, start, torch.ones_like(y).bool()), range(steps))
+        stops = early_exit and not isinstance(model, common.Averaged)
+        return common.climb(step, common.State(ball, stops, x, y, start), range(steps))
 
-    def confirmed(model: nn.Module, s: State, fooled: Tensor) -> Tensor:
+    def step(number: int, s: common.State) -> None:
+        point = s.here.detach().requires_grad_()
+        with torch.autocast(x.device.type, autocast) if autocast else nullcontext():
+            # Checked once: later logits and labels are some of the same.
+            logits = checks.logits_of(model, point, s.y) if number == 0 else model(point)
+        logits = logits.to(x.dtype) if autocast else logits
+        gradient = checks.input_gradient(objective(logits.flatten(0, -2), s.y.flatten()), point)
+        ahead = s.project(torch.add(s.here, ball.direction(gradient), alpha=rate))
+        if s.stops:
+            fooled = confirmed(s, s.running & is_fooled(logits, s.y, targeted))
+            s.stop(fooled | gradient.flatten(y.ndim).eq(0).all(-1))
+        s.move(ahead)
+        if number == steps - 1:
+            checks.warn_of_nan(logits)
+
+    def confirmed(s: common.State, fooled: Tensor) -> Tensor:
         """The successes that are none of autocast's rounding."""
-        if not autocast or not len(left := left_over(fooled)):
+        if not autocast or not len(left := common.left_over(fooled)):
             return fooled
-        here, y = (t.index_select(batch, left) for t in (s.here, s.y))
-        still = is_fooled(judge(model, here, y), y, targeted)
+        here, labels = (t.index_select(batch, left) for t in (s.here, s.y))
+        still = is_fooled(common.judge(model, here, labels), labels, targeted)
         return fooled & torch.zeros_like(fooled).index_copy(batch, left, still)
 
-    linf = eps if norm == "linf" else 0.0
-    given = {"linf": linf, "samples": samples, "looks": early_exit}
-    return launch(attack, model, x, y, batch_size, progress, **given)
+    return common.in_batches(attack, model, x, y, batch_size, progress)
 
 
 def adaptive_pgd(
@@ -188,8 +179,8 @@ def adaptive_pgd(
     step_size: float | None = None,
     norm: str = "linf",
     restarts: int = 1,
-    sharpnesses: Sequence[float | None] = (10.0, 30.0, 3.0),
-    losses: Sequence[str | Loss] = ("cross-entropy", "margin"),
+    sharpnesses: Sequence[float | None] = SHARPNESSES,
+    losses: Sequence[str | Loss] = tuple(LOSSES),
     targeted: bool = False,
     autocast: torch.dtype | None = None,
     samples: int = 1,
@@ -228,24 +219,35 @@ def adaptive_pgd(
     >>> adaptive_pgd(mlp(64, [32], beta=0.05), x, y, eps=0.3, steps=5).shape
     torch.Size([8, 1, 8, 8])
     """
+    checks.attack(x, y, eps, seed, norm=norm, steps=steps, restarts=restarts, samples=samples)
     sharpnesses = checks.sequence(sharpnesses, "sharpnesses", "numbers or None")
     losses = checks.sequence(losses, "losses", "names or functions")
-    checks.attack(x, y, eps, seed, norm=norm, steps=steps, restarts=restarts, samples=samples)
-    rest: dict[str, Any] = {"steps": steps, "step_size": step_size, "norm": norm}
-    rest |= {"restarts": restarts, "targeted": targeted, "autocast": autocast}
+    for sharpness in sharpnesses:
+        checks.positive(1 if sharpness is None else sharpness, "the sharpness")
+    settings = {"step_size": step_size, "norm": norm, "targeted": targeted, "autocast": autocast}
+    settings |= {"eps": eps, "steps": steps, "restarts": restarts, "seed": seed}
+    warn_unreached(model, x, y, "adaptive_pgd")
+    model = common.look(model, x, y, samples)
+    attack = partial(cap_aware, model, settings, sharpnesses, losses)
+    return common.in_batches(attack, model, x, y, batch_size, progress)
 
-    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        def along(sharpness: float | None, x: Tensor, y: Tensor, **own: Any) -> Tensor:
-            with surrogate_gradient(model, sharpness):
-                return pgd(model, x, y, eps, **rest, **own)
 
+def cap_aware(
+    model: nn.Module,
+    settings: dict[str, Any],
+    sharpnesses: Sequence[float | None],
+    losses: Sequence[str | Loss],
+    x: Tensor,
+    y: Tensor,
+) -> Tensor:
+    """One batch of :func:`adaptive_pgd`, with settings of :func:`pgd`."""
+
+    def along(run: int, sharpness: float | None, loss: str | Loss, x: Tensor, y: Tensor) -> Tensor:
         # A different start each time: without a cap, all sharpnesses are the same.
-        grid = enumerate(itertools.product(sharpnesses, losses), start=seed + 1)
-        aware = [partial(along, sharp, loss=loss, seed=start) for start, (sharp, loss) in grid]
-        runs = [partial(along, None, seed=seed), *aware]
-        return run_in_turn(model, runs, x, y, targeted=targeted)
+        own = settings | {"loss": loss, "seed": settings["seed"] + run}
+        with surrogate_gradient(model, sharpness):
+            return pgd(model, x, y, **own)
 
-    if not is_attacked(model):
-        warn_unreached(model, x, y, "adaptive_pgd")
-    linf = eps if norm == "linf" else 0.0
-    return launch(attack, model, x, y, batch_size, progress, linf=linf, samples=samples)
+    grid = [(None, "cross-entropy"), *itertools.product(sharpnesses, losses)]
+    runs = [partial(along, run, *pair) for run, pair in enumerate(grid)]
+    return common.run_in_turn(model, runs, x, y, targeted=settings.get("targeted", False))

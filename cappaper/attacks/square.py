@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cappaper import checks
+from cappaper.attacks import common
 from cappaper.attacks.balls import Linf, column, fingerprint, integers
-from cappaper.attacks.common import Averaged, Progress, State, climb, launch, margin, run_in_turn
+from cappaper.attacks.common import Averaged, Progress, margin
 
 _SCHEDULE = 10_000
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -62,52 +63,41 @@ def square(
     checks.number(share, "the share of the first squares")
     if not 0 < share <= 1:
         raise ValueError(f"the share of the first squares must be in (0, 1], got {share}")
-    ball = Linf(eps, y.ndim)
-
-    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        search = torch.no_grad()(partial(_search, model, ball, queries, share, seed))
-        return run_in_turn(model, [search], x, y)
-
-    return launch(attack, model, x, y, batch_size, progress, linf=eps)
-
-
-@dataclass
-class _State(State):
-    mark: Tensor  # what an example's signs depend on
-    hidden: Tensor  # what squares change; see _split
-    lead: Tensor  # the smallest margin so far
-
-
-def _search(
-    model: nn.Module, ball: Linf, queries: int, share: float, seed: int, x: Tensor, y: Tensor
-) -> Tensor:
-    channels, height, width = x.shape[-3:]
-    mark, device = fingerprint(x.flatten(y.ndim)), x.device
-
-    def moved(x: Tensor, mark: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
-        """Rows or a square by ε up or down, for each channel: by the top bit of a hash."""
-        up = (torch.addcmul(shift, mark, factor) < 0).unflatten(-1, (channels, 1, -1))
-        return torch.where(up, x + ball.eps, x - ball.eps).clamp_(0, 1)
-
-    here = moved(x, mark, *(integers(channels * width, seed, i).to(device) for i in (1, 2)))
-    squares = [integers(queries * channels, seed, i).view(queries, -1).to(device) for i in (3, 4)]
+    model, (channels, height, width) = common.look(model, x, y), x.shape[-3:]
+    stops, ball = not isinstance(model, Averaged), Linf(eps, y.ndim)
+    start, change, rest = _split(model, x.shape[-3:])
     draw = torch.Generator("cpu").manual_seed(int(seed))
     places = torch.rand(queries, 2, generator=draw, device="cpu").tolist()
-    start, change, rest = _split(model, x.shape[-3:])
+    stripes = [integers(channels * width, seed, i).to(x.device) for i in (1, 2)]
+    squares = [integers(queries * channels, seed, i).to(x.device) for i in (3, 4)]
+
+    def moved(x: Tensor, mark: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+        """Up or down by ε, as the top bit of a hash says: columns or a square in each channel."""
+        up = (torch.addcmul(shift, mark, factor) < 0).unflatten(-1, (channels, 1, -1))
+        return torch.where(up, x + eps, x - eps).clamp_(0, 1)
 
     def margins(hidden: Tensor, y: Tensor) -> Tensor:
         """Infinite where a logit is NaN: neither a success nor a step towards one."""
         lead = margin(rest(hidden), y)
         return lead.where(~lead.isnan(), math.inf)
 
+    def search(x: Tensor, y: Tensor) -> Tensor:
+        mark = fingerprint(x.flatten(y.ndim))
+        here = moved(x, mark, *stripes)
+        hidden = start(here)
+        state = _State(ball, stops, x, y, here, mark, hidden, margins(hidden, y))
+        return common.climb(step, state, range(1, queries))
+
     def step(query: int, s: _State) -> None:
         s.stop(s.lead < 0)
         if query % _REFRESH == 0:
             s.hidden = start(s.here)
         side = _side(query, queries, share, height, width)
-        top, left = (int(at * (n - side + 1)) for at, n in zip(places[query], (height, width), strict=True))
+        top = int(places[query][0] * (height - side + 1))
+        left = int(places[query][1] * (width - side + 1))
         window = (..., slice(top, top + side), slice(left, left + side))
-        new = moved(s.x[window], s.mark, *(draws[query] for draws in squares))
+        own = slice(query * channels, (query + 1) * channels)
+        new = moved(s.x[window], s.mark, *(numbers[own] for numbers in squares))
         candidate = change(s.hidden, s.here[window], new, window)
         lead = margins(candidate, s.y)
         closer = s.running & (lead < s.lead)
@@ -115,10 +105,15 @@ def _search(
         s.hidden = torch.where(column(closer, s.hidden), candidate, s.hidden)
         s.here[window] = torch.where(column(closer, s.here), new, s.here[window])
 
-    hidden = start(here)
-    running, stops = torch.ones_like(y, dtype=torch.bool), not isinstance(model, Averaged)
-    state = _State(ball, stops, x, y, here, running, mark, hidden, margins(hidden, y))
-    return climb(step, state, range(1, queries))
+    attack = torch.no_grad()(partial(common.run_in_turn, model, [search]))
+    return common.in_batches(attack, model, x, y, batch_size, progress)
+
+
+@dataclass
+class _State(common.State):
+    mark: Tensor  # what an example's signs depend on
+    hidden: Tensor  # the tensor that squares change
+    lead: Tensor  # the smallest margin so far
 
 
 def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from cappaper import checks
+from cappaper.attacks import common
 from cappaper.attacks.auto_pgd import apgd
-from cappaper.attacks.common import Progress, judge, launch, run_in_turn
-from cappaper.attacks.pgd import adaptive_pgd, pgd
+from cappaper.attacks.common import LOSSES, Progress
+from cappaper.attacks.pgd import SHARPNESSES, cap_aware, pgd
 from cappaper.attacks.square import square
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 
@@ -66,24 +67,26 @@ def strongest_attack(
     checks.attack(x, y, eps, seed, steps=steps, restarts=restarts, queries=queries)
     checks.pictures(x, y, "strongest_attack")
     twins = checks.sequence(twins, "twins", "models", empty=True)
+    checks.positive(sharpness, "the sharpness")
+    warn_unreached(model, x, y, "strongest_attack")
+    model = common.look(model, x, y)
     rest: dict[str, Any] = {"eps": eps, "steps": steps, "restarts": restarts, "seed": seed}
     transfer = partial(pgd, eps=eps, steps=steps, early_exit=False, seed=seed)
 
-    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        def along(sharpness: float | None, targets: int, x: Tensor, y: Tensor) -> Tensor:
-            with surrogate_gradient(model, sharpness):
-                return apgd(model, x, y, targets=targets, **rest)
+    def along(sharpness: float | None, targets: int, x: Tensor, y: Tensor) -> Tensor:
+        with surrogate_gradient(model, sharpness):
+            return apgd(model, x, y, targets=targets, **rest)
 
-        classes = judge(model, x, y).shape[-1]
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        classes = common.judge(model, x, y).shape[-1]
         targets = min(9, classes - 1) if classes >= 4 else 0  # as AutoAttack
         settings = itertools.product(dict.fromkeys((0, targets)), (None, sharpness))
         attacks: list[Any] = [
             *(partial(transfer, twin) for twin in twins),
-            partial(adaptive_pgd, model, **rest),
-            *(partial(along, sharp, goals) for goals, sharp in settings),
+            partial(cap_aware, model, rest, SHARPNESSES, tuple(LOSSES)),
+            *(partial(along, slope, goals) for goals, slope in settings),
             partial(square, model, eps=eps, queries=queries, seed=seed),
         ]
-        return run_in_turn(model, attacks, x, y)
+        return common.run_in_turn(model, attacks, x, y)
 
-    warn_unreached(model, x, y, "strongest_attack")
-    return launch(attack, model, x, y, batch_size, progress, linf=eps)
+    return common.in_batches(attack, model, x, y, batch_size, progress)
