@@ -6,6 +6,7 @@ import numbers
 import traceback
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -187,38 +188,24 @@ def ascending(values: Sequence[float], what: str) -> None:
         raise ValueError(f"{what} must ascend, got {list(values)}")
 
 
-def eps(radius: float) -> None:
-    """Refuse a negative, infinite or undefined attack radius."""
-    number(radius, "ε")
-    if not 0 <= radius < math.inf:
-        raise ValueError(f"ε must be a finite number of at least 0, got {radius}")
-
-
-def count(value: int, what: str) -> None:
-    """Refuse a count below 1, and what is no whole number."""
-    whole(value, what)
-    if value < 1:
-        raise ValueError(f"{what} must be at least 1, got {value}")
-
-
-def whole(value: int, what: str) -> None:
-    """Refuse what is no whole number."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise TypeError(f"{what} must be a whole number, got {shown(value)}")
-
-
-def number(value: float, what: str) -> None:
-    """Refuse what is no real number."""
+def number(
+    value: float, what: str, low: float = -math.inf, *, above: bool = False, whole: bool = False
+) -> None:
+    """Refuse what is no real number, and what is not at least, or with ``above`` above, ``low``."""
     single = isinstance(value, Tensor) and not value.ndim and not value.is_complex()
-    if not (single or isinstance(value, numbers.Real)) or isinstance(value, bool):
-        raise TypeError(f"{what} must be a number, got {shown(value)}")
+    kind = numbers.Integral if whole else numbers.Real
+    if not (single and not whole or isinstance(value, kind)) or isinstance(value, bool):
+        raise TypeError(f"{what} must be a {'whole ' * whole}number, got {shown(value)}")
+    if low > -math.inf and not (low < value < math.inf or (value == low and not above)):
+        kind = "" if whole else "a finite number " if above else "a finite number of "
+        bound = "above" if above else "at least"
+        raise ValueError(f"{what} must be {kind}{bound} {low:g}, got {value}")
 
 
-def positive(value: float, what: str) -> None:
-    """Refuse what is no finite number above 0, NaN too."""
-    number(value, what)
-    if not 0 < value < math.inf:
-        raise ValueError(f"{what} must be a finite number above 0, got {value}")
+eps = partial(number, what="ε", low=0)
+whole = partial(number, whole=True)
+count = partial(number, low=1, whole=True)
+positive = partial(number, low=0, above=True)
 
 
 def sequence(values: Any, what: str, like: str, *, empty: bool = False) -> tuple[Any, ...]:

@@ -163,7 +163,9 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
                 if (moved := (adversarial - x[left]).abs().amax().item()) > eps + 1e-4:
                     moves = f"a pixel moved by {moved:.4g}, ε is {eps:g}"
                     raise ValueError(f"the attack left its ball: {moves}")
-                rows[-1][left] = ~common.is_fooled(common.judge(judged, adversarial, y[left]), y[left])
+                rows[-1][left] = ~common.is_fooled(
+                    common.judge(judged, adversarial, y[left]), y[left]
+                )
     return torch.stack(rows)
 
 

@@ -54,9 +54,7 @@ def cw_l2(
     torch.Size([8, 1, 8, 8])
     """
     checks.attack(x, y, 0, steps=steps, search_steps=search_steps)
-    checks.number(confidence, "the confidence")
-    if not 0 <= confidence < math.inf:
-        raise ValueError(f"the confidence must be a finite number of at least 0, got {confidence}")
+    checks.number(confidence, "the confidence", 0)
     checks.positive(lr, "lr")
     checks.positive(initial_const, "initial_const")
 

@@ -86,11 +86,11 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
     if isinstance(model, Averaged):
         return model
     few, passes, moved = min(2, y.shape[-1]), [], False  # BatchNorm may refuse one image
-    for _ in range(2):
-        put_back = _save_buffers(model)
-        with torch.inference_mode(False), torch.no_grad():
+    with undisturbed(model), torch.no_grad():
+        for _ in range(2):
+            put_back = _save_buffers(model)
             passes.append(checks.logits_of(model, x.narrow(y.ndim - 1, 0, few), y[..., :few]))
-        moved = put_back() or moved
+            moved = put_back() or moved
     if passes[0].isnan().all():
         raise ValueError("the model's logits are NaN: its weights or its input are not finite")
     checks.warn_of_probabilities(passes[0])
@@ -101,7 +101,7 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
             " at its first error. samples=20 in pgd and adaptive_pgd follows the mean of 20 passes;"
             " if it is dropout in train mode, call model.eval() first"
         )
-    if moved and any(part.training for part in _parts(model)):
+    if moved:
         checks.warn(
             "the model is in train mode, in which BatchNorm depends on the batch: call model.eval()"
             " before an attack that is to judge it"
@@ -175,13 +175,10 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _parts(model: nn.Module) -> list[nn.Module]:
-    return list(model.modules()) if isinstance(model, nn.Module) else []  # or a function
-
-
 def _save_buffers(model: nn.Module) -> Callable[[], bool]:
-    """A function that puts all buffers back, and says whether any has moved."""
-    named = [(part, *b) for part in _parts(model) for b in part.named_buffers(recurse=False)]
+    """A function that puts all buffers back, and says whether one has moved in train mode."""
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    named = [(part, *b) for part in parts for b in part.named_buffers(recurse=False)]
     dense = [one for one in named if one[2].layout == torch.strided and not one[2].is_meta]
     kept = [(part, name, buffer, buffer.clone()) for part, name, buffer in dense]
 
@@ -189,12 +186,11 @@ def _save_buffers(model: nn.Module) -> Callable[[], bool]:
         moved = False
         with torch.no_grad():
             for part, name, buffer, before in kept:
-                moved = moved or getattr(part, name) is not buffer
                 setattr(part, name, buffer)  # a forward pass may have put another in its place
                 # Writing invalidates graphs that the buffer is part of: only where it has moved.
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
-                    moved = True
+                    moved = moved or part.training
         return moved
 
     return put_back
@@ -218,13 +214,11 @@ class State:
         self.running = torch.ones_like(self.y, dtype=torch.bool)
 
     def select(self: "S", left: Tensor) -> "S":
-        """The examples at these positions alone."""
-        chosen = {
-            field.name: value.index_select(self.y.ndim - 1, left)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return replace(self, **chosen)  # the next step stops again what has no more to do
+        """The examples at these positions alone; the next step stops them again if need be."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        batch = self.y.ndim - 1
+        return replace(self, **{k: t.index_select(batch, left) for k, t in tensors.items()})
 
     def stop(self, finished: Tensor) -> None:
         if self.stops:
@@ -245,34 +239,23 @@ def climb(step: Callable[[int, S], None], state: S, numbers: Iterable[int]) -> T
     index = torch.arange(state.y.shape[-1], device=end.device)  # where the examples left belong
     look_every = 1 if end.device.type == "cpu" else 8  # on a GPU, looking waits for the device
     for number in numbers:
-        drops = state.stops and number % look_every == 0
-        if drops and (left := worth_dropping(state.running)) is not None:
-            end, index = end.index_copy(batch, index, state.here), index[left]
-            if not len(left):
-                return end
-            state = state.select(left)
+        if state.stops and number % look_every == 0:
+            left = left_over(state.running)
+            if len(left) <= _DROP_BELOW * len(index):
+                end, index = end.index_copy(batch, index, state.here), index[left]
+                if not len(left):
+                    return end
+                state = state.select(left)
         step(number, state)
     return end.index_copy(batch, index, state.here)
 
 
-def worth_dropping(running: Tensor) -> Tensor | None:
-    """:func:`left_over`, or None while dropping the finished examples would save too little."""
-    count = running.shape[-1]
-    if int(running.reshape(-1, count).any(0).sum()) > _DROP_BELOW * count:
-        return None
-    left = left_over(running)
-    return left if len(left) < count else None
-
-
 def left_over(running: Tensor) -> Tensor:
-    """The positions of examples that some member still works on, ascending.
-
-    One example alone gets another for company: BatchNorm in train mode refuses a batch of one.
-    """
+    """The positions of examples that some member still works on, ascending."""
     some = running.reshape(-1, running.shape[-1]).any(0)
-    count = int(some.sum())
-    order = some.int().argsort(descending=True, stable=True)
-    return order[: max(count, 2) if count else 0].sort().values
+    if some.sum() == 1:  # it gets company: BatchNorm in train mode refuses a batch of one
+        some[some.int().argmin()] = True
+    return some.nonzero().squeeze(1)
 
 
 def run_in_turn(

@@ -175,18 +175,13 @@ def adaptive_pgd(
     y: Tensor,
     eps: float,
     *,
-    steps: int = 40,
-    step_size: float | None = None,
-    norm: str = "linf",
-    restarts: int = 1,
     sharpnesses: Sequence[float | None] = SHARPNESSES,
     losses: Sequence[str | Loss] = tuple(LOSSES),
-    targeted: bool = False,
-    autocast: torch.dtype | None = None,
     samples: int = 1,
     batch_size: int | None = None,
     progress: Progress | None = None,
     seed: int = 0,
+    **settings: Any,
 ) -> Tensor:
     """Cap-aware PGD: the union of :func:`pgd` and of PGD along surrogate gradients.
 
@@ -198,11 +193,11 @@ def adaptive_pgd(
 
     Args:
         model: a module from images to logits.
-        x, y, eps, steps, step_size, norm, targeted, autocast, samples, batch_size, progress, seed:
-            as :func:`pgd`.
-        restarts: runs for each sharpness and loss.
+        x, y, eps, samples, batch_size, progress, seed: as :func:`pgd`.
         sharpnesses: of the surrogate gradient; None is the exact one.
-        losses: as in :func:`pgd`.
+        losses: as in :func:`pgd`; with each sharpness and loss there is a run, or ``restarts``.
+        settings: ``steps``, ``step_size``, ``norm``, ``restarts``, ``targeted`` and ``autocast``,
+            as :func:`pgd`.
 
     Returns:
         Examples shaped like ``x``; where no run succeeded, the end of the last run.
@@ -219,15 +214,14 @@ def adaptive_pgd(
     >>> adaptive_pgd(mlp(64, [32], beta=0.05), x, y, eps=0.3, steps=5).shape
     torch.Size([8, 1, 8, 8])
     """
-    checks.attack(x, y, eps, seed, norm=norm, steps=steps, restarts=restarts, samples=samples)
     sharpnesses = checks.sequence(sharpnesses, "sharpnesses", "numbers or None")
     losses = checks.sequence(losses, "losses", "names or functions")
     for sharpness in sharpnesses:
         checks.positive(1 if sharpness is None else sharpness, "the sharpness")
-    settings = {"step_size": step_size, "norm": norm, "targeted": targeted, "autocast": autocast}
-    settings |= {"eps": eps, "steps": steps, "restarts": restarts, "seed": seed}
+    checks.attack(x, y, eps, seed, samples=samples, norm=settings.get("norm", "linf"))
     warn_unreached(model, x, y, "adaptive_pgd")
     model = common.look(model, x, y, samples)
+    settings |= {"eps": eps, "seed": seed}
     attack = partial(cap_aware, model, settings, sharpnesses, losses)
     return common.in_batches(attack, model, x, y, batch_size, progress)
 
