@@ -73,7 +73,7 @@ def pictures(x: Tensor, y: Tensor, attack: str) -> None:
         raise ValueError(f"{attack} takes images [B, C, H, W], got shape {list(x.shape)}")
 
 
-def adversarial(examples: Tensor, x: Tensor) -> None:
+def adversarial(examples: Tensor, x: Tensor, radius: float = 1.0) -> None:
     """Refuse what an attack may not return for images ``x``."""
     if not (isinstance(examples, Tensor) and examples.shape == x.shape):
         raise ValueError(
@@ -81,6 +81,10 @@ def adversarial(examples: Tensor, x: Tensor) -> None:
         )
     if not (examples.amin() >= 0 and examples.amax() <= 1):  # NaN fails too
         raise ValueError("the attack must return finite images in [0, 1]")
+    # In an L2 ball no pixel moves further than in the L∞ ball; the rest is rounding.
+    if (moved := (examples - x).abs().amax().item()) > radius + 1e-4:
+        moves = f"a pixel moved by {moved:.4g}, ε is {radius:g}"
+        raise ValueError(f"the attack left its ball: {moves}")
 
 
 def module(model: nn.Module, what: str = "the model") -> None:
@@ -194,12 +198,12 @@ def number(
     """Refuse what is no real number, and what is not at least, or with ``above`` above, ``low``."""
     single = isinstance(value, Tensor) and not value.ndim and not value.is_complex()
     kind = numbers.Integral if whole else numbers.Real
-    if not (single and not whole or isinstance(value, kind)) or isinstance(value, bool):
+    if isinstance(value, bool) or not (isinstance(value, kind) or (single and not whole)):
         raise TypeError(f"{what} must be a {'whole ' * whole}number, got {shown(value)}")
     if low > -math.inf and not (low < value < math.inf or (value == low and not above)):
-        kind = "" if whole else "a finite number " if above else "a finite number of "
-        bound = "above" if above else "at least"
-        raise ValueError(f"{what} must be {kind}{bound} {low:g}, got {value}")
+        bound = f"above {low:g}" if above else f"at least {low:g}"
+        finite = "" if whole else "a finite number " if above else "a finite number of "
+        raise ValueError(f"{what} must be {finite}{bound}, got {value}")
 
 
 eps = partial(number, what="ε", low=0)

@@ -112,10 +112,6 @@ def test_a_model_that_draws_at_random_is_judged_by_its_mean(net, sixty):
     model = After(net, flips)
     rates = evaluate(model, x, y, lambda model, x, y: x)
     assert rates.robust_accuracy == rates.standard_accuracy == 1
-    plain = evaluate(net, x, y, partial(pgd, eps=0.1)).robust_accuracy
-    for own in ({"loss": "margin"}, {"loss": "margin", "samples": 5}):
-        left = evaluate(model, x, y, partial(pgd, eps=0.1, **own)).robust_accuracy
-        assert left <= plain + 0.1
 
 
 def doubts(call):

@@ -215,10 +215,11 @@ class State:
 
     def select(self: "S", left: Tensor) -> "S":
         """The examples at these positions alone; the next step stops them again if need be."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        batch = self.y.ndim - 1
-        return replace(self, **{k: t.index_select(batch, left) for k, t in tensors.items()})
+        batch, chosen = self.y.ndim - 1, dict[str, Any]()
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), Tensor):
+                chosen[field.name] = value.index_select(batch, left)
+        return replace(self, **chosen)
 
     def stop(self, finished: Tensor) -> None:
         if self.stops:
