@@ -51,9 +51,15 @@ def evaluate(
         attack: ``attack(model, x, y) -> x_adv``, for example ``partial(pgd, eps=0.1)``.
         batch_size: examples attacked at once; a loader has its own.
 
+    The model is in eval mode. One that draws at random is judged by the mean of its probabilities
+    over 64 passes. Logits that are NaN count as wrong before the attack, and as no success after.
+
+    Warns:
+        ReliabilityWarning: as :func:`~cappaper.pgd`.
+
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`; or the attack returns no images in [0, 1],
-            or leaves the ball of an ``eps`` that a ``partial`` binds.
+            leaves the ball of an ``eps`` that a ``partial`` binds, or is targeted.
 
     >>> from cappaper import load, mlp, pgd
     >>> evaluate(mlp(64, [32]), *load("digits", "test"), partial(pgd, eps=1.0)).robust_accuracy

@@ -1,7 +1,6 @@
 """Models and settings that make a result doubtful: what is said, and which result is right."""
 
 import copy
-import threading
 import warnings
 from functools import partial
 
@@ -11,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from cappaper import (
-    Population,
     adaptive_pgd,
     apgd,
     auto_attack,
@@ -27,6 +25,7 @@ from cappaper import (
     square,
     strongest_attack,
 )
+from cappaper.attacks.balls import integers
 from cappaper.attacks.common import is_correct
 from cappaper.checks import ReliabilityWarning
 
@@ -227,8 +226,6 @@ def test_images_without_rows_and_columns_are_refused_before_any_pass(net, sixty)
 def test_a_default_device_changes_nothing(net, sixty, name):
     x, y = (t[:8] for t in sixty)
     expected = ATTACKS[name](net, x, y)
-    from cappaper.attacks.balls import integers
-
     integers.cache_clear()
     with torch.device("meta"):
         assert torch.equal(ATTACKS[name](net, x, y), expected)
@@ -241,82 +238,3 @@ def test_autoattack_takes_logits_in_half_precision(net, sixty):
     for part in ("fab-t", "square"):
         found = auto_attack(half, x, y, 1.0, norm="l2", parts=[part])
         assert is_correct(net, found, y).sum() < is_correct(net, x, y).sum()
-
-
-class Interrupted(nn.Module):
-    """A network in which Ctrl-C arrives in a given call of a layer."""
-
-    def __init__(self, left=None):
-        super().__init__()
-        self.left = left
-
-    def forward(self, x):
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise KeyboardInterrupt
-        return x
-
-
-@quiet
-@pytest.mark.parametrize("together", [False, True], ids=["alone", "in a population"])
-@pytest.mark.parametrize("name", ATTACKS)
-def test_an_interrupt_leaves_nothing_behind(net, twenty, name, together):
-    """At moments spread over the attack, in the model's forward pass."""
-    x, y = (t[:4] for t in twenty)
-    layers = [nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU6(), nn.Linear(8, 10)]
-    brake = Interrupted()
-    model = nn.Sequential(*layers[:3], brake, *layers[3:]).train()
-    if together:
-        model = Population([model, copy.deepcopy(model)])
-        brake, x, y = model.template[3], torch.stack([x, x]), torch.stack([y, y])
-
-    def state():
-        point = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(model(point).square().sum(), point)
-        hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-        modes = [
-            m.training for m in (*model.modules(), *getattr(model, "template", model).modules())
-        ]
-        return gradient, [b.clone() for b in model.buffers()], hooks, modes, torch.is_grad_enabled()
-
-    kept = copy.deepcopy(model.state_dict())
-    before = state()
-    model.load_state_dict(kept)
-    brake.left = 10**9
-    ATTACKS[name](model, x, y)
-    passes = 10**9 - brake.left
-    draw = torch.Generator().manual_seed(0)
-    for moment in torch.randint(passes, (17,), generator=draw).tolist():
-        brake.left = moment
-        with pytest.raises(KeyboardInterrupt):
-            ATTACKS[name](model, x, y)
-        brake.left = None
-        torch.testing.assert_close(state(), before, atol=0, rtol=0)
-        model.load_state_dict(kept)
-
-
-def test_two_threads_that_evaluate_one_model_leave_its_modes_and_buffers(net, sixty):
-    layers = [nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Dropout(0.9), nn.Linear(8, 10)]
-    model = nn.Sequential(*layers).train()
-    kept, gate = copy.deepcopy(model.state_dict()), threading.Barrier(2)
-    modes = []
-
-    def attack(model, x, y, wait):
-        gate.wait()  # both are inside
-        if wait:
-            other.join()  # the other one has left
-        modes.append(model.training)
-        return x
-
-    threads = [
-        threading.Thread(target=evaluate, args=(model, *sixty, partial(attack, wait=wait)))
-        for wait in (False, True)
-    ]
-    other = threads[0]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert modes == [False, False] and all(part.training for part in model.modules())
-    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())

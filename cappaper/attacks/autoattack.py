@@ -38,7 +38,7 @@ def auto_attack(
     """AutoAttack with the settings of its standard version.
 
     Auto-PGD and Square are :func:`~cappaper.apgd` and :func:`~cappaper.square`; FAB-T, and Square
-    in L2, are those of ``pyautoattack``, its authors' package.
+    in L2, are those of ``pyautoattack``, its authors' package. Our Square rescales its schedule.
 
     Source: Croce and Hein, arXiv 2003.01690.
 
@@ -52,8 +52,8 @@ def auto_attack(
         Examples shaped like ``x``; where nothing was found, the end of the last part.
 
     Warns:
-        ReliabilityWarning: gradients are zero, so gradient attacks cannot start; and what
-            ``pyautoattack`` warns of.
+        ReliabilityWarning: gradients are zero, so gradient attacks cannot start; what
+            ``pyautoattack`` warns of; and as :func:`~cappaper.pgd`.
 
     Raises:
         ImportError: a part needs ``pyautoattack``, which is not installed.
