@@ -42,8 +42,8 @@ def square(
     Args:
         model, y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
-        queries: forward passes for each example, the first one with stripes. Squares shrink as at the
-            same shares of the authors' 10,000.
+        queries: forward passes for each example, the first one with stripes. The authors' schedule,
+            of 10,000, shrinks squares at the same shares of them.
         share: the part of the image that the first squares cover, above 0 and at most 1.
 
     Returns:
