@@ -1,13 +1,29 @@
 """Bad input gets one sentence at the public functions: what was wrong, and what is allowed."""
 
+import inspect
 import math
 import numbers
+import traceback
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+
+class ReliabilityWarning(UserWarning):
+    """There is reason to doubt the result of an attack, for example because gradients are zero."""
+
+
+def warn(text: str) -> None:
+    """A :class:`ReliabilityWarning` at the line outside this package that led here."""
+    frames = [frame for frame, _ in traceback.walk_stack(inspect.currentframe())]
+    rooms = [str(frame.f_globals.get("__name__")).split(".")[0] for frame in frames]
+    outside = (level for level, room in enumerate(rooms, 1) if room not in ("cappaper", "torch"))
+    warnings.warn(text, ReliabilityWarning, stacklevel=next(outside, 1))
 
 
 def batch(x: Tensor, y: Tensor) -> None:
@@ -31,19 +47,33 @@ def batch(x: Tensor, y: Tensor) -> None:
         raise ValueError("the batch is empty: expected at least one image")
     low, high = torch.aminmax(x.detach())
     if not (low >= 0 and high <= 1):  # NaN fails too
-        raise ValueError(f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
+        raise ValueError(
+            f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}, out of it by"
+            f" {max(-low, high - 1):.3g}: x.clamp(0, 1) mends what is rounding, x / 255 bytes"
+        )
 
 
-def attack(x: Tensor, y: Tensor, radius: float, seed: int = 0, **counts: int) -> None:
-    """Refuse bad images, labels, radii, seeds, and counts below 1."""
+def attack(
+    x: Tensor, y: Tensor, radius: float, seed: int = 0, *, norm: str = "linf", **counts: int
+) -> None:
+    """Refuse bad images, labels, radii, norms, seeds, and counts below 1."""
     batch(x, y)
     eps(radius)
+    one_of(norm, ("linf", "l2"), "norm")
+    if radius > 1 and norm == "linf":
+        warn(f"ε = {radius:g} allows any image: pixels lie in [0, 1], so write 8/255, not 8")
     whole(seed, "the seed")
     for what, value in counts.items():
         count(value, what)
 
 
-def adversarial(examples: Tensor, x: Tensor) -> None:
+def pictures(x: Tensor, y: Tensor, attack: str) -> None:
+    """Refuse images without channels, rows and columns, in which no square can be drawn."""
+    if x.ndim != y.ndim + 3:
+        raise ValueError(f"{attack} takes images [B, C, H, W], got shape {list(x.shape)}")
+
+
+def adversarial(examples: Tensor, x: Tensor, radius: float = 1.0) -> None:
     """Refuse what an attack may not return for images ``x``."""
     if not (isinstance(examples, Tensor) and examples.shape == x.shape):
         raise ValueError(
@@ -51,6 +81,10 @@ def adversarial(examples: Tensor, x: Tensor) -> None:
         )
     if not (examples.amin() >= 0 and examples.amax() <= 1):  # NaN fails too
         raise ValueError("the attack must return finite images in [0, 1]")
+    # In an L2 ball no pixel moves further than in the L∞ ball; the rest is rounding.
+    if (moved := (examples - x).abs().amax().item()) > radius + 1e-4:
+        moves = f"a pixel moved by {moved:.4g}, ε is {radius:g}"
+        raise ValueError(f"the attack left its ball: {moves}")
 
 
 def module(model: nn.Module, what: str = "the model") -> None:
@@ -106,13 +140,34 @@ def logits(values: Tensor, y: Tensor) -> None:
         )
     if values.shape[-1] < 2:
         raise ValueError("the model has one class: a classifier needs at least 2")
-    if values.isnan().any():
-        raise ValueError("the model's logits are NaN: its weights or its input are not finite")
     low, high = torch.aminmax(y)
     if low < 0 or high >= values.shape[-1]:
         raise ValueError(
             f"labels must lie in 0 to {values.shape[-1] - 1},"
             f" got values from {low.item()} to {high.item()}"
+        )
+
+
+def warn_of_nan(values: Tensor) -> None:
+    """Warn of images that have no prediction."""
+    nan = values.isnan().any(-1)
+    if count := int(nan.sum()):
+        warn(
+            f"the model's logits are NaN for {count} of {nan.numel()} images: they count neither"
+            " as correct nor as fooled"
+        )
+
+
+def warn_of_probabilities(values: Tensor) -> None:
+    """Warn of outputs that are probabilities, or a multiple of them: their gradients vanish."""
+    rows = values.detach().flatten(0, -2).double()
+    sums = rows.sum(-1)
+    total = sums[0] if len(sums) > 1 else torch.ones_like(sums[0])
+    if (rows >= 0).all() and ((sums - total).abs() <= 1e-3 * total).all():
+        warn(
+            f"the model's outputs look like probabilities: none is below 0, and all sum to"
+            f" {total:.4g}. Attacks need the logits before the softmax, whose gradient does not"
+            " vanish"
         )
 
 
@@ -137,38 +192,24 @@ def ascending(values: Sequence[float], what: str) -> None:
         raise ValueError(f"{what} must ascend, got {list(values)}")
 
 
-def eps(radius: float) -> None:
-    """Refuse a negative, infinite or undefined attack radius."""
-    number(radius, "ε")
-    if not 0 <= radius < math.inf:
-        raise ValueError(f"ε must be a finite number of at least 0, got {radius}")
-
-
-def count(value: int, what: str) -> None:
-    """Refuse a count below 1, and what is no whole number."""
-    whole(value, what)
-    if value < 1:
-        raise ValueError(f"{what} must be at least 1, got {value}")
-
-
-def whole(value: int, what: str) -> None:
-    """Refuse what is no whole number."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise TypeError(f"{what} must be a whole number, got {shown(value)}")
-
-
-def number(value: float, what: str) -> None:
-    """Refuse what is no real number."""
+def number(
+    value: float, what: str, low: float = -math.inf, *, above: bool = False, whole: bool = False
+) -> None:
+    """Refuse what is no real number, and what is not at least, or with ``above`` above, ``low``."""
     single = isinstance(value, Tensor) and not value.ndim and not value.is_complex()
-    if not (single or isinstance(value, numbers.Real)) or isinstance(value, bool):
-        raise TypeError(f"{what} must be a number, got {shown(value)}")
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not (isinstance(value, kind) or (single and not whole)):
+        raise TypeError(f"{what} must be a {'whole ' * whole}number, got {shown(value)}")
+    if low > -math.inf and not (low < value < math.inf or (value == low and not above)):
+        bound = f"above {low:g}" if above else f"at least {low:g}"
+        finite = "" if whole else "a finite number " if above else "a finite number of "
+        raise ValueError(f"{what} must be {finite}{bound}, got {value}")
 
 
-def positive(value: float, what: str) -> None:
-    """Refuse what is no finite number above 0, NaN too."""
-    number(value, what)
-    if not 0 < value < math.inf:
-        raise ValueError(f"{what} must be a finite number above 0, got {value}")
+eps = partial(number, what="ε", low=0)
+whole = partial(number, whole=True)
+count = partial(number, low=1, whole=True)
+positive = partial(number, low=0, above=True)
 
 
 def sequence(values: Any, what: str, like: str, *, empty: bool = False) -> tuple[Any, ...]:

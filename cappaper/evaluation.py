@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.common import Attack, is_correct
+from cappaper.attacks import common
+from cappaper.attacks.common import Attack
 from cappaper.population import Population, members
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -50,9 +51,15 @@ def evaluate(
         attack: ``attack(model, x, y) -> x_adv``, for example ``partial(pgd, eps=0.1)``.
         batch_size: examples attacked at once; a loader has its own.
 
+    The model is in eval mode. One that draws at random is judged by the mean of its probabilities
+    over 64 passes. Logits that are NaN count as wrong before the attack, and as no success after.
+
+    Warns:
+        ReliabilityWarning: as :func:`~cappaper.pgd`.
+
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`; or the attack returns no images in [0, 1],
-            or leaves the ball of an ``eps`` that a ``partial`` binds.
+            leaves the ball of an ``eps`` that a ``partial`` binds, or is targeted.
 
     >>> from cappaper import load, mlp, pgd
     >>> evaluate(mlp(64, [32]), *load("digits", "test"), partial(pgd, eps=1.0)).robust_accuracy
@@ -140,33 +147,43 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
     checks.module(model)
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
-    with in_eval_mode(model):
-        rows = [is_correct(model, x, y)]
+    with in_eval_mode(model), common.undisturbed(model):
+        judged = common.look(model, x, y)
+        rows = [common.is_correct(judged, x, y)]
         for attack in attacks:
             if not callable(attack):
                 raise TypeError(f"an attack must be a function, got {checks.shown(attack)}")
+            bound = getattr(attack, "keywords", {})  # of a functools.partial
+            if bound.get("targeted"):
+                raise ValueError(
+                    "a targeted attack needs the classes to reach, and gets the true labels here:"
+                    " leave targeted out, or count its successes yourself"
+                )
             rows.append(rows[-1].clone())
             left = rows[-1].nonzero().squeeze(1)
             if len(left):
-                adversarial = attack(model, x[left], y[left])
-                checks.adversarial(adversarial, x[left])
-                eps = attack.keywords.get("eps", 1.0) if isinstance(attack, partial) else 1.0
-                # In an L2 ball no pixel moves further than in the L∞ ball; the rest is rounding.
-                if (moved := (adversarial - x[left]).abs().amax().item()) > eps + 1e-4:
-                    moves = f"a pixel moved by {moved:.4g}, ε is {eps:g}"
-                    raise ValueError(f"the attack left its ball: {moves}")
-                rows[-1][left] = is_correct(model, adversarial, y[left])
+                images, labels = x[left], y[left]
+                adversarial = attack(model, images, labels)
+                checks.adversarial(adversarial, images, bound.get("eps", 1.0))
+                fooled = common.is_fooled(common.judge(judged, adversarial, labels), labels)
+                rows[-1][left] = ~fooled
     return torch.stack(rows)
 
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module is in eval mode inside the block, and in its own mode after it."""
+    """Every module is in eval mode inside the block, and in its own mode after the last one."""
     templates = [m.template for m in model.modules() if isinstance(m, Population)]
-    before = [(part, part.training) for m in (model, *templates) for part in m.modules()]
-    model.eval()
-    try:
+
+    def begin() -> Callable[[], None]:
+        before = [(part, part.training) for m in (model, *templates) for part in m.modules()]
+
+        def put_back() -> None:
+            for part, training in before:
+                part.training = training
+
+        model.eval()
+        return put_back
+
+    with common.shared(model, "modes", begin):
         yield
-    finally:
-        for part, training in before:
-            part.training = training

@@ -1,29 +1,26 @@
 """AutoAttack, the field's standard ensemble, as an attack like the others of this package."""
 
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cappaper import checks
+from cappaper.attacks import common
 from cappaper.attacks.auto_pgd import apgd
-from cappaper.attacks.common import Progress, in_batches, margin, run_in_turn
+from cappaper.attacks.common import Progress
 from cappaper.attacks.square import square
+from cappaper.checks import ReliabilityWarning as ReliabilityWarning
 from cappaper.population import members
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 """The standard ensemble: two Auto-PGDs, a minimum-norm attack, and a black-box attack."""
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
-
-
-class ReliabilityWarning(UserWarning):
-    """AutoAttack doubts its own result, for example because gradients are zero."""
 
 
 def auto_attack(
@@ -41,7 +38,7 @@ def auto_attack(
     """AutoAttack with the settings of its standard version.
 
     Auto-PGD and Square are :func:`~cappaper.apgd` and :func:`~cappaper.square`; FAB-T, and Square
-    in L2, are those of ``pyautoattack``, its authors' package.
+    in L2, are those of ``pyautoattack``, its authors' package. Our Square rescales its schedule.
 
     Source: Croce and Hein, arXiv 2003.01690.
 
@@ -55,8 +52,8 @@ def auto_attack(
         Examples shaped like ``x``; where nothing was found, the end of the last part.
 
     Warns:
-        ReliabilityWarning: gradients are zero, so gradient attacks cannot start; and what
-            ``pyautoattack`` warns of.
+        ReliabilityWarning: gradients are zero, so gradient attacks cannot start; what
+            ``pyautoattack`` warns of; and as :func:`~cappaper.pgd`.
 
     Raises:
         ImportError: a part needs ``pyautoattack``, which is not installed.
@@ -68,27 +65,23 @@ def auto_attack(
     >>> auto_attack(mlp(64, [32]), x, y, eps=0.3, parts=["apgd-ce", "square"]).shape
     torch.Size([8, 1, 8, 8])
     """
-    checks.attack(x, y, eps, seed, batch_size=batch_size)
-    checks.one_of(norm, tuple(_NORMS), "norm")
+    checks.attack(x, y, eps, seed, norm=norm, batch_size=batch_size)
+    checks.pictures(x, y, "auto_attack")
     parts = checks.sequence(parts, "parts", "AutoAttack's parts")
     for part in parts:
         checks.one_of(part, PARTS, "part")
     if eps == 0:
         raise ValueError("auto_attack needs an eps above 0")
-    if x.ndim != y.ndim + 3:
-        raise ValueError(f"auto_attack takes images [B, C, H, W], got shape {list(x.shape)}")
-
     foreign = {"fab-t"} if norm == "linf" else {"fab-t", "square"}
     if foreign & set(parts) and find_spec("pyautoattack") is None:
         raise ImportError(
             f'{parts} in {norm} need pyautoattack: pip install "cappaper[autoattack]"'
         )
-    silent = 0
+    model, silent = common.look(model, x, y), 0
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         nonlocal silent
-        with torch.no_grad():
-            classes = checks.logits_of(model, x, y).shape[-1]
+        classes = common.judge(model, x, y).shape[-1]
         if classes < 4:
             raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
         targets = min(9, classes - 1)
@@ -96,68 +89,53 @@ def auto_attack(
             "apgd-ce": partial(apgd, norm=norm),
             "apgd-t": partial(apgd, norm=norm, targets=targets),
         }
+        if {*own} & set(parts):
+            silent += _silent(model, x, y)
         if norm == "linf":
             own["square"] = square
-        if {"apgd-ce", "apgd-t"} & set(parts):
-            silent += _silent(model, x, y)
-        runs = [own.get(part) or partial(_peer, part, norm, targets) for part in parts]
-        return run_in_turn(model, [partial(run, model, eps=eps, seed=seed) for run in runs], x, y)
+        attacks = [own.get(part) or partial(_peer, part, norm, targets) for part in parts]
+        runs = [partial(run, model, eps=eps, seed=seed) for run in attacks]
+        return common.run_in_turn(model, runs, x, y)
 
-    adversarial = in_batches(attack, model, x, y, batch_size, progress)
+    adversarial = common.in_batches(attack, model, x, y, batch_size, progress)
     if silent:
-        warnings.warn(
-            f"there are {silent} points with zero gradient: attacks that follow it start nowhere",
-            ReliabilityWarning,
-            stacklevel=2,
-        )
+        zero = f"there are {silent} points with zero gradient"
+        checks.warn(f"{zero}: attacks that follow it start nowhere")
     return adversarial
 
 
 def _silent(model: nn.Module, x: Tensor, y: Tensor) -> int:
     """How many correctly classified examples have an input gradient of exactly zero."""
     point = x.detach().requires_grad_()
-    lead = margin(model(point), y)
+    lead = common.margin(model(point), y)
     gradient = checks.input_gradient(lead.sum(), point)
     return int((gradient.flatten(y.ndim).eq(0).all(-1) & (lead > 0)).sum())
 
 
 def _peer(
-    part: str,
-    norm: str,
-    targets: int,
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    seed: int,
+    part: str, norm: str, targets: int, model: Any, x: Tensor, y: Tensor, *, eps: float, seed: int
 ) -> Tensor:
     """A part as ``pyautoattack`` has it; ``x`` itself where it finds nothing."""
     from pyautoattack import AutoAttack
 
     if y.ndim == 2:
-        each = zip(members(model), x, y, strict=True)
-        peer = partial(_peer, part, norm, targets)
-        return torch.stack([peer(*one, eps=eps, seed=seed) for one in each])
-    attack = AutoAttack(model, norm=_NORMS[norm], eps=eps, seed=seed, device=x.device)
+        peer = partial(_peer, part, norm, targets, eps=eps, seed=seed)
+        return torch.stack([peer(*one) for one in zip(members(model), x, y, strict=True)])
+
+    def single(x: Tensor) -> Tensor:
+        logits: Tensor = model(x)
+        return logits.to(x.dtype)  # FAB and Square mix logits with images
+
+    attack = AutoAttack(single, norm=_NORMS[norm], eps=eps, seed=seed, device=x.device)
     attack.attacks_to_run, attack.fab.n_target_classes = [part], targets
-    with torch.random.fork_rng([x.device] if x.is_cuda else []), _logged_warnings("auto-attack"):
+    attack.logger = _Log("auto-attack", logging.WARNING)
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):
         adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=len(x))[0]
     return adversarial.detach()
 
 
-@contextmanager
-def _logged_warnings(name: str) -> Iterator[None]:
-    """Turn what is logged as a warning inside the block into Python warnings after it."""
-    records: list[logging.LogRecord] = []
-    logger, handler = logging.getLogger(name), logging.Handler(logging.WARNING)
-    setattr(handler, "emit", records.append)  # noqa: B010
-    propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
-    for message in dict.fromkeys(record.getMessage() for record in records):
-        warnings.warn(message, ReliabilityWarning, stacklevel=4)
+class _Log(logging.Logger):
+    """A log whose warnings are Python's."""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        checks.warn(record.getMessage())

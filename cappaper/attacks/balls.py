@@ -102,8 +102,8 @@ def fingerprint(x: Tensor) -> Tensor:
 def integers(count: int, seed: int, stream: int) -> Tensor:
     """Random odd 32-bit integers, from a seed and the number of a stream."""
     mixed = int.from_bytes(hashlib.sha256(f"{seed} {stream}".encode()).digest()[:7], "big")
-    generator = torch.Generator().manual_seed(mixed)
-    wide = torch.randint(-(2**31), 2**31, (count,), generator=generator)
+    draw = torch.Generator("cpu").manual_seed(mixed)
+    wide = torch.randint(-(2**31), 2**31, (count,), generator=draw, device="cpu")
     return wide.to(torch.int32) | 1
 
 

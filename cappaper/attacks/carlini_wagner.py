@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cappaper import checks
+from cappaper.attacks import common
 from cappaper.attacks.balls import column
-from cappaper.attacks.common import Progress, in_batches, margin
+from cappaper.attacks.common import Progress
 
 
 def cw_l2(
@@ -53,22 +54,20 @@ def cw_l2(
     torch.Size([8, 1, 8, 8])
     """
     checks.attack(x, y, 0, steps=steps, search_steps=search_steps)
-    checks.number(confidence, "the confidence")
-    if not 0 <= confidence < math.inf:
-        raise ValueError(f"the confidence must be a finite number of at least 0, got {confidence}")
+    checks.number(confidence, "the confidence", 0)
     checks.positive(lr, "lr")
     checks.positive(initial_const, "initial_const")
 
+    model = common.look(model, x, y)
+
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits = checks.logits_of(model, x, y)
         best = x.clone()
         # Squared distances; 0 where nothing is to be done, so that nothing is nearer.
-        nearest = torch.where(logits.argmax(-1) == y, math.inf, 0.0).to(x)
+        nearest = torch.where(common.is_fooled(common.judge(model, x, y), y), 0.0, math.inf).to(x)
         const = torch.full_like(nearest, initial_const)
         low, high = torch.zeros_like(const), torch.full_like(const, math.inf)
         for _ in range(search_steps):
-            candidate, distance = _minimise(model, x, y, const, confidence, steps, lr)
+            candidate, distance = minimise(x, y, const)
             hit = distance < math.inf
             closer = distance < nearest
             best = torch.where(column(closer, x), candidate, best)
@@ -77,38 +76,29 @@ def cw_l2(
             const = torch.where(high < math.inf, (low + high) / 2, const * 10)
         return best
 
-    return in_batches(attack, model, x, y, batch_size, progress)
+    def minimise(x: Tensor, y: Tensor, const: Tensor) -> tuple[Tensor, Tensor]:
+        """For one c each: the nearest misclassified examples, and squared distances (or ∞)."""
+        w = torch.atanh((2 * x - 1) * (1 - 1e-6)).requires_grad_()
+        optimizer = torch.optim.Adam([w], lr=lr)
+        best, nearest = x.clone(), torch.full_like(const, math.inf)
+        running, before = torch.ones_like(y, dtype=torch.bool), torch.full_like(const, math.inf)
+        for step in range(steps):
+            image = (torch.tanh(w) + 1) / 2
+            lead = common.margin(model(image), y)
+            distance = (image - x).flatten(y.ndim).square().sum(-1)
+            loss = distance + const * (lead + confidence).clamp(min=0)
+            w.grad = checks.input_gradient(loss.sum(), w)
+            with torch.no_grad():
+                # An example that has stopped keeps its result, however long the others go on.
+                closer = running & (lead < -confidence) & (distance < nearest)
+                best = torch.where(column(closer, x), image, best)
+                nearest = torch.where(closer, distance, nearest)
+                if step % max(1, steps // 10) == 0:
+                    running = running & (loss < before * 0.9999)
+                    before = loss
+                    if not running.any():
+                        break
+            optimizer.step()
+        return best, nearest
 
-
-def _minimise(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    const: Tensor,
-    confidence: float,
-    steps: int,
-    lr: float,
-) -> tuple[Tensor, Tensor]:
-    """For one c each: the nearest misclassified examples, and their squared distances (or ∞)."""
-    w = torch.atanh((2 * x - 1) * (1 - 1e-6)).requires_grad_()
-    optimizer = torch.optim.Adam([w], lr=lr)
-    best, nearest = x.clone(), torch.full_like(const, math.inf)
-    running, before = torch.ones_like(y, dtype=torch.bool), torch.full_like(const, math.inf)
-    for step in range(steps):
-        image = (torch.tanh(w) + 1) / 2
-        lead = margin(model(image), y)
-        distance = (image - x).flatten(y.ndim).square().sum(-1)
-        loss = distance + const * (lead + confidence).clamp(min=0)
-        w.grad = checks.input_gradient(loss.sum(), w)
-        with torch.no_grad():
-            # An example that has stopped keeps its result, however long the others go on.
-            closer = running & (lead < -confidence) & (distance < nearest)
-            best = torch.where(column(closer, x), image, best)
-            nearest = torch.where(closer, distance, nearest)
-            if step % max(1, steps // 10) == 0:
-                running = running & (loss < before * 0.9999)
-                before = loss
-                if not running.any():
-                    break
-        optimizer.step()
-    return best, nearest
+    return common.in_batches(attack, model, x, y, batch_size, progress)

@@ -1,17 +1,21 @@
-"""What attacks share: losses, batches, and the examples that are left to attack.
+"""What attacks share: a look at the model, batches, steps on the examples left, and unions.
 
 Labels ``[B]`` (one model) or ``[M, B]`` (a population) say which dimensions count examples.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.balls import column
+from cappaper.attacks.balls import Linf, column
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """An attack with its settings bound, as ``functools.partial(pgd, eps=0.1)`` gives."""
@@ -24,13 +28,44 @@ Progress = Callable[[int, int], None]
 
 _BATCH_ON_CPU = 2048  # more examples leave the cache, fewer leave the cores idle
 _DROP_BELOW = 0.8  # drop finished examples once this share of the batch, or less, is left
+_DRAWS = 64  # passes by which a model that draws at random is judged
+
+
+class Averaged(nn.Module):
+    """A model that draws at random, by the sum of its probabilities over some passes.
+
+    Source: expectation over transformation, Athalye et al., arXiv 1802.00420, section 4.2, with
+    the loss of the mean as Salman et al., arXiv 1906.04584, equation 6.
+    """
+
+    def __init__(self, model: nn.Module, samples: int) -> None:
+        super().__init__()
+        self.model, self.samples = model, samples
+
+    def forward(self, x: Tensor) -> Tensor:
+        passes = [self.model(x).log_softmax(-1) for _ in range(self.samples)]
+        return torch.stack(passes).logsumexp(0)
+
+
+def is_fooled(logits: Tensor, labels: Tensor, targeted: bool = False) -> Tensor:
+    """Where an attack succeeds: misclassified, or classified as the target; not where NaN."""
+    top, found = logits.max(-1)
+    return ((found != labels) ^ targeted) & ~top.isnan()
+
+
+def judge(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Checked logits without a graph; of a model that draws at random, over many draws."""
+    if isinstance(model, Averaged):
+        model = Averaged(model.model, max(model.samples, _DRAWS))
+    with torch.no_grad():
+        logits = checks.logits_of(model, x, y)
+    checks.warn_of_nan(logits)
+    return logits
 
 
 def is_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Which examples the model classifies correctly, ``[B]`` or ``[M, B]``."""
-    with torch.no_grad():
-        correct: Tensor = checks.logits_of(model, x, y).argmax(-1) == y
-    return correct
+    """Which examples the model classifies correctly, ``[B]`` or ``[M, B]``; none that is NaN."""
+    return is_fooled(judge(model, x, y), y, targeted=True)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -44,6 +79,34 @@ LOSSES: dict[str, Loss] = {
     "cross-entropy": lambda logits, labels: F.cross_entropy(logits, labels, reduction="sum"),
     "margin": lambda logits, labels: -margin(logits, labels).sum(),
 }
+
+
+def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
+    """Warn of what makes attacks weak; what to attack: the model, or the mean of its draws."""
+    if isinstance(model, Averaged):
+        return model
+    few, passes, moved = min(2, y.shape[-1]), [], False  # BatchNorm may refuse one image
+    with undisturbed(model), torch.no_grad():
+        for _ in range(2):
+            put_back = _save_buffers(model)
+            passes.append(checks.logits_of(model, x.narrow(y.ndim - 1, 0, few), y[..., :few]))
+            moved = put_back() or moved
+    if passes[0].isnan().all():
+        raise ValueError("the model's logits are NaN: its weights or its input are not finite")
+    checks.warn_of_probabilities(passes[0])
+    differs = bool((passes[0] - passes[1]).abs().max() > 1e-4 * passes[0].abs().max())
+    if differs and samples == 1:
+        checks.warn(
+            "the model draws at random: two passes over the same images differ, so no image stops"
+            " at its first error. samples=20 in pgd and adaptive_pgd follows the mean of 20 passes;"
+            " if it is dropout in train mode, call model.eval() first"
+        )
+    if moved:
+        checks.warn(
+            "the model is in train mode, in which BatchNorm depends on the batch: call model.eval()"
+            " before an attack that is to judge it"
+        )
+    return Averaged(model, samples) if differs or samples > 1 else model
 
 
 def in_batches(
@@ -75,65 +138,150 @@ def in_batches(
     return torch.cat(results, batch)
 
 
+_open: dict[tuple[int, str], list[Any]] = {}  # blocks that are open for a model, and what ends them
+_lock = threading.Lock()
+
+
+@contextmanager
+def shared(model: nn.Module, what: str, begin: Callable[[], Callable[[], Any]]) -> Iterator[None]:
+    """``begin()`` for the first open block of a model, what it returned after the last one.
+
+    Blocks may be nested, or in several threads: each finds what the first one has prepared.
+    """
+    with _lock:
+        entry = _open.setdefault((id(model), what), [0, None])
+        entry[1] = entry[1] or begin()
+        entry[0] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            entry[0] -= 1
+            if not entry[0]:
+                _open.pop((id(model), what))[1]()
+
+
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Gradients are on inside the block, and the model's buffers are as before after it.
 
     A forward pass may move them: a BatchNorm's statistics, a counter, an observer's range.
     """
-    parts = list(model.modules()) if isinstance(model, nn.Module) else []
-    named = [(part, *one) for part in parts for one in part.named_buffers(recurse=False)]
+    with (
+        shared(model, "buffers", partial(_save_buffers, model)),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        yield
+
+
+def _save_buffers(model: nn.Module) -> Callable[[], bool]:
+    """A function that puts all buffers back, and says whether one has moved in train mode."""
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    named = [(part, *b) for part in parts for b in part.named_buffers(recurse=False)]
     dense = [one for one in named if one[2].layout == torch.strided and not one[2].is_meta]
     kept = [(part, name, buffer, buffer.clone()) for part, name, buffer in dense]
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
+
+    def put_back() -> bool:
+        moved = False
         with torch.no_grad():
             for part, name, buffer, before in kept:
                 setattr(part, name, buffer)  # a forward pass may have put another in its place
                 # Writing invalidates graphs that the buffer is part of: only where it has moved.
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
+                    moved = moved or part.training
+        return moved
+
+    return put_back
+
+
+@dataclass
+class State:
+    """What an attack knows of each example: images, and numbers and flags shaped like the labels.
+
+    With ``stops`` an example that is not ``running`` stays where it is, and may be dropped.
+    """
+
+    ball: Linf
+    stops: bool
+    x: Tensor
+    y: Tensor
+    here: Tensor
+
+    def __post_init__(self) -> None:
+        self.project = self.ball.projection(self.x)
+        self.running = torch.ones_like(self.y, dtype=torch.bool)
+
+    def select(self: "S", left: Tensor) -> "S":
+        """The examples at these positions alone; the next step stops them again if need be."""
+        batch, chosen = self.y.ndim - 1, dict[str, Any]()
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), Tensor):
+                chosen[field.name] = value.index_select(batch, left)
+        return replace(self, **chosen)
+
+    def stop(self, finished: Tensor) -> None:
+        if self.stops:
+            self.running = self.running & ~finished
+
+    def move(self, ahead: Tensor) -> None:
+        if self.stops:
+            ahead = torch.where(column(self.running, ahead), ahead, self.here)
+        self.here = ahead
+
+
+S = TypeVar("S", bound=State)
+
+
+def climb(step: Callable[[int, S], None], state: S, numbers: Iterable[int]) -> Tensor:
+    """``step(number, state)`` for each number, on the examples left: where each example ends."""
+    batch, end = state.y.ndim - 1, state.here
+    index = torch.arange(state.y.shape[-1], device=end.device)  # where the examples left belong
+    look_every = 1 if end.device.type == "cpu" else 8  # on a GPU, looking waits for the device
+    for number in numbers:
+        if state.stops and number % look_every == 0:
+            left = left_over(state.running)
+            if len(left) <= _DROP_BELOW * len(index):
+                end, index = end.index_copy(batch, index, state.here), index[left]
+                if not len(left):
+                    return end
+                state = state.select(left)
+        step(number, state)
+    return end.index_copy(batch, index, state.here)
 
 
 def left_over(running: Tensor) -> Tensor:
-    """The positions of examples that some member still works on, ascending.
-
-    One example alone gets another for company: BatchNorm in train mode refuses a batch of one.
-    """
+    """The positions of examples that some member still works on, ascending."""
     some = running.reshape(-1, running.shape[-1]).any(0)
-    count = int(some.sum())
-    order = some.int().argsort(descending=True, stable=True)
-    return order[: max(count, 2) if count else 0].sort().values
-
-
-def worth_dropping(running: Tensor) -> Tensor | None:
-    """:func:`left_over`, or None while dropping the finished examples would save too little."""
-    count = running.shape[-1]
-    if int(running.reshape(-1, count).any(0).sum()) > _DROP_BELOW * count:
-        return None
-    left = left_over(running)
-    return left if len(left) < count else None
-
-
-def retry(
-    attack: Callable[..., Tensor], adversarial: Tensor, robust: Tensor, *inputs: Tensor
-) -> Tensor:
-    """``adversarial``, with ``attack(*inputs)`` in place of the examples that are ``robust``."""
-    batch, left = robust.ndim - 1, left_over(robust)
-    if not len(left):
-        return adversarial
-    results = attack(*(t.index_select(batch, left) for t in inputs))
-    candidate = adversarial.index_copy(batch, left, results)
-    return torch.where(column(robust, adversarial), candidate, adversarial)
+    if some.sum() == 1:  # it gets company: BatchNorm in train mode refuses a batch of one
+        some[some.int().argmin()] = True
+    return some.nonzero().squeeze(1)
 
 
 def run_in_turn(
-    model: nn.Module, attacks: Sequence[Callable[[Tensor, Tensor], Tensor]], x: Tensor, y: Tensor
+    model: nn.Module,
+    attacks: Sequence[Callable[..., Tensor]],
+    x: Tensor,
+    y: Tensor,
+    *more: Tensor,
+    targeted: bool = False,
 ) -> Tensor:
-    """Attacks ``attack(x, y) -> x_adv`` one after the other, each on what is still robust."""
-    adversarial = x
+    """Attacks ``attack(x, y, *more) -> x_adv``, each on what the ones before have left.
+
+    Of a model that draws at random, the example with the worse mean over draws is kept.
+    """
+    adversarial, batch = x, y.ndim - 1
     for attack in attacks:
-        adversarial = retry(attack, adversarial, is_correct(model, adversarial, y), x, y)
+        logits = judge(model, adversarial, y)
+        robust = ~is_fooled(logits, y, targeted)
+        left = left_over(robust)
+        if not len(left):
+            break
+        results = attack(*(t.index_select(batch, left) for t in (x, y, *more)))
+        candidate = adversarial.index_copy(batch, left, results)
+        if isinstance(model, Averaged):
+            worse = margin(judge(model, candidate, y), y) < margin(logits, y)
+            robust = robust & (worse ^ targeted)
+        adversarial = torch.where(column(robust, adversarial), candidate, adversarial)
     return adversarial

@@ -15,18 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.balls import BALLS, column
-from cappaper.attacks.common import (
-    LOSSES,
-    Loss,
-    Progress,
-    in_batches,
-    is_correct,
-    left_over,
-    retry,
-    worth_dropping,
-)
+from cappaper.attacks import common
+from cappaper.attacks.balls import BALLS
+from cappaper.attacks.common import LOSSES, Loss, Progress, is_fooled
 from cappaper.surrogate import surrogate_gradient, warn_unreached
+
+SHARPNESSES = (10.0, 30.0, 3.0)
+"""Of the surrogate gradients that the cap-aware attack follows, in turn."""
 
 
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
@@ -68,6 +63,7 @@ def pgd(
     loss: str | Loss = "cross-entropy",
     targeted: bool = False,
     autocast: torch.dtype | None = None,
+    samples: int = 1,
     batch_size: int | None = None,
     progress: Progress | None = None,
     seed: int = 0,
@@ -96,12 +92,19 @@ def pgd(
         targeted: ``y`` are the classes to reach: the loss goes down, and success is ``y``.
         autocast: ``torch.bfloat16`` takes the steps in that dtype, and confirms every success in
             the model's own: faster for dense networks.
+        samples: passes of each step: the attack follows the mean of their probabilities. Of a model
+            that draws at random no example stops early; a run is kept where it lowers the mean.
         batch_size: examples attacked at once; 2048 by default on a CPU, all of them elsewhere.
         progress: called with (examples done, examples in all) after each batch.
         seed: of the random starts; members of a population share them.
 
     Returns:
         Examples shaped like ``x``; where no run succeeded, the end of the last run.
+
+    Warns:
+        ReliabilityWarning: two passes of the model differ, its outputs look like probabilities, it
+            is in train mode, or ``eps`` > 1 in L∞ (none but the last with ``early_exit=False``);
+            or logits are NaN at some of the examples, which then count as not fooled.
 
     Raises:
         TypeError: images or labels of the wrong dtype, or a model that does not return a tensor.
@@ -114,8 +117,7 @@ def pgd(
     >>> pgd(mlp(64, [32]), x, y, eps=0.3, steps=10).shape
     torch.Size([8, 1, 8, 8])
     """
-    checks.attack(x, y, eps, seed, steps=steps, restarts=restarts)
-    checks.one_of(norm, tuple(BALLS), "norm")
+    checks.attack(x, y, eps, seed, norm=norm, steps=steps, restarts=restarts, samples=samples)
     if step_size is not None:
         checks.positive(step_size, "the step size")
     if autocast not in (None, torch.bfloat16):  # float16 rounds small gradients to zero
@@ -127,57 +129,44 @@ def pgd(
     objective = LOSSES[loss] if isinstance(loss, str) else loss
     ball, batch = BALLS[norm](eps, y.ndim), y.ndim - 1
     rate = (2.5 * eps / steps if step_size is None else step_size) * (-1 if targeted else 1)
-    look_every = 1 if x.device.type == "cpu" else 8  # on a GPU, looking waits for the device
+    if early_exit or samples > 1:
+        model = common.look(model, x, y, samples)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        adversarial, running = x, torch.ones_like(y, dtype=torch.bool)
-        for run in range(restarts):
-            if early_exit:
-                running = running & robust(adversarial, y)
-            start = ball.random(x, seed, run) if random_start else x
-            adversarial = torch.where(column(running, x), ascend(x, start, y, running), adversarial)
-        return adversarial
+        runs = [partial(ascend, run) for run in range(restarts)]
+        if not early_exit:
+            return ascend(0, x, y)
+        return common.run_in_turn(model, runs, x, y, targeted=targeted)
 
-    def robust(x: Tensor, y: Tensor) -> Tensor:
-        return is_correct(model, x, y) ^ targeted
+    def ascend(run: int, x: Tensor, y: Tensor) -> Tensor:
+        start = ball.random(x, seed, run) if random_start else x
+        stops = early_exit and not isinstance(model, common.Averaged)
+        return common.climb(step, common.State(ball, stops, x, y, start), range(steps))
 
-    def ascend(x: Tensor, start: Tensor, y: Tensor, running: Tensor) -> Tensor:
-        """The end of a run from ``start``; examples that are not ``running`` stay there."""
-        index = torch.arange(y.shape[-1], device=y.device)  # where the examples left belong
-        end, here, project = start, start, ball.projection(x)
-        for step in range(steps):
-            if early_exit and step % look_every == 0:
-                left = worth_dropping(running)
-                if left is not None:
-                    end, index = end.index_copy(batch, index, here), index[left]
-                    x, y, here, running = (
-                        t.index_select(batch, left) for t in (x, y, here, running)
-                    )
-                    if not len(left):
-                        return end
-                    project = ball.projection(x)
-            point = here.detach().requires_grad_()
-            with torch.autocast(x.device.type, autocast) if autocast else nullcontext():
-                # Checked once: later logits and labels are some of the same.
-                logits = checks.logits_of(model, point, y) if step == 0 else model(point)
-            logits = logits.to(x.dtype) if autocast else logits
-            gradient = checks.input_gradient(objective(logits.flatten(0, -2), y.flatten()), point)
-            moved = project(torch.add(here, ball.direction(gradient), alpha=rate))
-            if early_exit:
-                fooled = confirmed(here, y, running & ((logits.argmax(-1) != y) ^ targeted))
-                running = running & ~fooled & gradient.flatten(y.ndim).ne(0).any(-1)
-                moved = torch.where(column(running, here), moved, here)
-            here = moved
-        return end.index_copy(batch, index, here)
+    def step(number: int, s: common.State) -> None:
+        point = s.here.detach().requires_grad_()
+        with torch.autocast(x.device.type, autocast) if autocast else nullcontext():
+            # Checked once: later logits and labels are some of the same.
+            logits = checks.logits_of(model, point, s.y) if number == 0 else model(point)
+        logits = logits.to(x.dtype) if autocast else logits
+        gradient = checks.input_gradient(objective(logits.flatten(0, -2), s.y.flatten()), point)
+        ahead = s.project(torch.add(s.here, ball.direction(gradient), alpha=rate))
+        if s.stops:
+            fooled = confirmed(s, s.running & is_fooled(logits, s.y, targeted))
+            s.stop(fooled | gradient.flatten(y.ndim).eq(0).all(-1))
+        s.move(ahead)
+        if number == steps - 1:
+            checks.warn_of_nan(logits)
 
-    def confirmed(here: Tensor, y: Tensor, fooled: Tensor) -> Tensor:
+    def confirmed(s: common.State, fooled: Tensor) -> Tensor:
         """The successes that are none of autocast's rounding."""
-        if not autocast or not len(left := left_over(fooled)):
+        if not autocast or not len(left := common.left_over(fooled)):
             return fooled
-        still = robust(*(t.index_select(batch, left) for t in (here, y)))
-        return fooled & torch.zeros_like(fooled).index_copy(batch, left, ~still)
+        here, labels = (t.index_select(batch, left) for t in (s.here, s.y))
+        still = is_fooled(common.judge(model, here, labels), labels, targeted)
+        return fooled & torch.zeros_like(fooled).index_copy(batch, left, still)
 
-    return in_batches(attack, model, x, y, batch_size, progress)
+    return common.in_batches(attack, model, x, y, batch_size, progress)
 
 
 def adaptive_pgd(
@@ -186,17 +175,13 @@ def adaptive_pgd(
     y: Tensor,
     eps: float,
     *,
-    steps: int = 40,
-    step_size: float | None = None,
-    norm: str = "linf",
-    restarts: int = 1,
-    sharpnesses: Sequence[float | None] = (10.0, 30.0, 3.0),
-    losses: Sequence[str | Loss] = ("cross-entropy", "margin"),
-    targeted: bool = False,
-    autocast: torch.dtype | None = None,
+    sharpnesses: Sequence[float | None] = SHARPNESSES,
+    losses: Sequence[str | Loss] = tuple(LOSSES),
+    samples: int = 1,
     batch_size: int | None = None,
     progress: Progress | None = None,
     seed: int = 0,
+    **settings: Any,
 ) -> Tensor:
     """Cap-aware PGD: the union of :func:`pgd` and of PGD along surrogate gradients.
 
@@ -208,11 +193,11 @@ def adaptive_pgd(
 
     Args:
         model: a module from images to logits.
-        x, y, eps, steps, step_size, norm, targeted, autocast, batch_size, progress, seed: as
-            :func:`pgd`.
-        restarts: runs for each sharpness and loss.
+        x, y, eps, samples, batch_size, progress, seed: as :func:`pgd`.
         sharpnesses: of the surrogate gradient; None is the exact one.
-        losses: as in :func:`pgd`.
+        losses: as in :func:`pgd`; with each sharpness and loss there is a run, or ``restarts``.
+        settings: ``steps``, ``step_size``, ``norm``, ``restarts``, ``targeted`` and ``autocast``,
+            as :func:`pgd`.
 
     Returns:
         Examples shaped like ``x``; where no run succeeded, the end of the last run.
@@ -231,19 +216,32 @@ def adaptive_pgd(
     """
     sharpnesses = checks.sequence(sharpnesses, "sharpnesses", "numbers or None")
     losses = checks.sequence(losses, "losses", "names or functions")
-    rest: dict[str, Any] = {"steps": steps, "step_size": step_size, "norm": norm}
-    rest |= {"restarts": restarts, "targeted": targeted, "autocast": autocast}
-
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        adversarial = pgd(model, x, y, eps, seed=seed, **rest)
-        # A different start each time: without a cap, all sharpnesses are the same.
-        for run, (sharpness, loss) in enumerate(itertools.product(sharpnesses, losses), start=1):
-            aware = partial(pgd, model, eps=eps, loss=loss, seed=seed + run, **rest)
-            robust = is_correct(model, adversarial, y) ^ targeted
-            with surrogate_gradient(model, sharpness):
-                adversarial = retry(aware, adversarial, robust, x, y)
-        return adversarial
-
-    checks.attack(x, y, eps, seed, steps=steps, restarts=restarts)
+    for sharpness in sharpnesses:
+        checks.positive(1 if sharpness is None else sharpness, "the sharpness")
+    checks.attack(x, y, eps, seed, samples=samples, norm=settings.get("norm", "linf"))
     warn_unreached(model, x, y, "adaptive_pgd")
-    return in_batches(attack, model, x, y, batch_size, progress)
+    model = common.look(model, x, y, samples)
+    settings |= {"eps": eps, "seed": seed}
+    attack = partial(cap_aware, model, settings, sharpnesses, losses)
+    return common.in_batches(attack, model, x, y, batch_size, progress)
+
+
+def cap_aware(
+    model: nn.Module,
+    settings: dict[str, Any],
+    sharpnesses: Sequence[float | None],
+    losses: Sequence[str | Loss],
+    x: Tensor,
+    y: Tensor,
+) -> Tensor:
+    """One batch of :func:`adaptive_pgd`, with settings of :func:`pgd`."""
+
+    def along(run: int, sharpness: float | None, loss: str | Loss, x: Tensor, y: Tensor) -> Tensor:
+        # A different start each time: without a cap, all sharpnesses are the same.
+        own = settings | {"loss": loss, "seed": settings["seed"] + run}
+        with surrogate_gradient(model, sharpness):
+            return pgd(model, x, y, **own)
+
+    grid = [(None, "cross-entropy"), *itertools.product(sharpnesses, losses)]
+    runs = [partial(along, run, *pair) for run, pair in enumerate(grid)]
+    return common.run_in_turn(model, runs, x, y, targeted=settings.get("targeted", False))

@@ -2,17 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.balls import column, fingerprint, integers
-from cappaper.attacks.common import Progress, in_batches, is_correct, margin, worth_dropping
+from cappaper.attacks import common
+from cappaper.attacks.balls import Linf, column, fingerprint, integers
+from cappaper.attacks.common import Averaged, Progress, margin
 
+_SCHEDULE = 10_000
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""The queries after which the squares' area halves."""
+"""Of so many queries, those after which the squares' area halves; of fewer, in proportion."""
 
 _REFRESH = 100  # queries after which the sums of a first layer are computed afresh
 
@@ -38,7 +42,8 @@ def square(
     Args:
         model, y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
-        queries: forward passes for each example, the first one with stripes.
+        queries: forward passes for each example, the first one with stripes. The authors' schedule,
+            of 10,000, shrinks squares at the same shares of them.
         share: the part of the image that the first squares cover, above 0 and at most 1.
 
     Returns:
@@ -55,73 +60,61 @@ def square(
     torch.Size([8, 1, 8, 8])
     """
     checks.attack(x, y, eps, seed, queries=queries)
-    if x.ndim != y.ndim + 3:
-        raise ValueError(f"square takes images [B, C, H, W], got shape {list(x.shape)}")
+    checks.pictures(x, y, "square")
     checks.number(share, "the share of the first squares")
     if not 0 < share <= 1:
         raise ValueError(f"the share of the first squares must be in (0, 1], got {share}")
-
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        correct = is_correct(model, x, y)
-        with torch.no_grad():
-            adversarial = _search(model, x, y, eps, correct, queries, share, seed)
-        return torch.where(column(correct, x), adversarial, x)
-
-    return in_batches(attack, model, x, y, batch_size, progress)
-
-
-def _search(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    eps: float,
-    running: Tensor,
-    queries: int,
-    share: float,
-    seed: int,
-) -> Tensor:
-    batch, (channels, height, width) = y.ndim - 1, x.shape[-3:]
-    mark = fingerprint(x.flatten(y.ndim))
-
-    def signs(factor: Tensor, shift: Tensor) -> Tensor:
-        """Up or not, for each example and factor: the top bit of a hash."""
-        return torch.addcmul(shift, mark, factor) < 0
-
-    stripes = signs(*(integers(channels * width, seed, i).to(x.device) for i in (1, 2)))
-    squares = [integers(queries * channels, seed, i).view(queries, -1).to(x.device) for i in (3, 4)]
-    generator = torch.Generator().manual_seed(int(seed))
-    places = torch.rand(queries, 2, generator=generator).tolist()
-    lower, upper = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
-    here = torch.where(stripes.unflatten(-1, (channels, 1, width)), upper, lower)
+    model, (channels, height, width) = common.look(model, x, y), x.shape[-3:]
+    stops, ball = not isinstance(model, Averaged), Linf(eps, y.ndim)
     start, change, rest = _split(model, x.shape[-3:])
-    end, index, hidden = here, torch.arange(y.shape[-1], device=y.device), start(here)
-    lead = margin(rest(hidden), y)
-    look_every = 1 if x.device.type == "cpu" else 8
-    for query, (down, right) in enumerate(places[1:], start=1):
-        running = running & (lead >= 0)
-        left = worth_dropping(running) if query % look_every == 0 else None
-        if left is not None:
-            end, index = end.index_copy(batch, index, here), index[left]
-            if not len(left):
-                return end
-            tensors = (running, y, mark, here, lead, lower, upper)
-            running, y, mark, here, lead, lower, upper = (
-                t.index_select(batch, left) for t in tensors
-            )
-        if left is not None or query % _REFRESH == 0:
-            hidden = start(here)
-        side = _side(query, share, height, width)
-        top, leftmost = int(down * (height - side + 1)), int(right * (width - side + 1))
-        window = (..., slice(top, top + side), slice(leftmost, leftmost + side))
-        up = signs(*(draws[query] for draws in squares))[..., None, None]
-        new = torch.where(up, upper[window], lower[window])
-        candidate = change(hidden, here[window], new, window)
-        margins = margin(rest(candidate), y)
-        closer = running & (margins < lead)
-        lead = torch.where(closer, margins, lead)
-        hidden = torch.where(column(closer, hidden), candidate, hidden)
-        here[window] = torch.where(column(closer, here), new, here[window])
-    return end.index_copy(batch, index, here)
+    draw = torch.Generator("cpu").manual_seed(int(seed))
+    places = torch.rand(queries, 2, generator=draw, device="cpu").tolist()
+    stripes = [integers(channels * width, seed, i).to(x.device) for i in (1, 2)]
+    squares = [integers(queries * channels, seed, i).to(x.device) for i in (3, 4)]
+
+    def moved(x: Tensor, mark: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+        """Up or down by ε, as the top bit of a hash says: columns or a square in each channel."""
+        up = (torch.addcmul(shift, mark, factor) < 0).unflatten(-1, (channels, 1, -1))
+        return torch.where(up, x + eps, x - eps).clamp_(0, 1)
+
+    def margins(hidden: Tensor, y: Tensor) -> Tensor:
+        """Infinite where a logit is NaN: neither a success nor a step towards one."""
+        lead = margin(rest(hidden), y)
+        return lead.where(~lead.isnan(), math.inf)
+
+    def search(x: Tensor, y: Tensor) -> Tensor:
+        mark = fingerprint(x.flatten(y.ndim))
+        here = moved(x, mark, *stripes)
+        hidden = start(here)
+        state = _State(ball, stops, x, y, here, mark, hidden, margins(hidden, y))
+        return common.climb(step, state, range(1, queries))
+
+    def step(query: int, s: _State) -> None:
+        s.stop(s.lead < 0)
+        if query % _REFRESH == 0:
+            s.hidden = start(s.here)
+        side = _side(query, queries, share, height, width)
+        top = int(places[query][0] * (height - side + 1))
+        left = int(places[query][1] * (width - side + 1))
+        window = (..., slice(top, top + side), slice(left, left + side))
+        own = slice(query * channels, (query + 1) * channels)
+        new = moved(s.x[window], s.mark, *(numbers[own] for numbers in squares))
+        candidate = change(s.hidden, s.here[window], new, window)
+        lead = margins(candidate, s.y)
+        closer = s.running & (lead < s.lead)
+        s.lead = torch.where(closer, lead, s.lead)
+        s.hidden = torch.where(column(closer, s.hidden), candidate, s.hidden)
+        s.here[window] = torch.where(column(closer, s.here), new, s.here[window])
+
+    attack = torch.no_grad()(partial(common.run_in_turn, model, [search]))
+    return common.in_batches(attack, model, x, y, batch_size, progress)
+
+
+@dataclass
+class _State(common.State):
+    mark: Tensor  # what an example's signs depend on
+    hidden: Tensor  # the tensor that squares change
+    lead: Tensor  # the smallest margin so far
 
 
 def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, Any]:
@@ -151,7 +144,8 @@ def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, Any]:
     return Tensor.clone, put, model
 
 
-def _side(query: int, share: float, height: int, width: int) -> int:
+def _side(query: int, queries: int, share: float, height: int, width: int) -> int:
     """The side of a square: at least one pixel, and less than the image."""
-    covered = share / 2 ** sum(query > at for at in _HALVINGS) * height * width
+    halvings = sum(query * _SCHEDULE > at * queries for at in _HALVINGS)
+    covered = share / 2**halvings * height * width
     return max(1, min(round(math.sqrt(covered)), height - 1, width - 1))

@@ -1,20 +1,19 @@
 """The strongest attack: the union of all L∞ attacks of this package."""
 
 import itertools
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cappaper import checks
+from cappaper.attacks import common
 from cappaper.attacks.auto_pgd import apgd
-from cappaper.attacks.common import Progress, in_batches, run_in_turn
-from cappaper.attacks.pgd import adaptive_pgd, pgd
+from cappaper.attacks.common import LOSSES, Progress
+from cappaper.attacks.pgd import SHARPNESSES, cap_aware, pgd
 from cappaper.attacks.square import square
-from cappaper.surrogate import UnreachedWarning, surrogate_gradient, warn_unreached
+from cappaper.surrogate import surrogate_gradient, warn_unreached
 
 
 def strongest_attack(
@@ -66,31 +65,28 @@ def strongest_attack(
     torch.Size([8, 1, 8, 8])
     """
     checks.attack(x, y, eps, seed, steps=steps, restarts=restarts, queries=queries)
+    checks.pictures(x, y, "strongest_attack")
     twins = checks.sequence(twins, "twins", "models", empty=True)
+    checks.positive(sharpness, "the sharpness")
     warn_unreached(model, x, y, "strongest_attack")
+    model = common.look(model, x, y)
     rest: dict[str, Any] = {"eps": eps, "steps": steps, "restarts": restarts, "seed": seed}
+    transfer = partial(pgd, eps=eps, steps=steps, early_exit=False, seed=seed)
 
-    def aware(x: Tensor, y: Tensor) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreachedWarning)  # it was given once, above
-            return adaptive_pgd(model, x, y, **rest)
-
-    def automatic(x: Tensor, y: Tensor, targets: int, sharpness: float | None) -> Tensor:
+    def along(sharpness: float | None, targets: int, x: Tensor, y: Tensor) -> Tensor:
         with surrogate_gradient(model, sharpness):
             return apgd(model, x, y, targets=targets, **rest)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            classes = checks.logits_of(model, x, y).shape[-1]
+        classes = common.judge(model, x, y).shape[-1]
         targets = min(9, classes - 1) if classes >= 4 else 0  # as AutoAttack
         settings = itertools.product(dict.fromkeys((0, targets)), (None, sharpness))
-        transfer = partial(pgd, eps=eps, steps=steps, early_exit=False, seed=seed)
         attacks: list[Any] = [
             *(partial(transfer, twin) for twin in twins),
-            aware,
-            *(partial(automatic, targets=goals, sharpness=along) for goals, along in settings),
+            partial(cap_aware, model, rest, SHARPNESSES, tuple(LOSSES)),
+            *(partial(along, slope, goals) for goals, slope in settings),
             partial(square, model, eps=eps, queries=queries, seed=seed),
         ]
-        return run_in_turn(model, attacks, x, y)
+        return common.run_in_turn(model, attacks, x, y)
 
-    return in_batches(attack, model, x, y, batch_size, progress)
+    return common.in_batches(attack, model, x, y, batch_size, progress)

@@ -1,0 +1,240 @@
+"""Models and settings that make a result doubtful: what is said, and which result is right."""
+
+import copy
+import warnings
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cappaper import (
+    adaptive_pgd,
+    apgd,
+    auto_attack,
+    cw_l2,
+    evaluate,
+    fgsm,
+    fit,
+    is_robust,
+    load,
+    mlp,
+    pgd,
+    robustness_curve,
+    square,
+    strongest_attack,
+)
+from cappaper.attacks.balls import integers
+from cappaper.attacks.common import is_correct
+from cappaper.checks import ReliabilityWarning
+
+quiet = pytest.mark.filterwarnings("ignore::UserWarning")
+ATTACKS = {
+    "pgd": partial(pgd, eps=0.1, steps=10),
+    "adaptive_pgd": partial(adaptive_pgd, eps=0.1, steps=5),
+    "apgd": partial(apgd, eps=0.1, steps=10),
+    "square": partial(square, eps=0.1, queries=50),
+    "strongest_attack": partial(strongest_attack, eps=0.1, steps=4, queries=20),
+    "cw_l2": partial(cw_l2, steps=5, search_steps=2),
+}
+
+
+@pytest.fixture(scope="module")
+def net():
+    return fit(mlp(64, [64, 32]), *load("digits", "train"), epochs=10, lr=3e-3)
+
+
+@pytest.fixture(scope="module")
+def sixty():
+    return load("digits", "test", limit=60)
+
+
+class After(nn.Module):
+    """A function of images and logits, as a model in eval mode."""
+
+    def __init__(self, net, function):
+        super().__init__()
+        self.net, self.function, self.largest = net, function, 0
+        self.eval()
+
+    def forward(self, x):
+        self.largest = max(self.largest, len(x))
+        return self.function(x, self.net)
+
+
+NOISE = {
+    "noise": lambda x, net: net(x + 0.2 * torch.randn_like(x)),
+    "dropout": lambda x, net: net[3:](F.dropout(net[:3](x), 0.5)),
+    "missing pixels": lambda x, net: net(x * (torch.rand_like(x) > 0.2)),
+}
+
+
+def plain_loop(model, x, y, eps, steps=40):
+    z = x
+    for _ in range(steps):
+        point = z.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(model(point), y), point)
+        z = (z + 2.5 * eps / steps * gradient.sign()).clamp(x - eps, x + eps).clamp(0, 1)
+    return z
+
+
+@torch.no_grad()
+def mean_accuracy(model, x, y):
+    return torch.stack([model(x).argmax(1) == y for _ in range(200)]).double().mean().item()
+
+
+@quiet
+@pytest.mark.parametrize("kind", NOISE)
+def test_an_attack_on_a_model_that_draws_at_random_does_not_stop_by_chance(net, sixty, kind):
+    torch.manual_seed(0)
+    (x, y), model = sixty, After(net, NOISE[kind])
+    plain = mean_accuracy(model, plain_loop(model, x, y, 0.1), y)
+    many = partial(pgd, samples=10)
+    for attack in (pgd, many, partial(adaptive_pgd, steps=20), partial(apgd, steps=40)):
+        assert mean_accuracy(model, attack(model, x, y, 0.1), y) <= plain + 0.06
+    few = mean_accuracy(model, pgd(model, x, y, 0.1), y)
+    assert mean_accuracy(model, many(model, x, y, 0.1), y) <= few + 0.02
+
+
+@quiet
+def test_a_model_that_draws_at_random_is_judged_by_its_mean(net, sixty):
+    """A draw is wrong for one image in five: the mean is right, whatever the draw."""
+    torch.manual_seed(0)
+    x = sixty.images
+    y = net(x).argmax(1)
+
+    def flips(x, net):
+        logits = 100 * net(x)
+        return torch.where(torch.rand(len(x), 1) < 0.2, logits.roll(1, -1), logits)
+
+    model = After(net, flips)
+    rates = evaluate(model, x, y, lambda model, x, y: x)
+    assert rates.robust_accuracy == rates.standard_accuracy == 1
+
+
+def doubts(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        call()
+    return [str(w.message) for w in caught if w.category is ReliabilityWarning], caught
+
+
+DOUBTS = {
+    "draws at random": (NOISE["noise"], 0.1),
+    "look like probabilities": (lambda x, net: net(x).softmax(-1), 0.1),
+    "all sum to 100": (lambda x, net: 100 * net(x).softmax(-1), 0.1),
+    "allows any image": (lambda x, net: net(x), 8.0),
+    "is in train mode": (None, 0.1),
+}
+
+
+@pytest.mark.parametrize("says", DOUBTS)
+@pytest.mark.parametrize("attack", [pgd, adaptive_pgd, apgd, square, strongest_attack])
+def test_a_doubtful_model_or_radius_gets_one_warning_at_the_line_of_the_call(
+    net, sixty, says, attack
+):
+    function, eps = DOUBTS[says]
+    norm = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    model = After(net, function) if function else norm
+    x, y = (t[:6] for t in sixty)
+    short = {} if attack is square else {"steps": 2}
+    found, caught = doubts(lambda: attack(model, x, y, eps, **short))
+    assert len(found) == 1 and says in found[0] and "\n" not in found[0]
+    assert all(w.filename == __file__ for w in caught if w.category is ReliabilityWarning)
+
+
+@pytest.mark.parametrize("function", [lambda x, net: net(x), lambda x, net: net(x).relu() + 0.1])
+def test_a_common_model_gets_no_warning(net, sixty, function):
+    model = After(net, function)
+    for attack in (pgd, apgd, partial(pgd, norm="l2", eps=3.0)):
+        assert (
+            doubts(lambda attack=attack: partial(attack, model, *sixty, **{"eps": 1.0})())[0] == []
+        )
+    training = copy.deepcopy(net).train()
+    madry = partial(pgd, eps=0.1, steps=2, early_exit=False)
+    assert doubts(lambda: fit(training, *sixty, epochs=1, attack=madry))[0] == []
+
+
+@quiet
+@pytest.mark.parametrize("name", [n for n in ATTACKS if n != "cw_l2"])
+def test_logits_that_are_nan_are_no_success_and_stop_nothing(net, sixty, name):
+    """Brighter images have no logits, and many steps lead there."""
+    x, y = sixty
+    bright = x.mean((1, 2, 3), keepdim=True) + 0.004
+
+    def nan(z, net):
+        some = torch.cdist(z.flatten(1), x.flatten(1)).argmin(1)
+        beyond = (z.mean((1, 2, 3), keepdim=True) > bright[some]).flatten(1)
+        return net(z).masked_fill(beyond, torch.nan)
+
+    model, attack = After(net, nan), ATTACKS[name]
+    found, correct = attack(model, x, y), is_correct(net, x, y)
+    logits = model(found)
+    fooled = correct & (logits.argmax(1) != y) & logits.isfinite().all(1)
+    assert found.isfinite().all() and (found - x).abs().max() <= 0.1 + 1e-6
+    rates = evaluate(model, x, y, attack)
+    assert rates.standard_accuracy == correct.double().mean()
+    assert round(60 * rates.robust_accuracy) == correct.sum() - fooled.sum()
+    lost = torch.full((len(y), 10), torch.nan)
+    with pytest.warns(ReliabilityWarning, match="NaN for 3 of 60 images"):
+        lost[3:] = net(x)[3:]
+        assert not is_correct(lambda x: lost, x, y)[:3].any()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, x, y, a: evaluate(m, x, y, partial(a, eps=0.1)),
+        lambda m, x, y, a: evaluate(m, [(x, y)], partial(partial(a, eps=0.1), steps=2)),
+        lambda m, x, y, a: robustness_curve(m, x, y, a, [0.1]),
+        lambda m, x, y, a: is_robust(m, x, y, [partial(fgsm, eps=0.1), partial(a, eps=0.1)]),
+    ],
+)
+@pytest.mark.parametrize("attack", [pgd, adaptive_pgd])
+def test_targeted_attacks_are_refused_where_their_targets_would_be_the_labels(sixty, call, attack):
+    model = mlp(64, [8])
+    with pytest.raises(ValueError, match="a targeted attack needs the classes to reach"):
+        call(model, *sixty, partial(attack, targeted=True))
+
+
+def test_square_with_few_queries_shrinks_its_squares_in_time(net, sixty):
+    """With the squares of the first 200 of 10,000 queries, .68 of the images were left."""
+    left = evaluate(net, *sixty, partial(square, eps=0.1, queries=200)).robust_accuracy
+    assert left <= evaluate(net, *sixty, partial(square, eps=0.1)).robust_accuracy + 0.1
+
+
+@quiet
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_batch_size_bounds_what_the_model_sees(net, sixty, name):
+    model = After(net, lambda x, net: net(x))
+    ATTACKS[name](model, *sixty, batch_size=7)
+    assert model.largest <= 7
+
+
+@quiet
+def test_images_without_rows_and_columns_are_refused_before_any_pass(net, sixty):
+    model, x = After(net, lambda x, net: net(x)), sixty.images.flatten(1)
+    for attack in (square, strongest_attack, auto_attack):
+        with pytest.raises(ValueError, match=r"takes images \[B, C, H, W\]"):
+            attack(model, x, sixty.labels, 0.1)
+    assert model.largest == 0
+
+
+@quiet
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_default_device_changes_nothing(net, sixty, name):
+    x, y = (t[:8] for t in sixty)
+    expected = ATTACKS[name](net, x, y)
+    integers.cache_clear()
+    with torch.device("meta"):
+        assert torch.equal(ATTACKS[name](net, x, y), expected)
+
+
+@quiet
+def test_autoattack_takes_logits_in_half_precision(net, sixty):
+    pytest.importorskip("pyautoattack")
+    half, (x, y) = After(net, lambda x, net: net(x).half()), (t[:2] for t in sixty)
+    for part in ("fab-t", "square"):
+        found = auto_attack(half, x, y, 1.0, norm="l2", parts=[part])
+        assert is_correct(net, found, y).sum() < is_correct(net, x, y).sum()
