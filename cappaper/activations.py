@@ -1,15 +1,17 @@
 """The activation of the paper, its smooth relatives, and how to put it into any model."""
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from cappaper import checks
+from cappaper.population import copy_of
 
 Activation = Callable[[float], nn.Module]
 """Makes a hidden layer's activation from the layer's constant (β, or c)."""
@@ -32,7 +34,28 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
         _check_max_value(beta)
         if z.is_floating_point() and beta > torch.finfo(z.dtype).max:
             beta = math.inf
+    return cap(z, beta)
+
+
+def cap(z: Tensor, beta: Tensor) -> Tensor:
+    """:func:`capped_relu` without its checks, as TorchScript and function modes read it."""
+    if has_torch_function_unary(z):
+        return handle_torch_function(cap, (z,), z, beta)
+    return _cap(z, beta)
+
+
+def _cap_by_clamp(z: Tensor, beta: Tensor) -> Tensor:
     return torch.relu(z).clamp(max=beta)
+
+
+def _cap_by_where(z: Tensor, beta: Tensor) -> Tensor:
+    return torch.where(z > beta, beta, torch.relu(z))
+
+
+# A clamp is faster, but its slope at the bound depends on torch's version: here it is 1.
+_bounds = (1.0, torch.ones(()))
+_slopes = [torch.func.grad(partial(torch.clamp, max=m))(torch.ones(())) for m in _bounds]
+_cap = _cap_by_clamp if min(_slopes) == 1 else _cap_by_where
 
 
 class CappedReLU(nn.Module):
@@ -59,7 +82,7 @@ class CappedReLU(nn.Module):
             self.register_buffer("beta", torch.tensor(float(beta)))
 
     def forward(self, z: Tensor) -> Tensor:
-        return capped_relu(z, self.beta)
+        return cap(z, self.beta)
 
     def extra_repr(self) -> str:
         return f"beta={self.beta.item():g}"
@@ -104,25 +127,28 @@ def replace_relu(
 ) -> nn.Module:
     """Copy a model with its ReLUs capped: same weights, same training mode.
 
-    The ReLUs must be modules, as torchvision's are; functions that a ``forward`` calls, such as
-    ``torch.nn.functional.relu``, are not reached.
+    The ReLUs must be modules that the model lists, as torchvision's are. What a ``forward`` calls
+    as a function, such as ``torch.nn.functional.relu``, stays, without a warning: no images are
+    here to run it with. :func:`~cappaper.layer_distances` of the copy tells of such calls.
 
     Args:
         model: any torch module; it stays as it is.
         beta: one max value for all chosen layers, or one per chosen layer, in their order.
         layers: which ReLUs, ReLU6s and capped ReLUs to cap, by position (0 is the first to be
             registered) or by name as in ``model.named_modules()``. By default all of them, with a
-            :class:`LeftAloneWarning` where the model has activations of another kind.
+            :class:`LeftAloneWarning` where the model lists other activations of torch's, or layers
+            with activations inside, such as ``nn.RNN`` or ``nn.TransformerEncoderLayer``.
 
     Raises:
-        ValueError: no such ReLU, or a ``beta`` that is not above 0, or too many or too few.
+        ValueError: no such ReLU, a ``beta`` that is not above 0, too many or too few, or a model
+            that cannot be copied.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU6())
     >>> replace_relu(net, 0.5, layers=[1])[3]
     CappedReLU(beta=0.5)
     """
     checks.module(model)
-    model = copy.deepcopy(model)
+    model = copy_of(model)
     relus = {  # a module may have many names
         name: part
         for name, part in model.named_modules(remove_duplicate=False)
@@ -149,10 +175,12 @@ def replace_relu(
                 return capped
             model.set_submodule(name, capped)
     no_activations = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax)
+    inside = (nn.RNNBase, nn.RNNCellBase, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
     others = [
         f"{type(part).__name__} at {name!r}"
         for name, part in model.named_modules()
-        if type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations)
+        if isinstance(part, inside)
+        or (type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations))
     ]
     if others and layers is None:
         warnings.warn(f"replace_relu left alone: {'; '.join(others)}", LeftAloneWarning, 2)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.attacks.common import Attack, is_correct
-from cappaper.population import Population, members
+from cappaper.population import Population, members, set_mode
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 EpsAttack = Callable[..., Tensor]
@@ -164,7 +164,7 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module is in eval mode inside the block, and in its own mode after it."""
     templates = [m.template for m in model.modules() if isinstance(m, Population)]
     before = [(part, part.training) for m in (model, *templates) for part in m.modules()]
-    model.eval()
+    set_mode(model, False)
     try:
         yield
     finally:
