@@ -37,25 +37,17 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
     return cap(z, beta)
 
 
-def cap(z: Tensor, beta: Tensor) -> Tensor:
-    """:func:`capped_relu` without its checks, as TorchScript and function modes read it."""
+# Whether a clamp's slope at its bound is 1 depends on torch's version. If it is, a clamp is faster.
+_BOUNDS = (1.0, torch.ones(()))
+_SLOPES = [torch.func.grad(partial(torch.clamp, max=m))(torch.ones(())) for m in _BOUNDS]
+_BY_CLAMP = all(slope.item() == 1 for slope in _SLOPES)
+
+
+def cap(z: Tensor, beta: Tensor, by_clamp: bool = _BY_CLAMP) -> Tensor:
+    """:func:`capped_relu` without its checks, for TorchScript and for function modes."""
     if has_torch_function_unary(z):
         return handle_torch_function(cap, (z,), z, beta)
-    return _cap(z, beta)
-
-
-def _cap_by_clamp(z: Tensor, beta: Tensor) -> Tensor:
-    return torch.relu(z).clamp(max=beta)
-
-
-def _cap_by_where(z: Tensor, beta: Tensor) -> Tensor:
-    return torch.where(z > beta, beta, torch.relu(z))
-
-
-# A clamp is faster, but its slope at the bound depends on torch's version: here it is 1.
-_bounds = (1.0, torch.ones(()))
-_slopes = [torch.func.grad(partial(torch.clamp, max=m))(torch.ones(())) for m in _bounds]
-_cap = _cap_by_clamp if min(_slopes) == 1 else _cap_by_where
+    return torch.relu(z).clamp(max=beta) if by_clamp else torch.where(z > beta, beta, z.relu())
 
 
 class CappedReLU(nn.Module):

@@ -193,9 +193,8 @@ def _watching(model: nn.Module, handle: Callable[[Bounded, Tensor], Tensor]) -> 
     templates = [m.template for m in model.modules() if isinstance(m, Population)]
     layers = [layer for part in (model, *templates) for layer in part.modules()]
     with ExitStack() as stack:
-        if any(name.endswith("_orig_mod") for name, _ in model.named_modules()):
-            # Part of it is compiled; its original runs instead.
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if any(hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # as before compilation
         stack.callback(watch.close)
         # Plain functions, because a copy of the model keeps them; a method's copy has its own self.
         before, after = (lambda *_: watch.enter()), (lambda *_: watch.leave())

@@ -159,17 +159,14 @@ def _random_state(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _check_batch_of_one(model: nn.Module, x: Tensor) -> None:
-    """Refuse a last batch of one image before training, where BatchNorm would refuse it later."""
-    copy = copy_of(model)
-    set_mode(copy, True)
+    """Refuse a last batch of one image, which BatchNorm cannot take, before training begins."""
+    set_mode(copy := copy_of(model), True)
     try:
         with _random_state(0, x.device):
             copy(x[:1])
     except ValueError as error:
-        raise ValueError(
-            "the last batch has one image, which the model refuses in train mode: choose another"
-            " batch_size"
-        ) from error
+        why = "the last batch has one image, which the model refuses: choose another batch_size"
+        raise ValueError(why) from error
 
 
 def _check_weights(
