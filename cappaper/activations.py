@@ -1,18 +1,19 @@
 """The activation of the paper, its smooth relatives, and how to put it into any model."""
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from cappaper import checks
-from cappaper.population import copy_of
 
+M = TypeVar("M", bound=nn.Module)
 Activation = Callable[[float], nn.Module]
 """Makes a hidden layer's activation from the layer's constant (β, or c)."""
 
@@ -34,7 +35,7 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
         _check_max_value(beta)
         if z.is_floating_point() and beta > torch.finfo(z.dtype).max:
             beta = math.inf
-    return cap(z, beta)
+    return cap(z, beta)  # type: ignore[arg-type]  # TorchScript knows no unions of them
 
 
 # Whether a clamp's slope at its bound is 1 depends on torch's version. If it is, a clamp is faster.
@@ -177,6 +178,15 @@ def replace_relu(
     if others and layers is None:
         warnings.warn(f"replace_relu left alone: {'; '.join(others)}", LeftAloneWarning, 2)
     return model
+
+
+def copy_of(model: M) -> M:
+    """A deep copy of a model."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"{type(model).__name__} cannot be deep-copied: {why}") from error
 
 
 def per_layer(value: float | Sequence[float], count: int) -> list[float]:

@@ -83,10 +83,11 @@ def _network(
 
     def drawn(kind: type[nn.Module], *sizes: int, **settings: int) -> nn.Module:
         """A layer with torch's default initialisation, drawn from this generator alone."""
-        layer: Any = nn.utils.skip_init(kind, *sizes, **settings)
-        nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
-        bound = 1 / math.sqrt(layer.weight[0].numel())
-        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+        layer: nn.Module = nn.utils.skip_init(kind, *sizes, **settings)
+        weight, bias = layer.parameters()
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+        bound = 1 / math.sqrt(weight[0].numel())
+        nn.init.uniform_(bias, -bound, bound, generator=generator)
         return layer.to(torch.get_default_device())
 
     layers: list[nn.Module] = []

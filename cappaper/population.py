@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from types import CodeType, FunctionType, MethodType
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from cappaper import checks
+from cappaper.activations import copy_of
 
 # All members are computed by one template, into which functional_call puts their weights in turn.
 _template_lock = threading.RLock()
 _NO_SETTINGS = frozenset(vars(nn.Module()))  # parameters, children, hooks, mode
-_M = TypeVar("_M", bound=nn.Module)
 
 
 class Population(nn.Module):
@@ -39,8 +39,8 @@ class Population(nn.Module):
 
     Raises:
         ValueError: there is no model; their layers, modes or settings (the attributes of a layer)
-            differ, or cannot be compared; one has hooks, or cannot be copied; or, on the first pass,
-            ``vmap`` has no rule for a layer.
+            differ, or cannot be compared; one has hooks, or cannot be copied; or, on the first
+            pass, ``vmap`` has no rule for a layer.
 
     >>> import torch
     >>> from cappaper import mlp
@@ -129,11 +129,11 @@ class Population(nn.Module):
         except RuntimeError as error:
             if not ("vmap" in str(error) or "Batching rule" in str(error)):
                 raise
-            frames = [frame.f_locals.values() for frame, _ in traceback.walk_tb(error.__traceback__)]
-            layers = [type(v).__name__ for part in frames for v in part if isinstance(v, nn.Module)]
+            frames = (frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__))
+            layers = [v for names in frames for v in names.values() if isinstance(v, nn.Module)]
             raise ValueError(
-                f"a population cannot compute {layers[-1]}, for which torch.func.vmap has no rule:"
-                " use its members one by one"
+                f"a population cannot compute {type(layers[-1]).__name__}, for which"
+                " torch.func.vmap has no rule: use its members one by one"
             ) from error
         return logits
 
@@ -150,15 +150,6 @@ def members(model: nn.Module) -> list[nn.Module]:
 def template_of(model: nn.Module) -> nn.Module:
     """The template of a population; a single model is its own."""
     return model.template if isinstance(model, Population) else model
-
-
-def copy_of(model: _M) -> _M:
-    """A deep copy of a model."""
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        why = str(error).partition("\n")[0]
-        raise ValueError(f"{type(model).__name__} cannot be deep-copied: {why}") from error
 
 
 def set_mode(model: nn.Module, training: bool) -> None:

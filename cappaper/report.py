@@ -44,7 +44,7 @@ class RobustnessReport:
         """The result in one or two sentences."""
         least = f"{self.strongest:.1%}"
         if self.unreached:
-            return "Not decided: a part of the model may mask gradients, and no attack follows there."
+            return "Not decided: the attacks cannot reach into a part of the model, which may mask."
         if self.masking.signs():
             masked = "The gradients are masked: do not trust a robust accuracy from PGD."
             return f"{masked} PGD leaves {self.pgd:.1%} of the images, all attacks leave {least}."

@@ -84,14 +84,12 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
     few = min(2, y.shape[-1])  # not one: a BatchNorm in train mode refuses it
     own, ran = threading.get_ident(), set[tuple[nn.Module, bool]]()
     with undisturbed(model), ExitStack() as hooks:
-        for part in model.modules():
-            note = part.register_forward_pre_hook(
-                lambda part, _: ran.add((part, threading.get_ident() == own))
-            )
-            hooks.enter_context(note)
+        note = lambda part, _: ran.add((part, threading.get_ident() == own))  # noqa: E731
+        for module in model.modules():
+            hooks.enter_context(module.register_forward_pre_hook(note))
         calls, logits = bounded_calls(model, x.narrow(y.ndim - 1, 0, few), y[..., :few])
-    elsewhere = [type(part).__name__ for part, here in ran if not here and (part, True) not in ran]
-    scripted = [n for n, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    elsewhere = [type(m).__name__ for m, here in ran if not here and (m, True) not in ran]
+    scripted = [n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
     nodes = new = {node for node in [logits.grad_fn] if node}
     while new:
         new = {after for node in new for after, _ in node.next_functions if after} - nodes

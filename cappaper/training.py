@@ -4,18 +4,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checkpoints, checks
-from cappaper.activations import CappedReLU
+from cappaper.activations import CappedReLU, M, copy_of
 from cappaper.attacks.common import Attack
-from cappaper.population import Population, copy_of, set_mode, template_of
-
-M = TypeVar("M", bound=nn.Module)
+from cappaper.population import Population, set_mode, template_of
 
 
 def fit(

@@ -254,7 +254,7 @@ def test_other_networks_are_refused(make, error, says):
 
 
 def test_a_model_that_computes_something_else_than_its_layers_is_refused():
-    """Autocast rounds more than a certificate allows for; a hook for all modules changes outputs."""
+    """Autocast rounds by more than a certificate allows; a hook for all modules negates."""
     (x, y), net = load("digits", "test", limit=20), mlp(64, [32, 16], beta=1.0)
     negate = lambda module, inputs, output: -output  # noqa: E731
     hook = partial(nn.modules.module.register_module_forward_hook, negate)

@@ -90,7 +90,7 @@ def test_networks_that_differ_in_more_than_numbers_are_refused(what):
         lambda seed: sequence(spectral_norm(nn.Linear(64, 10))),
         lambda seed: sequence(orthogonal(nn.Linear(64, 10))),
     ],
-    ids=["shared cap", "batch norm", "tied weights", "a buffer", "weight", "spectral", "orthogonal"],
+    ids=["shared cap", "batch norm", "tied", "a buffer", "weight", "spectral", "orthogonal"],
 )
 def test_a_population_and_its_members_compute_what_the_networks_do(twenty, make):
     (x, y), nets = twenty, [make(0).eval(), make(1).eval()]

@@ -45,7 +45,7 @@ def test_a_last_batch_of_one_is_refused_before_training(twenty):
     net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)).eval()
     before = copy.deepcopy(net.state_dict())
     for model in (net, Population([net, net])):
-        with pytest.raises(ValueError, match="last batch has one image.*another batch_size"):
+        with pytest.raises(ValueError, match=r"last batch has one image.*another batch_size"):
             fit(model, *twenty, epochs=1, batch_size=19)
         assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
