@@ -138,9 +138,10 @@ class _Watch(TorchFunctionMode):
 
     def close(self) -> None:
         """After an interrupt, for which torch calls no hook, the mode may still be on."""
-        while self._depth:
-            self.leave()
         self.owner = 0
+        for _ in range(self._depth):
+            with suppress(RuntimeError):  # it is off for the time of a call, and was interrupted
+                self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def hand(self, call: Bounded, output: Tensor) -> Tensor:
         with ExitStack() as stack:
@@ -196,11 +197,10 @@ def _watching(model: nn.Module, handle: Callable[[Bounded, Tensor], Tensor]) -> 
         stack.callback(watch.close)
         # Plain functions, because a copy of the model keeps them; a method's copy has its own self.
         before, after = (lambda *_: watch.enter()), (lambda *_: watch.leave())
-        hooks = [model.register_forward_pre_hook(before)]
-        hooks.append(model.register_forward_hook(after, prepend=True, always_call=True))
-        hooks += [m.register_forward_hook(registered) for m in layers if reader_of(m)]
-        for hook in hooks:
-            stack.enter_context(hook)
+        stack.enter_context(model.register_forward_pre_hook(before))
+        stack.enter_context(model.register_forward_hook(after, prepend=True, always_call=True))
+        for layer in filter(reader_of, layers):
+            stack.enter_context(layer.register_forward_hook(registered))
         yield
 
 

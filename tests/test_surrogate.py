@@ -6,6 +6,7 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -202,21 +203,15 @@ def test_blocks_may_be_nested(images):
         assert torch.equal(gradient(net, images), outer)
 
 
-class Wrapped(nn.Module):
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-
-class Checkpointed(Wrapped):
+class Checkpointed(nn.ModuleList):
     def forward(self, x):
-        return self.net[3:](checkpoint(self.net[:3], x, use_reentrant=False))
+        return self[3](checkpoint(nn.Sequential(*[*self][:3]), x, use_reentrant=False))
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        Checkpointed,
+        lambda net: Checkpointed([*net[:3], net[3:]]),
         partial(torch.compile, backend="aot_eager", dynamic=True),
         lambda net: net.compile(backend="aot_eager") or net,
         torch.fx.symbolic_trace,
@@ -233,26 +228,22 @@ def test_a_model_that_runs_in_another_way_has_the_same_gradient_and_no_warning(i
     torch.testing.assert_close(gradient(other, images), gradient(net, images))
 
 
-class Threaded(Wrapped):
+class Threaded(nn.ModuleList):
     def forward(self, x):
         with ThreadPoolExecutor(1) as threads:
-            return threads.submit(self.net, x).result()
+            return threads.submit(self[0], x).result()
 
 
 def test_a_model_that_calls_its_parts_in_other_threads_is_not_decided(images):
     """Function modes and hooks belong to a thread: the surrogate does not follow."""
     y = torch.zeros(20, dtype=torch.int64)
-    report = cappaper.robustness_report(Threaded(stuck()), images, y, 0.1, steps=2, queries=2)
+    report = cappaper.robustness_report(Threaded([stuck()]), images, y, 0.1, steps=2, queries=2)
     assert "Not decided" in report.verdict and "in another thread: use one" in str(report)
 
 
 def test_what_outlives_the_block_has_the_exact_gradient(images):
     """A copy keeps the hooks; an interrupt, for which torch calls no hook, keeps the mode."""
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    net = stuck()
+    net, interrupt = stuck(), Mock(side_effect=KeyboardInterrupt)
     with surrogate_gradient(net, 3.0):
         kept = copy.deepcopy(net)
         hook = net[2].register_forward_hook(interrupt)
@@ -273,10 +264,8 @@ def test_it_works_on_a_foreign_model():
 
 @pytest.mark.parametrize("sharpness", [0.0, -1.0, float("nan"), float("inf")])
 def test_bad_input_gets_a_sentence(sharpness):
-    with (
-        pytest.raises(ValueError, match="finite number above 0"),
-        surrogate_gradient(mlp(4, [3]), sharpness),
-    ):
+    block = surrogate_gradient(mlp(4, [3]), sharpness)
+    with pytest.raises(ValueError, match="finite number above 0"), block:
         pass
 
 
