@@ -4,13 +4,16 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from cappaper import checks
 
+M = TypeVar("M", bound=nn.Module)
 Activation = Callable[[float], nn.Module]
 """Makes a hidden layer's activation from the layer's constant (β, or c)."""
 
@@ -32,7 +35,20 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
         _check_max_value(beta)
         if z.is_floating_point() and beta > torch.finfo(z.dtype).max:
             beta = math.inf
-    return torch.relu(z).clamp(max=beta)
+    return cap(z, beta)  # type: ignore[arg-type]  # TorchScript knows no unions of them
+
+
+# Whether a clamp's slope at its bound is 1 depends on torch's version. If it is, a clamp is faster.
+_BOUNDS = (1.0, torch.ones(()))
+_SLOPES = [torch.func.grad(partial(torch.clamp, max=m))(torch.ones(())) for m in _BOUNDS]
+_BY_CLAMP = all(slope.item() == 1 for slope in _SLOPES)
+
+
+def cap(z: Tensor, beta: Tensor, by_clamp: bool = _BY_CLAMP) -> Tensor:
+    """:func:`capped_relu` without its checks, for TorchScript and for function modes."""
+    if has_torch_function_unary(z):
+        return handle_torch_function(cap, (z,), z, beta)
+    return torch.relu(z).clamp(max=beta) if by_clamp else torch.where(z > beta, beta, z.relu())
 
 
 class CappedReLU(nn.Module):
@@ -59,7 +75,7 @@ class CappedReLU(nn.Module):
             self.register_buffer("beta", torch.tensor(float(beta)))
 
     def forward(self, z: Tensor) -> Tensor:
-        return capped_relu(z, self.beta)
+        return cap(z, self.beta)
 
     def extra_repr(self) -> str:
         return f"beta={self.beta.item():g}"
@@ -104,25 +120,28 @@ def replace_relu(
 ) -> nn.Module:
     """Copy a model with its ReLUs capped: same weights, same training mode.
 
-    The ReLUs must be modules, as torchvision's are; functions that a ``forward`` calls, such as
-    ``torch.nn.functional.relu``, are not reached.
+    The ReLUs must be modules that the model lists, as torchvision's are. What a ``forward`` calls
+    as a function, such as ``torch.nn.functional.relu``, stays, without a warning: no images are
+    here to run it with. :func:`~cappaper.layer_distances` of the copy tells of such calls.
 
     Args:
         model: any torch module; it stays as it is.
         beta: one max value for all chosen layers, or one per chosen layer, in their order.
         layers: which ReLUs, ReLU6s and capped ReLUs to cap, by position (0 is the first to be
             registered) or by name as in ``model.named_modules()``. By default all of them, with a
-            :class:`LeftAloneWarning` where the model has activations of another kind.
+            :class:`LeftAloneWarning` where the model lists other activations of torch's, or layers
+            with activations inside, such as ``nn.RNN`` or ``nn.TransformerEncoderLayer``.
 
     Raises:
-        ValueError: no such ReLU, or a ``beta`` that is not above 0, or too many or too few.
+        ValueError: no such ReLU, a ``beta`` that is not above 0, too many or too few, or a model
+            that cannot be copied.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU6())
     >>> replace_relu(net, 0.5, layers=[1])[3]
     CappedReLU(beta=0.5)
     """
     checks.module(model)
-    model = copy.deepcopy(model)
+    model = copy_of(model)
     relus = {  # a module may have many names
         name: part
         for name, part in model.named_modules(remove_duplicate=False)
@@ -149,14 +168,25 @@ def replace_relu(
                 return capped
             model.set_submodule(name, capped)
     no_activations = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax)
+    inside = (nn.RNNBase, nn.RNNCellBase, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
     others = [
         f"{type(part).__name__} at {name!r}"
         for name, part in model.named_modules()
-        if type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations)
+        if isinstance(part, inside)
+        or (type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations))
     ]
     if others and layers is None:
         warnings.warn(f"replace_relu left alone: {'; '.join(others)}", LeftAloneWarning, 2)
     return model
+
+
+def copy_of(model: M) -> M:
+    """A deep copy of a model."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"{type(model).__name__} cannot be deep-copied: {why}") from error
 
 
 def per_layer(value: float | Sequence[float], count: int) -> list[float]:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cappaper.activations import cap
+
 
 class Bounded(NamedTuple):
     """One call of a bounded activation: it has a slope between two bounds of ``z``, 0 outside.
@@ -92,7 +94,7 @@ def _pair(is_cap: bool, input: Any, other: Any = None, *_: Any, **__: Any) -> Bo
 
 
 _exact = ContextVar("exact", default=False)
-_READERS: dict[Any, Reader] = {}
+_READERS: dict[Any, Reader] = {cap: lambda z, beta: Bounded(z, 0.0, beta)}
 for _names, _read in (
     ("relu relu_", lambda input, *_, **__: Bounded(input, 0.0)),
     ("relu6", lambda input, *_, **__: Bounded(input, 0.0, 6.0)),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cappaper import checks
 from cappaper.attacks import common
 from cappaper.attacks.common import Attack
-from cappaper.population import Population, members
+from cappaper.population import Population, members, set_mode
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 EpsAttack = Callable[..., Tensor]
@@ -182,7 +182,7 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
             for part, training in before:
                 part.training = training
 
-        model.eval()
+        set_mode(model, False)
         return put_back
 
     with common.shared(model, "modes", begin):

@@ -1,6 +1,8 @@
 """Inside a network, layer by layer: the growth of a perturbation, and the gradient."""
 
 import math
+import threading
+import warnings
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -9,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.activations import ACTIVATIONS
+from cappaper.activations import ACTIVATIONS, LeftAloneWarning
+from cappaper.attacks.common import undisturbed
+from cappaper.surrogate import bounded_calls
 
 
 class LayerDistance(NamedTuple):
@@ -28,8 +32,11 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
     Source: Figure 1 of arXiv 2405.03777.
 
     Args:
-        model: a single classifier; its mode stays.
+        model: a single classifier, whose activations are modules; its mode stays.
         x, x_adv: clean images ``[B, ...]`` and their adversarial examples, of the same shape.
+
+    Warns:
+        LeftAloneWarning: the model calls bounded activations or ReLU as functions, too.
 
     Raises:
         ValueError: the shapes differ, or the model calls no activation that this package knows.
@@ -43,8 +50,7 @@ def layer_distances(model: nn.Module, x: Tensor, x_adv: Tensor) -> list[LayerDis
         raise ValueError(
             f"x_adv must be images of shape {list(x.shape)}, got {checks.shown(x_adv)}"
         )
-    with torch.no_grad():
-        (_, clean), (_, adversarial) = (_calls(model, images) for images in (x, x_adv))
+    clean, adversarial = (_calls(model, images)[1] for images in (x.detach(), x_adv.detach()))
     distances = []
     for (layer, *_, before), (*_, after) in zip(clean, adversarial, strict=True):
         delta, size = (after - before).flatten(1), before.flatten(1).norm(dim=1)
@@ -71,6 +77,9 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
 
     Args:
         model, x, y: a single classifier, images and labels as :func:`~cappaper.pgd` takes them.
+
+    Warns:
+        LeftAloneWarning: as :func:`layer_distances`.
 
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`; or no activation or gradient is there.
@@ -101,20 +110,28 @@ def layer_signals(model: nn.Module, x: Tensor, y: Tensor) -> list[LayerSignal]:
 
 def _calls(model: nn.Module, x: Tensor) -> tuple[Tensor, list[Any]]:
     """The logits, and the name, module, input and output of each call of an activation."""
-    calls = []
+    calls, own = [], threading.get_ident()
     names = {part: name for name, part in model.named_modules() if isinstance(part, ACTIVATIONS)}
 
-    def watch(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def watch(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if threading.get_ident() != own:
+            return None
         # Each call gets a copy, because an activation may change its input in place.
         output = module.forward(args[0].detach().clone()).detach()
         calls.append((names[module], module, args[0], output))
         return (args[0].clone(),)
 
-    with ExitStack() as hooks:
-        for module in names:
-            hooks.enter_context(module.register_forward_pre_hook(watch))
-        logits = model(x)
+    with undisturbed(model):
+        with ExitStack() as hooks:
+            for module in names:
+                hooks.enter_context(module.register_forward_pre_hook(watch))
+            logits = model(x)
+        called, _ = bounded_calls(model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
     if not calls:
         known = ", ".join(activation.__name__ for activation in ACTIVATIONS)
         raise ValueError(f"no hidden layer: the model calls none of its activations ({known})")
+    count = sum(not isinstance(call.z, nn.Parameter) for call in called) - len(calls)
+    if count > 0:
+        text = f"{count} activations or clamps are functions, and not listed: make them modules"
+        warnings.warn(text, LeftAloneWarning, stacklevel=3)
     return logits, calls

@@ -79,17 +79,26 @@ def _network(
     for width in (size, *filters, *units):
         checks.count(width, "every width of a network")
     checks.whole(seed, "the seed")
+    generator = torch.Generator().manual_seed(int(seed))  # threads share the global one
+
+    def drawn(kind: type[nn.Module], *sizes: int, **settings: int) -> nn.Module:
+        """A layer with torch's default initialisation, drawn from this generator alone."""
+        layer: nn.Module = nn.utils.skip_init(kind, *sizes, **settings)
+        weight, bias = layer.parameters()
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+        bound = 1 / math.sqrt(weight[0].numel())
+        nn.init.uniform_(bias, -bound, bound, generator=generator)
+        return layer.to(torch.get_default_device())
+
     layers: list[nn.Module] = []
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would reseed a GPU's too
-        for before, after, cap in zip(filters, filters[1:], caps, strict=False):
-            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), make(cap)]
-            size = math.ceil(size / 2)
-        layers.append(nn.Flatten())
-        widths = [filters[-1] * size**2 if filters else size, *units]
-        for before, after, cap in zip(widths, units[:-1], caps[1 - len(units) :], strict=False):
-            layers += [nn.Linear(before, after), make(cap)]
-        layers.append(nn.Linear(widths[-2], widths[-1]))
+    for before, after, cap in zip(filters, filters[1:], caps, strict=False):
+        layers += [drawn(nn.Conv2d, before, after, kernel_size=5, stride=2, padding=2), make(cap)]
+        size = math.ceil(size / 2)
+    layers.append(nn.Flatten())
+    widths = [filters[-1] * size**2 if filters else size, *units]
+    for before, after, cap in zip(widths, units[:-1], caps[1 - len(units) :], strict=False):
+        layers += [drawn(nn.Linear, before, after), make(cap)]
+    layers.append(drawn(nn.Linear, widths[-2], widths[-1]))
     return nn.Sequential(*layers)
 
 

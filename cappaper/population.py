@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import threading
+import traceback
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from cappaper import checks
+from cappaper.activations import copy_of
 
 # All members are computed by one template, into which functional_call puts their weights in turn.
 _template_lock = threading.RLock()
@@ -35,7 +39,8 @@ class Population(nn.Module):
 
     Raises:
         ValueError: there is no model; their layers, modes or settings (the attributes of a layer)
-            differ, or cannot be compared; or one has hooks.
+            differ, or cannot be compared; one has hooks, or cannot be copied; or, on the first
+            pass, ``vmap`` has no rule for a layer.
 
     >>> import torch
     >>> from cappaper import mlp
@@ -55,7 +60,7 @@ class Population(nn.Module):
             checks.no_hooks(model, "a member of a population")
         for model in models[1:]:
             _check_same_layout(models[0], model)
-        parameters, buffers = stack_module_state([copy.deepcopy(m) for m in models])
+        parameters, buffers = stack_module_state([copy_of(m) for m in models])
         for name, tensor in parameters.items():
             trained = tensor.requires_grad
             self.register_parameter(_flat(name), nn.Parameter(tensor.detach(), trained))
@@ -118,8 +123,18 @@ class Population(nn.Module):
             return functional_call(self.template, tensors, (x,))
 
         mapped = vmap(one, in_dims=(0, 0 if own_inputs else None), randomness="different")
-        with nullcontext() if torch.compiler.is_compiling() else _template_lock:
-            logits: Tensor = mapped(self._tensors(), x)
+        try:
+            with nullcontext() if torch.compiler.is_compiling() else _template_lock:
+                logits: Tensor = mapped(self._tensors(), x)
+        except RuntimeError as error:
+            if not ("vmap" in str(error) or "Batching rule" in str(error)):
+                raise
+            frames = (frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__))
+            layers = [v for names in frames for v in names.values() if isinstance(v, nn.Module)]
+            raise ValueError(
+                f"a population cannot compute {type(layers[-1]).__name__}, for which"
+                " torch.func.vmap has no rule: use its members one by one"
+            ) from error
         return logits
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -137,6 +152,12 @@ def template_of(model: nn.Module) -> nn.Module:
     return model.template if isinstance(model, Population) else model
 
 
+def set_mode(model: nn.Module, training: bool) -> None:
+    """Train or eval mode; a module of ``torch.export`` has one mode only, and keeps it."""
+    with suppress(NotImplementedError):
+        model.train(training)
+
+
 def _check_same_layout(one: nn.Module, other: nn.Module) -> None:
     """Refuse members that differ in more than the numbers in their parameters and buffers."""
     problem = "the members of a population must share one architecture:"
@@ -145,7 +166,7 @@ def _check_same_layout(one: nn.Module, other: nn.Module) -> None:
     if names[0] != names[1]:
         raise ValueError(f"{problem} their layers, their order, or tied weights differ")
     for (name, part), (_, its) in zip(one.named_modules(), other.named_modules(), strict=True):
-        if not _same(_layout(part), _layout(its)):
+        if _layout(part) != _layout(its):
             where = f"{type(part).__name__}{f' at {name!r}' if name else ''}"
             raise ValueError(f"{problem} the type, mode, shapes or settings of {where} differ")
 
@@ -154,37 +175,48 @@ def _layout(part: nn.Module) -> tuple[Any, ...]:
     named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
     tensors = [(name, t.shape, t.dtype, t.device, t.requires_grad) for name, t in named]
     settings = {name: value for name, value in vars(part).items() if name not in _NO_SETTINGS}
-    return type(part).__module__, type(part).__qualname__, part.training, tensors, settings
+    kind = type(part).__module__, type(part).__qualname__, part.training
+    return *kind, tensors, described(settings, strict=True)
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two settings are equal; what cannot be compared is not."""
-    if type(one) is not type(other):
-        return False
-    match one:
+def described(value: Any, strict: bool = False, within: tuple[int, ...] = ()) -> str:
+    """A setting in words that are the same for the same setting in another process.
+
+    A function counts by its code and by what it carries along: defaults, a closure, a ``partial``'s
+    arguments. A module counts by its type; if ``strict``, it is the same as itself alone.
+    """
+    if isinstance(value, nn.Module | type) or id(value) in within:
+        kind = value if isinstance(value, type) else type(value)
+        return f"{kind.__qualname__} {id(value) if strict else ''}"
+    inner = partial(described, strict=strict, within=(*within, id(value)))
+    match value:
         case nn.Parameter() | weakref.ref():  # a layer's own list of its weights
-            return True
-        case Tensor():
-            return one.shape == other.shape and torch.equal(one, other)
-        case list() | tuple():
-            pairs = zip(one, other, strict=False)
-            return len(one) == len(other) and all(_same(a, b) for a, b in pairs)
-        case dict():
-            return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
-        case MethodType():
-            return _same(*([m.__func__, m.__self__] for m in (one, other)))
-        case FunctionType():  # each member may have made its own, as a lambda is
-            if one.__code__ is not other.__code__:
-                return False
-            carried = ([f.__defaults__, f.__kwdefaults__] for f in (one, other))
-            closures = ([c.cell_contents for c in f.__closure__ or ()] for f in (one, other))
-            return _same(*carried) and _same(*closures)
+            return ""
         case partial():
-            return _same(*([p.func, p.args, p.keywords] for p in (one, other)))
-    try:
-        return one is other or bool(one == other)
-    except Exception:
-        return False
+            return f"{inner(value.func)}({inner(value.args)}, {inner(value.keywords)})"
+        case MethodType():
+            return f"{inner(value.__self__)}.{value.__name__}"
+        case FunctionType():
+            closure = [cell.cell_contents for cell in value.__closure__ or ()]
+            carried = [value.__defaults__, value.__kwdefaults__, closure]
+            return f"{value.__qualname__} {inner(value.__code__)} {inner(carried)}"
+        case CodeType():
+            return f"{value.co_code.hex()} {value.co_names} {inner(value.co_consts)}"
+        case dict():
+            return str(sorted((str(key), inner(part)) for key, part in value.items()))
+        case tuple() | list():
+            return str([inner(part) for part in value])
+        case set() | frozenset():
+            return str(sorted(inner(part) for part in value))
+        case np.generic():
+            return repr(value.item())
+        case np.ndarray():
+            return f"{value.dtype} {value.tolist()}"
+        case Tensor() if value.layout == torch.strided and not value.is_meta:
+            plain = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+            return f"{value.dtype} {list(value.shape)} {hashlib.sha256(plain.data).hexdigest()}"
+    attributes = getattr(value, "__dict__", None)
+    return f"{type(value).__qualname__} {inner(attributes)}" if attributes else repr(value)
 
 
 def _flat(name: str) -> str:

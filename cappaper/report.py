@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.common import Progress
+from cappaper.attacks.common import Progress, undisturbed
 from cappaper.attacks.pgd import pgd
 from cappaper.attacks.strongest import strongest_attack
 from cappaper.evaluation import in_eval_mode, is_robust
@@ -30,7 +30,8 @@ class RobustnessReport:
     pgd: float  #: robust accuracy under PGD
     strongest: float  #: robust accuracy under PGD and :func:`~cappaper.strongest_attack`
     masking: MaskingReport  #: the result of :func:`~cappaper.masking_report`
-    unreached: tuple[str, ...] = ()  #: the parts that no attack can reach into
+    unreached: tuple[str, ...] = ()  #: why the attacks decide nothing
+    warned: tuple[str, ...] = ()  #: what else the attacks warned of
 
     @property
     def accuracies(self) -> dict[str, float]:
@@ -57,7 +58,7 @@ class RobustnessReport:
             f"{self.name}: {self.images} images, L∞ ball of radius {self.eps:g}\n",
             *(f"  {value:6.1%}  {name}" for name, value in self.accuracies.items()),
             f"\n{self.verdict}",
-            *(f"  - {sign}" for sign in [*signs, *self.unreached]),
+            *(f"  - {sign}" for sign in [*signs, *self.unreached, *self.warned]),
             *dict.fromkeys(f"  What helps: {indicator.cure}." for indicator in found),
         ]
         return "\n".join(lines)
@@ -78,7 +79,8 @@ class RobustnessReport:
             mark = "not asked" if i.value is None else "✗ fails" if i.fails else "✓ passes"
             rows.append((i.name, mark, f"{i.says}. What helps: {i.cure}." if i.fails else i.says))
         cells = '<tr><th scope="row">{}</th><td>{}</td><td>{}</td></tr>'
-        signs = "".join(f"<li>{escape(s)}</li>" for s in [*self.masking.signs(), *self.unreached])
+        signs = [*self.masking.signs(), *self.unreached, *self.warned]
+        listed = "".join(f"<li>{escape(sign)}</li>" for sign in signs)
         return f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Robustness of {escape(self.name)}</title><style>:root {{ color-scheme: light dark }}
@@ -86,7 +88,7 @@ body {{ font: 1rem/1.5 system-ui; margin: 2rem auto; max-width: 46rem }} td {{ p
 th {{ text-align: left }} td + td {{ width: 50% }}</style></head><body>
 <h1>Robustness of {escape(self.name)}</h1>
 <p>{self.images} images; an attack may change every pixel by up to ε = {self.eps:g}.</p>
-<p><strong>{escape(self.verdict)}</strong></p><ul>{signs}</ul>
+<p><strong>{escape(self.verdict)}</strong></p><ul>{listed}</ul>
 <table>{"".join(cells.format(*row) for row in rows)}</table></body></html>
 """
 
@@ -126,13 +128,16 @@ def robustness_report(
     ball: dict[str, Any] = {"eps": eps, "seed": seed}
     every = partial(strongest_attack, steps=steps, queries=queries, **ball)
     every = partial(every, batch_size=len(y) // 10 or 1, progress=bar("strongest attack"))
-    with in_eval_mode(model), warnings.catch_warnings():
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", OutOfReachWarning)
-            warn_unreached(model, x, y, "the attacks")
-        warnings.simplefilter("ignore", UnreachedWarning)
+    with in_eval_mode(model), undisturbed(model), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        warn_unreached(model, x, y, "the attacks")
+        warnings.simplefilter("ignore", UnreachedWarning)  # it was given once, above
         signs = masking_report(model, x, y, steps=(10, 40, 100), progress=bar("masking"), **ball)
         robust = is_robust(model, x, y, [partial(pgd, steps=40, **ball), every], batch_size=len(y))
-    unreached = tuple(str(w.message) for w in caught if w.category is OutOfReachWarning)
+    said = {str(w.message): w.category for w in caught}
+    # Nothing bounded is no fault of a plain ReLU network; with masked gradients it decides.
+    deciding = UnreachedWarning if signs.signs() else OutOfReachWarning
+    unreached = tuple(text for text, kind in said.items() if issubclass(kind, deciding))
+    warned = tuple(text for text in said if text not in unreached)
     correct, left, least = robust.double().mean(dim=1).tolist()
-    return RobustnessReport(name, eps, len(y), correct, left, least, signs, unreached)
+    return RobustnessReport(name, eps, len(y), correct, left, least, signs, unreached, warned)

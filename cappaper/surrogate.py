@@ -4,11 +4,12 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from cappaper import checks
@@ -81,9 +82,14 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
     """Warn where the surrogate gradient has nothing to do, or cannot look inside."""
     checks.module(model, f"the model of {attack}")
     few = min(2, y.shape[-1])  # not one: a BatchNorm in train mode refuses it
-    with undisturbed(model):
+    own, ran = threading.get_ident(), set[tuple[nn.Module, bool]]()
+    with undisturbed(model), ExitStack() as hooks:
+        note = lambda part, _: ran.add((part, threading.get_ident() == own))  # noqa: E731
+        for module in model.modules():
+            hooks.enter_context(module.register_forward_pre_hook(note))
         calls, logits = bounded_calls(model, x.narrow(y.ndim - 1, 0, few), y[..., :few])
-    scripted = [n for n, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    elsewhere = [type(m).__name__ for m, here in ran if not here and (m, True) not in ran]
+    scripted = [n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
     nodes = new = {node for node in [logits.grad_fn] if node}
     while new:
         new = {after for node in new for after, _ in node.next_functions if after} - nodes
@@ -94,6 +100,8 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
     if scripted:
         part = scripted[0] or "the model"
         why = f"cannot reach into {part}, which is traced or scripted: attack the original"
+    elif elsewhere:
+        why = f"cannot reach into {min(elsewhere)}, which runs in another thread: use one thread"
     elif custom:
         name = min(type(node).__name__ for node in custom).removesuffix("Backward")
         why = f"cannot reach into the custom autograd function {name}: give its module {hint}"
@@ -111,13 +119,41 @@ class _Watch(TorchFunctionMode):
     def __init__(self, handle: Callable[[Bounded, Tensor], Tensor]) -> None:
         super().__init__()
         self._handle = handle
+        self.owner = threading.get_ident()  # 0 when its block has ended
+        self._depth = 0
         # By id, with the tensor itself, so that no other tensor can get that id; and with its
         # version, because a tensor that is changed in place is no clamp's output any more.
         self._clamped: dict[int, tuple[Tensor, int, Bounded]] = {}
 
+    def enter(self) -> None:
+        if threading.get_ident() == self.owner:
+            self.__enter__()  # type: ignore[no-untyped-call]
+            self._depth += 1
+
+    def leave(self) -> None:
+        if threading.get_ident() == self.owner and self._depth:
+            self._depth -= 1
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._clamped = self._clamped if self._depth else {}
+
+    def close(self) -> None:
+        """After an interrupt, for which torch calls no hook, the mode may still be on."""
+        self.owner = 0
+        for _ in range(self._depth):
+            with suppress(RuntimeError):  # it is off for the time of a call, and was interrupted
+                self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def hand(self, call: Bounded, output: Tensor) -> Tensor:
+        with ExitStack() as stack:
+            # Activation checkpointing counts what the forward pass saves, and saves it again: what
+            # the handle saves is no part of it. Inside vmap there is neither.
+            with suppress(RuntimeError):
+                stack.enter_context(saved_tensors_hooks(lambda t: t, lambda t: t))
+            return self._handle(call, output)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        read = reader_of(func) if torch.is_grad_enabled() else None
+        read = reader_of(func) if self.owner and torch.is_grad_enabled() else None
         call = read and read(*args, **kwargs)
         if call is None or not call.z.is_floating_point():  # indices are clamped, too
             return func(*args, **kwargs)
@@ -132,7 +168,7 @@ class _Watch(TorchFunctionMode):
         if in_place:
             call = call._replace(z=call.z.clone())
         output = func(*args, **kwargs)
-        result = self._handle(call, output)
+        result = self.hand(call, output)
         if in_place and result is not output:
             result = output.copy_(result)
         # Another clamp may follow one whose output is ``z`` itself between its bounds.
@@ -145,35 +181,27 @@ class _Watch(TorchFunctionMode):
 @contextmanager
 def _watching(model: nn.Module, handle: Callable[[Bounded, Tensor], Tensor]) -> Iterator[None]:
     """Hand the bounded activations in this thread's calls of ``model`` to ``handle``."""
-    owner, entered = threading.get_ident(), list[_Watch]()
-
-    def enter(*_: Any) -> None:
-        if threading.get_ident() == owner:
-            entered.append(_Watch(handle).__enter__())  # type: ignore[no-untyped-call]
-
-    def leave(*_: Any) -> None:
-        if threading.get_ident() == owner and entered:
-            entered.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+    watch = _Watch(handle)
 
     def registered(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        read = reader_of(module) if threading.get_ident() == owner else None
+        read = reader_of(module) if threading.get_ident() == watch.owner else None
         call = read and read(module, *inputs)
-        return call and handle(call, output)
+        return call and watch.hand(call, output)
 
     # The layers of a population are its template's.
     templates = [m.template for m in model.modules() if isinstance(m, Population)]
     layers = [layer for part in (model, *templates) for layer in part.modules()]
-    hooks = []
-    try:
-        hooks.append(model.register_forward_pre_hook(enter))
-        hooks.append(model.register_forward_hook(leave, prepend=True, always_call=True))
-        hooks += [m.register_forward_hook(registered) for m in layers if reader_of(m)]
+    with ExitStack() as stack:
+        if any(hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # as before compilation
+        stack.callback(watch.close)
+        # Plain functions, because a copy of the model keeps them; a method's copy has its own self.
+        before, after = (lambda *_: watch.enter()), (lambda *_: watch.leave())
+        stack.enter_context(model.register_forward_pre_hook(before))
+        stack.enter_context(model.register_forward_hook(after, prepend=True, always_call=True))
+        for layer in filter(reader_of, layers):
+            stack.enter_context(layer.register_forward_hook(registered))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        while entered:  # torch calls no hook after an interrupt, which is no Exception
-            leave()
 
 
 def _smooth(call: Bounded, output: Tensor, sharpness: float, relu: bool) -> Tensor:

@@ -1,20 +1,18 @@
 """Training, standard and adversarial, of one network or of a population."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checkpoints, checks
-from cappaper.activations import CappedReLU
+from cappaper.activations import CappedReLU, M, copy_of
 from cappaper.attacks.common import Attack
-from cappaper.population import Population, template_of
-
-M = TypeVar("M", bound=nn.Module)
+from cappaper.population import Population, set_mode, template_of
 
 
 def fit(
@@ -32,14 +30,15 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> M:
-    """Train in place with Adam on the cross-entropy.
+    """Train in place with Adam on the cross-entropy; the same seed trains the same network.
 
     Source of adversarial training: Madry et al., arXiv 1706.06083, equation 2.1: every batch is
     replaced by the examples that ``attack`` makes of it.
 
     Args:
         model: one network, or a :class:`~cappaper.Population`. Each member sees its own batches, in
-            the order of its own seed, so its result depends on the others by rounding alone.
+            the order of its own seed, so its result depends on the others by rounding alone, unless
+            it draws at random: all members draw together, from the first member's seed.
         x: images ``[N, ...]`` in [0, 1], on the model's device.
         y: int64 labels ``[N]``.
         epochs, batch_size: passes over the data, and examples in a step (the last takes what is
@@ -51,7 +50,8 @@ def fit(
             an ε that grows, and for fresh random starts.
         penalty: ``penalty(model)`` is a number that every step adds to its loss; for a population,
             the sum over its members.
-        seed: of the batch order; one for all members, or one each.
+        seed: of the batch order, one for all members or one each; and of dropout and the like. The
+            global random state stays as it was.
         checkpoint: a file for the state after every epoch. If it exists, training resumes from it
             to the same result, dropout included. The file stays when training ends.
         progress: called after every epoch, and when training resumes, with (epochs done, epochs in
@@ -65,7 +65,8 @@ def fit(
             Functions count by their code and by what they carry along.
         TypeError, ValueError: images, labels or counts as in :func:`~cappaper.pgd`; a learning rate
             that is not above 0; a wrong number of seeds; both ``attack`` and ``attack_at``; a
-            penalty that is no number; or training diverges.
+            penalty that is no number; a last batch of one image for a model with BatchNorm; or
+            training diverges.
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
@@ -84,67 +85,101 @@ def fit(
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no weights to train: none requires a gradient")
     seeds = _seeds(seed, len(model) if isinstance(model, Population) else 1)
+    if (len(y) % batch_size or batch_size) == 1:
+        _check_batch_of_one(model, x)
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     caps = learned_caps(model)
-    model.train()
+    set_mode(model, True)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    done, path, about = 0, None if checkpoint is None else Path(checkpoint), ""
-    if path is not None:
-        settings = (seeds, epochs, batch_size, lr, attack, attack_at, penalty)
-        about = checkpoints.identity(model, x, y, *settings)
-        if path.exists():
-            done = checkpoints.resume(path, about, model, optimizer, generators)
-            if progress is not None:
-                progress(done, epochs)
     per_epoch = math.ceil(len(y) / batch_size)
-    step, steps, fastest = done * per_epoch, epochs * per_epoch, 0.0
-    for epoch in range(done, epochs):
-        order = torch.stack([torch.randperm(len(y), generator=g) for g in generators]).to(y.device)
-        for batch in torch.split(order, batch_size, dim=-1):
-            chosen = batch if isinstance(model, Population) else batch[0]
-            images, labels = x[chosen], y[chosen]
-            current = attack if attack_at is None else attack_at(step, steps)
-            if current is not None:
-                clean, images = images, current(model, images, labels)
-                if epoch == done:
-                    checks.adversarial(images, clean)
-            rate = _rate(lr, step, steps)
-            fastest = max(fastest, rate)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad()
-            logits = model(images)
-            if epoch == done:
-                checks.logits(logits, labels)
-                if not logits.requires_grad:
-                    raise ValueError("no gradient leads from the logits to weights to be trained")
-            # The sum over members of their mean losses: no member's gradient depends on another's.
-            loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
-            loss = loss / batch.shape[-1]
-            if penalty is not None:
-                extra = penalty(model)
-                if not isinstance(extra, Tensor) or extra.numel() != 1:
-                    raise ValueError("what penalty returns must be a tensor of one number")
-                loss = loss + extra.squeeze()
-            loss.backward()
-            optimizer.step()
-            step += 1
-        if not all(p.isfinite().all() for p in model.parameters()):
-            raise ValueError(
-                f"training diverged: weights are not finite after epoch {epoch + 1};"
-                f" try a learning rate below {fastest:g}"
-            )
-        if not all((cap > 0).all() for cap in caps):
-            raise ValueError(
-                f"a learned max value β is not above 0 after epoch {epoch + 1}: weaken its"
-                " penalty, or take a smaller learning rate"
-            )
+    steps, fastest = epochs * per_epoch, 0.0
+    path = None if checkpoint is None else Path(checkpoint)
+    with _random_state(seeds[0], x.device):
+        done = 0
         if path is not None:
-            checkpoints.save(path, about, epoch + 1, model, optimizer, generators)
-        if progress is not None:
-            progress(epoch + 1, epochs)
+            settings = (seeds, epochs, batch_size, lr, attack, attack_at, penalty)
+            about = checkpoints.identity(model, x, y, *settings)
+            if path.exists():
+                done = checkpoints.resume(path, about, epochs, model, optimizer, generators)
+                if progress is not None:
+                    progress(done, epochs)
+        for epoch in range(done, epochs):
+            order = torch.stack([torch.randperm(len(y), generator=g) for g in generators])
+            batches = torch.split(order.to(y.device), batch_size, dim=-1)
+            for step, batch in enumerate(batches, epoch * per_epoch):
+                chosen = batch if isinstance(model, Population) else batch[0]
+                images, labels = x[chosen], y[chosen]
+                current = attack if attack_at is None else attack_at(step, steps)
+                if current is not None:
+                    clean, images = images, current(model, images, labels)
+                    if epoch == done:
+                        checks.adversarial(images, clean)
+                rate = _rate(lr, step, steps)
+                fastest = max(fastest, rate)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.zero_grad()
+                logits = model(images)
+                if epoch == done:
+                    checks.logits(logits, labels)
+                    if not logits.requires_grad:
+                        raise ValueError("no gradient leads from the logits to weights to train")
+                # The sum over members of their mean losses: no gradient depends on another member.
+                loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
+                loss = loss / batch.shape[-1]
+                if penalty is not None:
+                    extra = penalty(model)
+                    if not isinstance(extra, Tensor) or extra.numel() != 1:
+                        raise ValueError("what penalty returns must be a tensor of one number")
+                    loss = loss + extra.squeeze()
+                loss.backward()
+                optimizer.step()
+            _check_weights(model, caps, epoch + 1, fastest)
+            if path is not None:
+                checkpoints.save(path, about, epoch + 1, model, optimizer, generators)
+            if progress is not None:
+                progress(epoch + 1, epochs)
     optimizer.zero_grad()
-    return model.eval()
+    set_mode(model, False)
+    return model
+
+
+@contextmanager
+def _random_state(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout and the like draw from this seed inside the block, and as before after it."""
+    gpu = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpu):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU
+        for one in gpu:
+            torch.cuda.default_generators[one.index].manual_seed(seed)
+        yield
+
+
+def _check_batch_of_one(model: nn.Module, x: Tensor) -> None:
+    """Refuse a last batch of one image, which BatchNorm cannot take, before training begins."""
+    set_mode(copy := copy_of(model), True)
+    try:
+        with _random_state(0, x.device):
+            copy(x[:1])
+    except ValueError as error:
+        why = "the last batch has one image, which the model refuses: choose another batch_size"
+        raise ValueError(why) from error
+
+
+def _check_weights(
+    model: nn.Module, caps: Sequence[nn.Parameter], epochs: int, fastest: float
+) -> None:
+    """Refuse what a training has come to after so many epochs."""
+    if not all(p.isfinite().all() for p in model.parameters()):
+        raise ValueError(
+            f"training diverged: weights are not finite after epoch {epochs};"
+            f" try a learning rate below {fastest:g}"
+        )
+    if not all((cap > 0).all() for cap in caps):
+        raise ValueError(
+            f"a learned max value β is not above 0 after epoch {epochs}: weaken its penalty, or"
+            " take a smaller learning rate"
+        )
 
 
 def learned_caps(model: nn.Module) -> list[nn.Parameter]:

@@ -1,5 +1,7 @@
 import copy
+import importlib
 import math
+import threading
 import warnings
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import cappaper
-from cappaper import CappedReLU, ScaledSigmoid, capped_relu, mlp, replace_relu
+from cappaper import CappedReLU, ScaledSigmoid, activations, capped_relu, mlp, replace_relu
 from cappaper.activations import LeftAloneWarning
 from cappaper.data import import_torchvision
 
@@ -33,11 +35,25 @@ def test_without_a_cap_it_is_relu_gradient_included(z):
         assert torch.equal(point.grad, (z > 0).float())
 
 
-@pytest.mark.parametrize("learned", [False, True])
-def test_the_gradient_is_zero_outside_the_ramp(learned):
-    z = torch.tensor([-1.0, 0.0, 0.2, 0.5, 0.7], requires_grad=True)
-    CappedReLU(0.5, learned=learned)(z).sum().backward()
-    assert z.grad.tolist() == [0, 0, 1, 1, 0]
+@pytest.mark.parametrize(
+    "cap",
+    [
+        CappedReLU(0.5),
+        CappedReLU(0.5, learned=True),
+        lambda z: capped_relu(z, 0.5),
+        lambda z: activations.cap(z, torch.tensor(0.5), by_clamp=False),
+        torch.jit.script(CappedReLU(0.5)),
+        torch.fx.symbolic_trace(nn.Sequential(CappedReLU(0.5))),
+    ],
+    ids=["layer", "learned", "function", "where torch's clamp differs", "scripted", "traced"],
+)
+def test_the_gradient_is_one_on_the_ramp_and_at_its_end(cap):
+    z = torch.tensor([-1.0, 0.0, 0.2, 0.5, 0.7, math.nan], requires_grad=True)
+    output = cap(z)
+    (slope,) = torch.autograd.grad(output.sum(), z)
+    assert slope[:5].tolist() == [0, 0, 1, 1, 0]
+    expected = torch.tensor([0.0, 0.0, 0.2, 0.5, 0.5, math.nan])
+    assert torch.equal(output.nan_to_num(9), expected.nan_to_num(9))
 
 
 def test_scaled_sigmoid_is_its_formula():
@@ -48,6 +64,12 @@ def test_scaled_sigmoid_is_its_formula():
 def nested():
     inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     return nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU(), inner).eval()
+
+
+def locked():
+    net = nn.Sequential(nn.ReLU())
+    net.lock = threading.Lock()
+    return net
 
 
 def test_replace_relu_copies_the_model():
@@ -83,12 +105,17 @@ def test_a_capped_resnet_is_attacked_and_bounded():
     assert count == sum(isinstance(m, nn.ReLU) for m in resnet.modules())
     assert cappaper.pgd(capped, x, y, 8 / 255, steps=2).shape == x.shape
     assert cappaper.layer_distances(capped, x, x)[0].l2 == 0
+    extraction = importlib.import_module("torchvision.models.feature_extraction")
+    assert extraction.create_feature_extractor(capped, ["layer1"])(x)["layer1"].max() <= 0.5
 
 
 def test_replace_relu_warns_of_activations_that_it_left_alone():
     mixed = nn.Sequential(nn.Sequential(nn.ReLU(), nn.Hardswish()), nn.Softmax(-1))
     with pytest.warns(LeftAloneWarning, match="left alone: Hardswish at '0.1'$"):
         replace_relu(mixed, 0.1)
+    encoder = nn.Sequential(nn.TransformerEncoderLayer(4, 2), nn.RNN(4, 4), nn.ReLU())
+    with pytest.warns(LeftAloneWarning, match="TransformerEncoderLayer at '0'; RNN at '1'"):
+        replace_relu(encoder, 0.1)
     mobile = import_torchvision().models.mobilenet_v2(num_classes=10).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -110,6 +137,8 @@ def test_replace_relu_warns_of_activations_that_it_left_alone():
         (lambda: ScaledSigmoid(0), "c must be a finite number above 0, got 0"),
         (lambda: ScaledSigmoid(math.inf), "finite number above 0, got inf"),
         (lambda: replace_relu(nn.Linear(2, 2), 0.1), "no ReLU to cap"),
+        (lambda: replace_relu(locked(), 0.1), "Sequential cannot be deep-copied: cannot pickle"),
+        (lambda: cappaper.Population([locked()]), "Sequential cannot be deep-copied: cannot pi"),
         (lambda: replace_relu(nested(), [0.1, 0.2, 0.3]), "3 max values for 2 layers"),
         (lambda: replace_relu(nested(), 0.1, [2]), "no ReLU layer 2: use one of 0, 1, '2', '3.1'"),
         (lambda: replace_relu(nested(), 0.1, ["fc"]), "no ReLU layer 'fc'"),

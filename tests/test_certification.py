@@ -1,6 +1,7 @@
 import copy
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from cappaper import (
     strongest_attack,
 )
 from cappaper.attacks.common import is_correct
-from cappaper.certificates.bounds import bounds
+from cappaper.certificates.bounds import box_around, layer_bounds, read_layers
 
 BETAS = (0.05, 0.3, 1.0, math.inf)
 
@@ -112,11 +113,15 @@ def test_ibp_is_interval_arithmetic_and_crown_certifies_more():
     assert 0 < (lead > 0).sum() < certify(model, x, y, eps, "crown").sum()
 
 
+def bounds_of(model, x, eps, method):
+    return layer_bounds(read_layers(model), box_around(x, eps), method)
+
+
 @settings(max_examples=60, deadline=None)
 @given(small_networks(), st.integers(0, 999), st.sampled_from([0.0, 0.05, 0.3, 1.0]))
 def test_bounds_contain_every_sample_and_crown_lies_within_ibp(model, seed, eps):
     model, x = model.double(), images(seed).double()
-    interval, crown = (bounds(model, x, eps, method) for method in ("ibp", "crown"))
+    interval, crown = (bounds_of(model, x, eps, method) for method in ("ibp", "crown"))
     generator = torch.Generator().manual_seed(seed)
     for _ in range(50):
         noise = torch.rand(x.shape, generator=generator, dtype=x.dtype) * 2 - 1
@@ -137,7 +142,7 @@ def test_bounds_contain_every_sample_and_crown_lies_within_ibp(model, seed, eps)
 def test_crown_is_exact_while_no_unit_changes_sides():
     model = network(0, [6, 5], [0.3, 1.0], 1.0).double()
     x = images(0).double()
-    low, high = bounds(model, x, 0.0)[-1]
+    low, high = bounds_of(model, x, 0.0, "crown")[-1]
     assert torch.allclose(low, model(x), atol=1e-4) and torch.allclose(high, model(x), atol=1e-4)
 
 
@@ -246,6 +251,17 @@ def test_other_networks_are_refused(make, error, says):
     for judge in (certify, exact_robustness):
         with pytest.raises(error, match=says):
             judge(make(), *data, 0.05)
+
+
+def test_a_model_that_computes_something_else_than_its_layers_is_refused():
+    """Autocast rounds by more than a certificate allows; a hook for all modules negates."""
+    (x, y), net = load("digits", "test", limit=20), mlp(64, [32, 16], beta=1.0)
+    negate = lambda module, inputs, output: -output  # noqa: E731
+    hook = partial(nn.modules.module.register_module_forward_hook, negate)
+    for judge in (certify, exact_robustness):
+        for around in (hook, partial(torch.autocast, "cpu", torch.bfloat16)):
+            with around(), pytest.raises(ValueError, match="something else than its layers do"):
+                judge(net, x, y, 0.0)
 
 
 def test_bad_arguments_are_refused():

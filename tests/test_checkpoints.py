@@ -1,6 +1,11 @@
 """Checkpoints: which training they belong to, and that a training resumes to the same result."""
 
+import errno
+import math
+import os
 from functools import partial
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -57,9 +62,25 @@ def test_an_attack_counts_by_its_settings(twenty, tmp_path, make):
 
 def test_a_damaged_checkpoint_is_refused(twenty, tmp_path):
     path = tmp_path / "training"
+    given = {"epochs": 1, "checkpoint": path}
     path.write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match="is no checkpoint of a training: delete it"):
-        fit(mlp(64, [8]), *twenty, epochs=1, checkpoint=path)
+        fit(mlp(64, [8]), *twenty, **given)
+    path.unlink()
+    fit(mlp(64, [8]), *twenty, **given)
+    state = torch.load(path)
+    for wrong in ({"epoch": 10**9}, {"model": state["model"] | {"1.bias": torch.tensor(math.nan)}}):
+        torch.save(state | wrong, path)
+        with pytest.raises(ValueError, match="is damaged: delete it"):
+            fit(mlp(64, [8]), *twenty, **given)
+
+
+def test_a_full_disk_gets_pythons_own_error(twenty, tmp_path, monkeypatch):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(Path, "write_bytes", Mock(side_effect=full))
+    with pytest.raises(OSError, match="No space left"):
+        fit(mlp(64, [8]), *twenty, epochs=1, checkpoint=tmp_path / "training")
+    assert not list(tmp_path.iterdir())
 
 
 def dropout(seed=0):

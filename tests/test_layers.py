@@ -1,11 +1,16 @@
 """Layer signals and distances, checked against a computation by hand."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cappaper import CappedReLU, layer_distances, layer_signals, mlp
+from cappaper.activations import LeftAloneWarning
+from tests.spellings import Function
 
 
 def test_signals_agree_with_a_computation_by_hand(digits):
@@ -72,6 +77,26 @@ def test_an_unused_branch_has_no_gradient():
     for look in (layer_signals, layer_distances):
         with pytest.raises(ValueError, match="calls none of its activations"):
             look(Branch(called=False), x, y if look is layer_signals else x)
+
+
+def test_activations_that_are_functions_are_named_and_not_listed(twenty):
+    layers = [nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 8), Function(F.relu), nn.Linear(8, 10)]
+    net = nn.Sequential(nn.Flatten(), *layers)
+    with pytest.warns(LeftAloneWarning, match="1 activations or clamps are functions"):
+        assert len(layer_signals(net, *twenty)) == 1
+    with pytest.warns(LeftAloneWarning, match="1 activations or clamps are functions"):
+        assert len(layer_distances(net, twenty.images, twenty.images)) == 1
+
+
+def test_a_look_inside_leaves_the_model_as_it_was_and_threads_apart(twenty):
+    x, y = twenty
+    net = nn.Sequential(nn.BatchNorm2d(1), *mlp(64, [16], beta=0.1)).train()
+    before = copy.deepcopy(net.state_dict())
+    alone = layer_signals(net, x, y)
+    with ThreadPoolExecutor(4) as threads:
+        looks = list(threads.map(lambda _: layer_distances(net.eval(), x, x), range(40)))
+    assert alone[0].units == 16 and all(len(distances) == 1 for distances in looks)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_bad_arguments_are_refused():

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from cappaper import CappedReLU, Population, evaluate, fit, mlp, pgd
 from cappaper.attacks.common import is_correct
@@ -87,8 +87,10 @@ def test_networks_that_differ_in_more_than_numbers_are_refused(what):
         tied,
         lambda seed: Scaled(mean=seed / 4),
         lambda seed: sequence(weight_norm(nn.Linear(64, 10))),
+        lambda seed: sequence(spectral_norm(nn.Linear(64, 10))),
+        lambda seed: sequence(orthogonal(nn.Linear(64, 10))),
     ],
-    ids=["shared cap", "batch norm", "tied weights", "a buffer", "weight norm"],
+    ids=["shared cap", "batch norm", "tied", "a buffer", "weight", "spectral", "orthogonal"],
 )
 def test_a_population_and_its_members_compute_what_the_networks_do(twenty, make):
     (x, y), nets = twenty, [make(0).eval(), make(1).eval()]
@@ -125,6 +127,22 @@ def test_tied_weights_get_the_gradient_of_both_places(twenty):
     for net, own in zip(nets, ours, strict=True):
         theirs = torch.autograd.grad(net(twenty.images).sum(), net[1].weight)[0]
         torch.testing.assert_close(own, theirs, rtol=1e-3, atol=1e-3)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.GRU(8, 8)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1, 2))[0]
+
+
+def test_a_layer_that_vmap_has_no_rule_for_is_named(twenty):
+    normed = sequence(spectral_norm(nn.Linear(64, 10))).train()
+    for net, name in ((Recurrent(), "GRU"), (normed, "_SpectralNorm")):
+        with pytest.raises(ValueError, match=f"cannot compute {name}, for which torch.func.vmap"):
+            Population([net, net])(twenty.images)
 
 
 def test_threads_may_share_a_population(twenty):

@@ -1,5 +1,6 @@
 import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -115,6 +116,19 @@ def test_initialisation_depends_on_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(a[1].weight, b[1].weight)
     assert not torch.equal(a[1].weight, c[1].weight)
+
+
+def test_threads_get_the_networks_of_their_seeds():
+    def drawn(seed):
+        torch.rand(99)  # of the global generator, which all threads share
+        return mlp(64, [32], seed=seed)[1].weight
+
+    with ThreadPoolExecutor(8) as threads:
+        for seed, weight in enumerate(threads.map(drawn, range(100))):
+            assert torch.equal(weight, mlp(64, [32], seed=seed)[1].weight)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        assert torch.equal(nn.Linear(64, 32).weight, mlp(64, [32], seed=3)[1].weight)
 
 
 def test_members_are_counted_from_both_ends():

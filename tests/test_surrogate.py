@@ -1,12 +1,18 @@
 """A gradient through saturated units: exact outputs, a smooth slope behind them, no trace after."""
 
+import copy
 import math
 import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
 from hypothesis import given, settings, strategies
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import cappaper
 from cappaper import (
@@ -19,6 +25,7 @@ from cappaper import (
     surrogate_gradient,
 )
 from cappaper.data import import_torchvision
+from cappaper.surrogate import UnreachedWarning
 from tests.spellings import SPELLINGS, Function, respelled
 
 
@@ -196,6 +203,57 @@ def test_blocks_may_be_nested(images):
         assert torch.equal(gradient(net, images), outer)
 
 
+class Checkpointed(nn.ModuleList):
+    def forward(self, x):
+        return self[3](checkpoint(nn.Sequential(*[*self][:3]), x, use_reentrant=False))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda net: Checkpointed([*net[:3], net[3:]]),
+        partial(torch.compile, backend="aot_eager", dynamic=True),
+        lambda net: net.compile(backend="aot_eager") or net,
+        torch.fx.symbolic_trace,
+    ],
+    ids=["checkpointed", "compiled", "compiled in place", "traced by fx"],
+)
+def test_a_model_that_runs_in_another_way_has_the_same_gradient_and_no_warning(images, changed):
+    net, y = mlp(64, [16, 8], beta=0.05), torch.zeros(20, dtype=torch.int64)
+    other = changed(copy.deepcopy(net))
+    torch.testing.assert_close(surrogate_of(other, images), surrogate_of(net, images))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnreachedWarning)
+        cappaper.adaptive_pgd(other, images, y, 0.1, steps=2)
+    torch.testing.assert_close(gradient(other, images), gradient(net, images))
+
+
+class Threaded(nn.ModuleList):
+    def forward(self, x):
+        with ThreadPoolExecutor(1) as threads:
+            return threads.submit(self[0], x).result()
+
+
+def test_a_model_that_calls_its_parts_in_other_threads_is_not_decided(images):
+    """Function modes and hooks belong to a thread: the surrogate does not follow."""
+    y = torch.zeros(20, dtype=torch.int64)
+    report = cappaper.robustness_report(Threaded([stuck()]), images, y, 0.1, steps=2, queries=2)
+    assert "Not decided" in report.verdict and "in another thread: use one" in str(report)
+
+
+def test_what_outlives_the_block_has_the_exact_gradient(images):
+    """A copy keeps the hooks; an interrupt, for which torch calls no hook, keeps the mode."""
+    net, interrupt = stuck(), Mock(side_effect=KeyboardInterrupt)
+    with surrogate_gradient(net, 3.0):
+        kept = copy.deepcopy(net)
+        hook = net[2].register_forward_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            net(images)
+        hook.remove()
+    assert torch.overrides._get_current_function_mode() is None
+    assert not gradient(kept, images).any() and not gradient(net, images).any()
+
+
 def test_it_works_on_a_foreign_model():
     resnet = import_torchvision().models.resnet18(num_classes=10).eval()
     resnet = cappaper.replace_relu(resnet, 1e-3)
@@ -206,10 +264,8 @@ def test_it_works_on_a_foreign_model():
 
 @pytest.mark.parametrize("sharpness", [0.0, -1.0, float("nan"), float("inf")])
 def test_bad_input_gets_a_sentence(sharpness):
-    with (
-        pytest.raises(ValueError, match="finite number above 0"),
-        surrogate_gradient(mlp(4, [3]), sharpness),
-    ):
+    block = surrogate_gradient(mlp(4, [3]), sharpness)
+    with pytest.raises(ValueError, match="finite number above 0"), block:
         pass
 
 

@@ -28,6 +28,40 @@ def test_the_same_seed_gives_the_same_network_and_spares_the_global_state(digits
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_dropout_is_drawn_from_the_seed(twenty):
+    def trained(seed):
+        net = mlp(64, [16], activation=lambda beta: nn.Dropout())
+        return fit(net, *twenty, epochs=2, seed=seed)[1].weight
+
+    before = torch.get_rng_state()
+    first, _, again = trained(1), torch.rand(3), trained(1)
+    assert torch.equal(first, again) and not torch.equal(first, trained(2))
+    torch.set_rng_state(before)
+    trained(1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_last_batch_of_one_is_refused_before_training(twenty):
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)).eval()
+    before = copy.deepcopy(net.state_dict())
+    for model in (net, Population([net, net])):
+        with pytest.raises(ValueError, match=r"last batch has one image.*another batch_size"):
+            fit(model, *twenty, epochs=1, batch_size=19)
+        assert not model.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    fit(mlp(64, [4]), *twenty, epochs=1, batch_size=19)
+
+
+def test_an_exported_module_is_taken_as_it_is(twenty):
+    x, y = twenty
+    sizes = ({0: torch.export.Dim("images", min=2)},)
+    net = torch.export.export(mlp(64, [16]), (x,), dynamic_shapes=sizes).module()
+    before = [weight.detach().clone() for weight in net.parameters()]
+    fit(net, x, y, epochs=1)
+    assert not any(map(torch.equal, net.parameters(), before))
+    assert evaluate(net, x, y, partial(pgd, eps=0.1)).robust_accuracy <= 1
+
+
 X, Y = torch.rand(8, 1, 2, 2), torch.arange(8)
 
 

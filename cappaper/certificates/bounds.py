@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.activations import CappedReLU
-from cappaper.attacks.common import is_correct
 from cappaper.population import Population, members
 
 SLACK = 1e-6
@@ -82,7 +81,7 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
     checks.attack(x, y, eps)
     network, certified = read_layers(model), []
     for images, labels in zip(x.split(100), y.split(100), strict=True):
-        is_correct(model, images, labels)  # for its checks of the model and the labels
+        check_reading(network, model, images, labels)
         box = box_around(images, eps)
         *hidden, logits = layer_bounds(network, box, method)
         # The true class's logit minus each logit, as a last layer for each example.
@@ -95,23 +94,6 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
         ahead = lead > error + error.gather(1, true)
         certified.append(ahead.scatter(1, true, True).all(1))
     return torch.cat(certified)
-
-
-def bounds(model: nn.Module, x: Tensor, eps: float, method: str = "crown") -> list[Interval]:
-    """Bounds over the ball, in exact arithmetic, on every layer's pre-activations and the logits.
-
-    Args:
-        model, x, eps, method: as :func:`certify`.
-
-    Returns:
-        One interval of float64 tensors ``[B, units]`` per linear layer.
-
-    >>> from cappaper import load, mlp
-    >>> bounds(mlp(64, [32]), load("digits", "test", limit=3).images, eps=0.1)[-1].lower.shape
-    torch.Size([3, 10])
-    """
-    checks.eps(eps)
-    return layer_bounds(read_layers(model), box_around(x, eps), method)
 
 
 def read_layers(model: nn.Module) -> Layers:
@@ -136,6 +118,21 @@ def read_layers(model: nn.Module) -> Layers:
     return Layers(weights, [bias.detach() for bias in biases], [cap.detach() for cap in caps])
 
 
+def check_reading(network: Layers, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Which images are correct; refuses a model that computes something else than its layers do."""
+    with torch.no_grad():
+        logits = checks.logits_of(model, x, y)
+    here = Interval(*2 * (x.detach().flatten(1).double(),))
+    *hidden, exact = layer_bounds(network, here, "ibp")
+    error = rounding_error(network, hidden, here, torch.finfo(x.dtype))
+    if ((logits - exact.lower).abs() > error).any():
+        raise ValueError(
+            "the model computes something else than its layers do: leave torch.autocast, and remove"
+            " hooks that torch has for all modules"
+        )
+    return logits.argmax(-1) == y
+
+
 def box_around(x: Tensor, eps: float) -> Interval:
     """The pixels ``[B, pixels]`` of all images in the ball, which is enlarged by the slack."""
     pixels, radius = x.detach().flatten(1).double(), eps + SLACK
@@ -143,7 +140,7 @@ def box_around(x: Tensor, eps: float) -> Interval:
 
 
 def layer_bounds(network: Layers, box: Interval, method: str) -> list[Interval]:
-    """:func:`bounds` on a box of pixels."""
+    """Bounds, in exact arithmetic, on every layer's pre-activations and the logits over a box."""
     checks.one_of(method, ("ibp", "crown"), "method")
     layers: list[Interval] = []
     for weight, bias in zip(network.weights, network.biases, strict=True):
