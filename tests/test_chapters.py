@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cappaper.__main__ import main
-from cappaper.paper import chapters, cli
+from cappaper.paper import chapters, cli, reproducing
 from tests.conftest import ROOT
 from tests.test_notebooks import tagged
 from tests.trust.project import make
@@ -99,7 +99,7 @@ def test_a_staged_book_has_every_file_that_its_pages_show(tmp_path):
     for chapter in chapters.manifest(ROOT):
         for made in (ROOT / "book" / "results").glob(f"{chapter.name}.*"):
             shutil.copy(made, tmp_path / "results")
-    cli._write(tmp_path)
+    reproducing.write(tmp_path)
     pages = "".join(page.read_text() for page in tmp_path.glob("*.md"))
     shown = re.findall(r"\(?\b(results/[\w./-]+\.\w+)", pages)
     assert "results/how-fast-cpu.md" in shown and "results/headline.svg" in shown
@@ -127,7 +127,7 @@ def test_bad_input_gets_a_sentence(project, capsys, monkeypatch, arguments, stat
 def calls_of(monkeypatch, *arguments):
     """What ``cappaper reproduce`` would run, and in how many processes at once."""
     calls = []
-    monkeypatch.setattr(cli, "side_by_side", lambda *given: calls.append(given[1:]) or [])
+    monkeypatch.setattr(reproducing, "side_by_side", lambda *given: calls.append(given[1:]) or [])
     assert cli.main(["reproduce", "--no-build", *arguments]) == 0
     return calls[0]
 
@@ -185,8 +185,10 @@ def test_progress_reaches_a_terminal_and_no_page(project, monkeypatch, terminal)
 
 
 def test_the_data_command_names_the_images(capsys):
-    assert cli.main(["data", "digits"]) == 0
-    assert capsys.readouterr().out == "digits: 1437 + 360 images of 8×8, inside scikit-learn\n"
+    assert cli.main(["data", "digits", "mnist-sample"]) == 0
+    digits, sample = capsys.readouterr().out.splitlines()
+    assert digits == "digits: 1437 + 360 images of 8×8, inside scikit-learn"
+    assert sample == "mnist-sample: 1000 images of 28×28, inside cappaper"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is absent")

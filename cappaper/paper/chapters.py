@@ -20,7 +20,7 @@ MANIFEST = Path("notebooks/chapters.yml")
 _MEASURED = ("how-fast-", "how-it-is-tested.", "mutants.", "coverage.", "referee.", "doubled.")
 
 
-class ChapterError(Exception):
+class ChapterError(RuntimeError):
     """A notebook failed; the message names it, the cell and the error."""
 
 
