@@ -31,6 +31,30 @@ def test_the_manifest_and_the_table_of_contents_agree():
     assert [file for file in files if file.startswith("chapters/")] == listed
 
 
+def test_both_configurations_of_the_book_are_one():
+    """No link: a checkout may be without links."""
+    copies = [ROOT / "_config.yml", ROOT / "book" / "_config.yml"]
+    assert len({copy.read_text() for copy in copies}) == 1, "cp _config.yml book/"
+    assert not any(copy.is_symlink() for copy in copies)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("name", "../../outside", "'../../outside' is no name of letters, digits and -"),
+        ("name", "", "'' is no name"),
+        ("source", "../notebooks/small", "needs notebooks/../notebooks/small.ipynb"),
+        ("parameters", {"a = 1; b": 2}, "'a = 1; b' of works is no name"),
+        ("parameters", {3: 2}, "3 of works is no name"),
+    ],
+)
+def test_a_manifest_names_no_other_places_and_no_code(project, field, value, says):
+    listed = yaml.safe_load((project / chapters.MANIFEST).read_text())
+    (project / chapters.MANIFEST).write_text(yaml.safe_dump([listed[0] | {field: value}]))
+    with pytest.raises(ValueError, match=re.escape(says)):
+        chapters.manifest(project)
+
+
 def test_a_chapter_gets_its_title_and_parameters(project, capfd):
     assert cli.main(["reproduce", "--only", "works", "--device", "cpu"]) == 0
     notebook = nbformat.read(project / "build/quick/chapters/works.ipynb", 4)
@@ -202,7 +226,7 @@ def test_the_contracts_name_every_module_to_take_home():
     linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     named = set(linter["contracts"][0]["source_modules"])
     there = {f"cappaper.{path.stem}" for path in (ROOT / "cappaper").glob("[a-z]*")}
-    assert named == there - {"cappaper.paper", "cappaper.py", "cappaper.weights"}
+    assert named == there - {f"cappaper.{name}" for name in ("paper", "py", "weights", "images")}
 
 
 def test_conda_users_get_the_versions_of_make():

@@ -65,7 +65,7 @@ def test_a_cluster_is_an_address(monkeypatch, project, capsys):
     here = paper.machine("auto", address)
     assert here == Machine("cpu", address) and address not in str(here)
     for device, jobs, message in [
-        ("cpu", "here", "such as tcp://host:8786, got 'here'"),
+        ("cpu", "here", "such as tls://host:8786, got 'here'"),
         ("cuda", address, "use device 'cpu'"),
     ]:
         with pytest.raises(ValueError, match=message):

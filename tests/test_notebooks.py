@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -133,6 +134,14 @@ def test_a_notebook_that_is_no_chapter_shows_what_it_does(name):
     outputs = [o for c in notebook.cells for o in c.get("outputs", [])]
     assert outputs and not any(o.output_type == "error" for o in outputs)
     assert "widget-view" not in json.dumps(notebook) and name in (ROOT / "README.md").read_text()
+
+
+def test_a_notebook_is_compared_from_any_folder(tmp_path):
+    notebook = ROOT / "notebooks" / "explore.ipynb"
+    command = [sys.executable, "-m", "pytest", "--nbval", notebook, "-p", "no:cacheprovider"]
+    env = os.environ | {"CAPPAPER_DATA": str(tmp_path)}  # its images come along
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_notebook_runs_without_our_command_line(tmp_path):

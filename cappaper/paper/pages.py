@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ _EMPTY = re.compile(r"<th([^>]*)>\s*(?:<p>\s*</p>)?\s*(?:&nbsp;)?\s*</th>")
 
 def chapter_head(chapter: str, ledger: pd.DataFrame) -> str:
     """The line under a chapter's title: its verdicts, its table, its notebook."""
-    tests = ledger[ledger["chapter"] == chapter]
+    tests = ledger[ledger["chapter"] == chapter].map(lambda value: escape(str(value)))
     pairs = zip(tests["claim"], tests["verdict"], strict=True)
     verdicts = dict.fromkeys(f"claim {claim}: {verdict}" for claim, verdict in pairs)
     lines = [f'<a class="book-verdict" href="../claims.html">{v}</a>' for v in verdicts]
@@ -92,7 +93,9 @@ def title_links(document: Any, sentences: dict[str, str]) -> None:
 def setup(app: Any) -> dict[str, bool]:
     """Connect all of this to Sphinx's events."""
     repository = os.environ.get("CAPPAPER_REPOSITORY", "").rstrip("/")
-    github = re.fullmatch(r"https://github\.com/([^/]+)/([^/]+)", repository)
+    if not re.fullmatch(r"(https?://[\w.:~/-]+)?", repository):  # it goes into every page
+        raise ValueError(f"CAPPAPER_REPOSITORY must be an address, got {repository!r}")
+    github = re.fullmatch(r"https://github\.com/([\w.-]+)/([\w.-]+)", repository)
     if github:  # only GitHub's pages have an address that follows from the repository's
         app.setup_extension("sphinxext.opengraph")
 
