@@ -67,7 +67,7 @@ architectures = None
         ("training_eps", 0.1, "a list of one or more values, each a number from 0 to 1"),
         ("epochs", 2.5, "must be a whole number of at least 1, got 2.5"),
         ("parts", "square", "each one of apgd-ce"),
-        ("architectures", [[64, 0]], "each a list of whole numbers of at least 1"),
+        ("architectures", [[64, 0]], "each a list of counts"),
         ("profile", "huge", "must be one of quick, paper, got 'huge'"),
         ("bettas", [0.1], "unknown parameter 'bettas': use one of"),
     ],

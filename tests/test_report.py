@@ -158,10 +158,8 @@ def test_the_command_refuses_with_a_sentence(mine, capsys, model, data, said):
     assert said in error and "Traceback" not in error
 
 
-@pytest.mark.parametrize(
-    ("out", "said"), [("none/out", "there is no folder none for out"), (".", ". is a folder")]
-)
-def test_the_command_refuses_a_place_before_its_work(mine, capsys, out, said):
+@pytest.mark.parametrize("out", ["none/out", "."])
+def test_the_command_refuses_a_place_before_its_work(mine, capsys, out):
     for option in ("--json", "--html"):
         assert main(["check", "mine.py:fails", "--data", "digits", option, out]) == 1
-        assert said in capsys.readouterr().err
+        assert f"{out} cannot be written: name a file in a folder" in capsys.readouterr().err

@@ -4,6 +4,7 @@ What only the book's commands need is imported inside them, so the others work w
 """
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from cappaper.report import robustness_report
 from cappaper.zoo import FOLDER
 
 _DATA = f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels."
+_PROFILE = click.Choice(list(PROFILES))
 _COUNT = click.IntRange(min=1)
 _PATH = click.Path(path_type=Path)
 _device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
@@ -60,20 +62,11 @@ def commands() -> None:
 
 
 @commands.command()
-@click.option(
-    "--profile",
-    type=click.Choice(list(PROFILES)),
-    default="quick",
-    help="quick: digits; paper: MNIST.",
-)
+@click.option("--profile", type=_PROFILE, default="quick", help="quick: digits; paper: MNIST.")
 @click.option("--only", multiple=True, metavar="CHAPTER", help="A chapter, or several with commas.")
 @_device
 @click.option("--jobs", type=_COUNT, help="Processes on a CPU; else one for each core.")
-@click.option(
-    "--scheduler",
-    metavar="ADDRESS",
-    help="Of a Dask cluster: tls://host:8786, or tcp:// in a network where you trust everyone.",
-)
+@click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster: tls://host:8786.")
 @click.option("--no-build", is_flag=True, help="Stop before the book is built.")
 def reproduce(
     profile: str, only: Sequence[str], device: str, jobs: int, scheduler: str, no_build: bool
@@ -83,8 +76,8 @@ def reproduce(
 
     if scheduler and jobs:
         raise ValueError("got both --jobs and --scheduler: a cluster has its own workers")
-    names = [name for names in only for name in names.split(",")]
-    reproducing.run(profile, names, device, scheduler or jobs, build=not no_build)
+    here = machine(device, scheduler or jobs or os.cpu_count() or 1)
+    reproducing.run(profile, ",".join(only).split(",") * bool(only), here, not no_build)
 
 
 def _radius(context: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -102,14 +95,7 @@ def _radius(context: click.Context, parameter: click.Parameter, text: str) -> fl
 @commands.command()
 @click.argument("model", metavar="MODULE:FACTORY")
 @click.option("--data", required=True, metavar="DATA", help=_DATA)
-@click.option(
-    "--eps",
-    callback=_radius,
-    default="0.1",
-    metavar="NUMBER",
-    show_default=True,
-    help="L∞ radius, such as 8/255.",
-)
+@click.option("--eps", callback=_radius, default="0.1", show_default=True, help="As 8/255; L∞.")
 @click.option("--limit", type=_COUNT, default=200, show_default=True, help="Images.")
 @click.option("--steps", type=_COUNT, default=100, help="Of a gradient attack.")
 @click.option("--queries", type=_COUNT, default=1000, help="Of Square Attack.")
@@ -125,10 +111,8 @@ def check(
     [0, 1], or the classifier itself, in an importable module or a file: my_net.py:make.
     """
     for out in filter(None, (to_json, to_html)):
-        if not out.parent.is_dir():
-            raise FileNotFoundError(f"there is no folder {out.parent} for {out.name}")
-        if out.is_dir():
-            raise IsADirectoryError(f"{out} is a folder: name a file in it")
+        if out.is_dir() or not out.parent.is_dir():
+            raise ValueError(f"{out} cannot be written: name a file in a folder that exists")
     here = machine(device).device
     images, labels = (part[:limit].to(here) for part in user_code.images(data))
     network = user_code.model(model).to(here)
@@ -137,11 +121,11 @@ def check(
     if len(labels.unique()) == 1:
         print(f"\nAll {len(labels)} images are of class {labels[0]}: is the data set sorted?")
     for path, text in ((to_json, report.json), (to_html, report.html)):
-        if path:
-            try:
+        try:
+            if path:
                 path.write_text(text(), encoding="utf-8")
-            except OSError as error:
-                raise OSError(f"{path} cannot be written: {error.strerror}") from error
+        except OSError as error:
+            raise OSError(f"{path} cannot be written: {error.strerror}") from error
 
 
 @commands.command()

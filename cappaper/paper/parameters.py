@@ -25,25 +25,21 @@ def _choice(names: Sequence[str]) -> _Kind:
     return _Kind(f"one of {', '.join(names)}", (str,), lambda v: v in names)
 
 
-_NUMBER = (int, float)
 _COUNT = _Kind("a whole number of at least 1", (int,), lambda v: v >= 1)
+_CAP = _Kind("a number above 0, .inf for ReLU", (int, float), lambda v: v > 0)
+_ABOVE = _Kind("a finite number above 0", (int, float), lambda v: 0 < v < math.inf)
+_WEIGHT = _Kind("a finite number of at least 0", (int, float), lambda v: 0 <= v < math.inf)
+_SHARE = _Kind("a number from 0 to 1", (int, float), lambda v: 0 <= v <= 1)
+_LAYERS = _Kind("a list of counts", (list,), lambda v: v and all(map(_COUNT.takes, v)))
 _KINDS = {
     "hidden epochs effort images steps looks width depths": _COUNT,
     "jobs": _Kind("a whole number of at least 1, or an address", (int, str)),
     "seeds": _Kind("a whole number", (int,)),
-    "beta betas trained_betas longer_betas": _Kind(
-        "a number above 0, .inf for ReLU", _NUMBER, lambda v: v > 0
-    ),
-    "lr sharpness time_limit factors constants start twin": _Kind(
-        "a finite number above 0", _NUMBER, lambda v: 0 < v < math.inf
-    ),
-    "eps epsilons small_eps standard_eps training_eps cycle": _Kind(
-        "a number from 0 to 1", _NUMBER, lambda v: 0 <= v <= 1
-    ),
-    "penalties": _Kind("a finite number of at least 0", _NUMBER, lambda v: 0 <= v < math.inf),
-    "architectures": _Kind(
-        "a list of whole numbers of at least 1", (list,), lambda v: v and all(map(_COUNT.takes, v))
-    ),
+    "beta betas trained_betas longer_betas": _CAP,
+    "lr sharpness time_limit factors constants start twin": _ABOVE,
+    "eps epsilons small_eps standard_eps training_eps cycle": _SHARE,
+    "penalties": _WEIGHT,
+    "architectures": _LAYERS,
     "reverse": _Kind("true or false", (bool,)),
     "save_to chapter": _Kind("text", (str,)),
     "profile": _choice(tuple(PROFILES)),

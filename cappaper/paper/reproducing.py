@@ -1,6 +1,5 @@
 """``cappaper reproduce``: run chapters, then build the book around them."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from filelock import FileLock, Timeout
 from cappaper import files
 from cappaper.paper import cache, chapters, figures, ledger, tables
 from cappaper.paper.chapters import Chapter, ChapterError
-from cappaper.paper.machines import machine, side_by_side
+from cappaper.paper.machines import Machine, side_by_side
 
 _QUICK = (
     "Quick profile: every figure and number here comes from small networks on scikit-learn's"
@@ -24,14 +23,11 @@ _QUICK = (
 )
 
 
-def run(
-    profile: str, names: Sequence[str], device: str, jobs: int | str | None, build: bool
-) -> None:
+def run(profile: str, names: Sequence[str], here: Machine, build: bool) -> None:
     """Run the chapters of these names, or all of them, and build the book."""
     root, paper = Path.cwd(), profile == "paper"
     listed = chapters.manifest(root)
     chosen = chapters.select(listed, names)
-    here = machine(device, jobs or os.cpu_count() or 1)
     # Only the paper profile may change the committed book.
     book = root / "book" if paper else root / "build" / "quick"
     # Digits train in less time than a process starts: quick chapters share the cores instead.
