@@ -1,4 +1,4 @@
-"""The command ``cappaper``, or ``python -m cappaper``: where the book's extra is installed."""
+"""The command ``cappaper``, or ``python -m cappaper``; the book's commands need its extra."""
 
 import sys
 

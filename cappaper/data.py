@@ -1,4 +1,4 @@
-"""Data sets: scikit-learn's digits, which need no download, MNIST and Fashion-MNIST."""
+"""Data sets: digits and a sample of MNIST, which need no download, MNIST and Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cappaper import checks
 
-IMAGE_SIDE = {"digits": 8, "mnist": 28, "fashion-mnist": 28}
+IMAGE_SIDE = {"digits": 8, "mnist-sample": 28, "mnist": 28, "fashion-mnist": 28}
 DATASETS = tuple(IMAGE_SIDE)
+SAMPLE = Path(__file__).with_name("images") / "mnist-sample.npz"
 Folder = str | Path | None
+# torchvision's own mirror has no https. It checks what it downloads against MD5 sums.
+FASHION_MIRROR = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -42,7 +46,8 @@ def load(name: str, split: str, *, root: Folder = None, limit: int | None = None
 
     Args:
         name, split: ``"digits"`` (8×8, 1,437 images in ``"train"`` and 360 in ``"test"``, from
-            scikit-learn), ``"mnist"`` or ``"fashion-mnist"`` (28×28, 60,000 and 10,000).
+            scikit-learn), ``"mnist"`` or ``"fashion-mnist"`` (28×28, 60,000 and 10,000), or
+            ``"mnist-sample"``, every tenth test image of MNIST: 1,000 in ``"test"``, no others.
         root: as :func:`data_root`; absent files are downloaded into ``MNIST/raw`` there.
         limit: the number of examples to keep, from the first on.
 
@@ -55,7 +60,12 @@ def load(name: str, split: str, *, root: Folder = None, limit: int | None = None
     checks.one_of(name, DATASETS, "dataset")
     checks.one_of(split, ("train", "test"), "split")
     checks.count(1 if limit is None else limit, "limit")
-    data = _digits(split) if name == "digits" else _torchvision(name, split, data_root(root))
+    if name == "digits":
+        data = _digits(split)
+    elif name == "mnist-sample":
+        data = _sample(split)
+    else:
+        data = _downloaded(name, split, data_root(root))
     return Dataset(*(part[:limit] for part in data))
 
 
@@ -74,18 +84,38 @@ def _digits(split: str) -> Dataset:
     return Dataset(images.float().div(16).reshape(-1, 1, 8, 8), labels.long())
 
 
-def _torchvision(name: str, split: str, root: Path) -> Dataset:
+def _sample(split: str) -> Dataset:
+    if split == "train":
+        raise ValueError("mnist-sample has no images for training: train on mnist")
+    with np.load(SAMPLE) as arrays:
+        images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+    return Dataset(images.float().div(255).unsqueeze(1), labels.long())
+
+
+def _downloaded(name: str, split: str, root: Path) -> Dataset:
     folder = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[name]
-    kind, raw = getattr(import_torchvision().datasets, folder), root / folder / "raw"
+    base, raw = getattr(import_torchvision().datasets, folder), root / folder / "raw"
     for file, expected in MNIST_MD5.items() if name == "mnist" else ():
         if (path := raw / file).exists() and hashlib.md5(path.read_bytes()).hexdigest() != expected:
             raise ValueError(f"{path} is damaged (its MD5 is not {expected}): delete it")
+    # What old versions of torchvision have processed is not read: nothing would check it.
+    https = [url for url in base.mirrors if url.startswith("https:")] or [FASHION_MIRROR]
+    kind = type(folder, (base,), {"mirrors": https, "processed_folder": ""})
+    there = all((raw / file).exists() for file in MNIST_MD5)
     try:
         data = kind(root, train=split == "train", download=True)  # only if the files are absent
-    except (OSError, RuntimeError) as error:
+    except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
+        if there:  # what a damaged file raises depends on torchvision's version
+            raise ValueError(f"the files in {raw} are damaged: delete them") from error
         why = f"could not be downloaded ({error}): put it there, or set CAPPAPER_DATA"
         raise FileNotFoundError(f"{raw} {' '.join(why.split())}") from error
-    return Dataset(data.data.float().div(255).unsqueeze(1), data.targets.long())
+    images, labels = data.data, data.targets.long()
+    each = 6000 if split == "train" else 1000
+    if name == "fashion-mnist" and (
+        images.shape != (10 * each, 28, 28) or labels.bincount().tolist() != [each] * 10
+    ):
+        raise ValueError(f"the files in {raw} are not those of Fashion-MNIST: delete them")
+    return Dataset(images.float().div(255).unsqueeze(1), labels)
 
 
 def import_torchvision() -> Any:

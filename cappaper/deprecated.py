@@ -5,14 +5,14 @@ import warnings
 from collections.abc import Callable
 
 
-def renamed(module: str, names: dict[str, str]) -> Callable[[str], object]:
+def renamed(module: str, names: dict[str, str], stacklevel: int = 2) -> Callable[[str], object]:
     """A module's ``__getattr__`` that answers old names with the new ones, after a warning."""
 
     def get(old: str) -> object:
         if old not in names:
             raise AttributeError(f"module {module!r} has no attribute {old!r}")
         text = f"{module}.{old} is now called {names[old]}; the old name goes in the next version"
-        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        warnings.warn(text, DeprecationWarning, stacklevel=stacklevel)
         return getattr(sys.modules[module], names[old])
 
     return get

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cappaper.__main__ import main
-from cappaper.paper import chapters, cli
+from cappaper.paper import chapters, cli, reproducing
 from tests.conftest import ROOT
 from tests.test_notebooks import tagged
 from tests.trust.project import make
@@ -29,6 +29,30 @@ def test_the_manifest_and_the_table_of_contents_agree():
     files = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
     listed = [f"chapters/{chapter.name}" for chapter in chapters.manifest(ROOT)]
     assert [file for file in files if file.startswith("chapters/")] == listed
+
+
+def test_both_configurations_of_the_book_are_one():
+    """No link: a checkout may be without links."""
+    copies = [ROOT / "_config.yml", ROOT / "book" / "_config.yml"]
+    assert len({copy.read_text() for copy in copies}) == 1, "cp _config.yml book/"
+    assert not any(copy.is_symlink() for copy in copies)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("name", "../../outside", "'../../outside' is no name of letters, digits and -"),
+        ("name", "", "'' is no name"),
+        ("source", "../notebooks/small", "needs notebooks/../notebooks/small.ipynb"),
+        ("parameters", {"a = 1; b": 2}, "'a = 1; b' of works is no name"),
+        ("parameters", {3: 2}, "3 of works is no name"),
+    ],
+)
+def test_a_manifest_names_no_other_places_and_no_code(project, field, value, says):
+    listed = yaml.safe_load((project / chapters.MANIFEST).read_text())
+    (project / chapters.MANIFEST).write_text(yaml.safe_dump([listed[0] | {field: value}]))
+    with pytest.raises(ValueError, match=re.escape(says)):
+        chapters.manifest(project)
 
 
 def test_a_chapter_gets_its_title_and_parameters(project, capfd):
@@ -99,7 +123,7 @@ def test_a_staged_book_has_every_file_that_its_pages_show(tmp_path):
     for chapter in chapters.manifest(ROOT):
         for made in (ROOT / "book" / "results").glob(f"{chapter.name}.*"):
             shutil.copy(made, tmp_path / "results")
-    cli._write(tmp_path)
+    reproducing.write(tmp_path)
     pages = "".join(page.read_text() for page in tmp_path.glob("*.md"))
     shown = re.findall(r"\(?\b(results/[\w./-]+\.\w+)", pages)
     assert "results/how-fast-cpu.md" in shown and "results/headline.svg" in shown
@@ -127,7 +151,7 @@ def test_bad_input_gets_a_sentence(project, capsys, monkeypatch, arguments, stat
 def calls_of(monkeypatch, *arguments):
     """What ``cappaper reproduce`` would run, and in how many processes at once."""
     calls = []
-    monkeypatch.setattr(cli, "side_by_side", lambda *given: calls.append(given[1:]) or [])
+    monkeypatch.setattr(reproducing, "side_by_side", lambda *given: calls.append(given[1:]) or [])
     assert cli.main(["reproduce", "--no-build", *arguments]) == 0
     return calls[0]
 
@@ -185,8 +209,10 @@ def test_progress_reaches_a_terminal_and_no_page(project, monkeypatch, terminal)
 
 
 def test_the_data_command_names_the_images(capsys):
-    assert cli.main(["data", "digits"]) == 0
-    assert capsys.readouterr().out == "digits: 1437 + 360 images of 8×8, inside scikit-learn\n"
+    assert cli.main(["data", "digits", "mnist-sample"]) == 0
+    digits, sample = capsys.readouterr().out.splitlines()
+    assert digits == "digits: 1437 + 360 images of 8×8, inside scikit-learn"
+    assert sample == "mnist-sample: 1000 images of 28×28, inside cappaper"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is absent")
@@ -200,7 +226,7 @@ def test_the_contracts_name_every_module_to_take_home():
     linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     named = set(linter["contracts"][0]["source_modules"])
     there = {f"cappaper.{path.stem}" for path in (ROOT / "cappaper").glob("[a-z]*")}
-    assert named == there - {"cappaper.paper", "cappaper.py", "cappaper.weights"}
+    assert named == there - {f"cappaper.{name}" for name in ("paper", "py", "weights", "images")}
 
 
 def test_conda_users_get_the_versions_of_make():

@@ -1,8 +1,10 @@
+import struct
+
 import pytest
 import torch
 
 import cappaper
-from cappaper.data import MNIST_MD5, data_root
+from cappaper.data import data_root
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 1437), ("test", 360)])
@@ -26,6 +28,21 @@ def test_limit_and_checksum():
     assert whole.checksum() == cappaper.load("digits", "test").checksum()
 
 
+def test_the_sample_is_every_tenth_test_image(mnist):
+    images, labels = cappaper.load("mnist-sample", "test")
+    assert torch.equal(images, mnist[1].images[::10])
+    assert torch.equal(labels, mnist[1].labels[::10])
+
+
+def test_the_sample_needs_no_download_and_has_no_images_for_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPPAPER_DATA", str(tmp_path))
+    images, labels = cappaper.load("mnist-sample", "test")
+    assert images.shape == (1000, 1, 28, 28) and images.dtype == torch.float32
+    assert images.min() == 0 and images.max() == 1 and labels[:4].tolist() == [7, 0, 9, 3]
+    with pytest.raises(ValueError, match="mnist-sample has no images for training"):
+        cappaper.load("mnist-sample", "train")
+
+
 def test_mnist(mnist):
     (train, labels), (test, _) = mnist
     assert train.shape == (60_000, 1, 28, 28) and test.shape == (10_000, 1, 28, 28)
@@ -36,7 +53,10 @@ def test_mnist(mnist):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("cifar", "test"), "unknown dataset 'cifar': use one of digits, mnist, fashion-mnist"),
+        (
+            ("cifar", "test"),
+            "unknown dataset 'cifar': use one of digits, mnist-sample, mnist",
+        ),
         (("digits", "dev"), "unknown split 'dev'"),
         (("digits", "test", 0), "limit must be at least 1"),
     ],
@@ -48,22 +68,62 @@ def test_bad_arguments_are_refused(arguments, says):
 
 
 def test_absent_files_without_a_network_are_reported(tmp_path, monkeypatch):
-    def no_network(*args, **kwargs):
+    asked = []
+
+    def no_network(request, *args, **kwargs):
+        asked.append(request.full_url)
         raise OSError("network is unreachable")
 
     monkeypatch.setattr("urllib.request.urlopen", no_network)
-    with pytest.raises(FileNotFoundError, match="could not be downloaded") as caught:
-        cappaper.load("mnist", "test", root=tmp_path)
-    assert "\n" not in str(caught.value) and "CAPPAPER_DATA" in str(caught.value)
+    for name in ("mnist", "fashion-mnist"):
+        with pytest.raises(FileNotFoundError, match="could not be downloaded") as caught:
+            cappaper.load(name, "test", root=tmp_path)
+        assert "\n" not in str(caught.value) and "CAPPAPER_DATA" in str(caught.value)
+    assert asked and all(url.startswith("https:") for url in asked)
+
+
+def written(folder, **changed):
+    """Four files of the form of MNIST's, with classes of one size; ``changed`` replaces some."""
+    raw = folder / "raw"
+    raw.mkdir(parents=True)
+    for split, count in (("train", 60_000), ("t10k", 10_000)):
+        images = struct.pack(">4i", 2051, count, 28, 28) + bytes(count * 784)
+        labels = struct.pack(">2i", 2049, count) + bytes(range(10)) * (count // 10)
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(images)
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(labels)
+    for part, change in changed.items():
+        path = raw / f"t10k-{part}-ubyte"
+        path.write_bytes(change(path.read_bytes()))
 
 
 def test_damaged_files_are_refused(tmp_path):
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for name in MNIST_MD5:
-        (raw / name).write_bytes(b"not what it should be")
+    written(tmp_path / "MNIST")  # of the right form, and not MNIST's
     with pytest.raises(ValueError, match="train-images-idx3-ubyte is damaged"):
         cappaper.load("mnist", "train", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"images_idx3": lambda b: b[:-1000]},
+        {"images_idx3": lambda b: bytes(4) + b[4:]},
+        {"images_idx3": lambda b: b""},
+        {"labels_idx1": lambda b: b[:8] + bytes(10_000)},
+        {"labels_idx1": lambda b: b[:-1] + b"\xc8"},
+        {"labels_idx1": lambda b: b[:4] + struct.pack(">i", 5000) + b[8:5008]},
+    ],
+)
+def test_files_that_are_not_fashion_mnist_are_refused(tmp_path, changed):
+    named = {part.replace("_", "-"): change for part, change in changed.items()}
+    written(tmp_path / "FashionMNIST", **named)
+    with pytest.raises(ValueError, match=r"FashionMNIST/raw are (damaged|not those)"):
+        cappaper.load("fashion-mnist", "test", root=tmp_path)
+
+
+def test_files_of_the_form_of_fashion_mnist_are_read(tmp_path):
+    written(tmp_path / "FashionMNIST")
+    images, labels = cappaper.load("fashion-mnist", "test", root=tmp_path, limit=20)
+    assert images.shape == (20, 1, 28, 28) and labels.tolist() == [*range(10)] * 2
 
 
 def test_the_environment_names_the_folder(monkeypatch, tmp_path):

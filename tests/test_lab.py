@@ -66,7 +66,6 @@ def changed(page, before):
     return page.eval_on_selector(PICTURE, "picture => picture.src")
 
 
-@pytest.mark.usefixtures("mnist")
 def test_a_slider_runs_the_attack_again_and_a_wrong_cap_is_refused(notebook):
     page, shown = notebook, changed(notebook, None)
     for name in ("ε", "test digit"):

@@ -65,7 +65,7 @@ def test_a_cluster_is_an_address(monkeypatch, project, capsys):
     here = paper.machine("auto", address)
     assert here == Machine("cpu", address) and address not in str(here)
     for device, jobs, message in [
-        ("cpu", "here", "such as tcp://host:8786, got 'here'"),
+        ("cpu", "here", "such as tls://host:8786, got 'here'"),
         ("cuda", address, "use device 'cpu'"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -79,12 +79,24 @@ def test_a_cluster_is_an_address(monkeypatch, project, capsys):
         list(machines.side_by_side(len, [("a",)], address))
 
 
-def test_the_workers_of_a_cluster_give_the_same_table(fresh, monkeypatch):
-    from distributed import LocalCluster
+@pytest.mark.parametrize("protocol", ["tcp", "tls"])
+def test_the_workers_of_a_cluster_give_the_same_table(fresh, monkeypatch, protocol):
+    from dask import config
+    from distributed import LocalCluster, Security
 
     table = tiny().drop(columns="seconds")
     monkeypatch.setenv("CAPPAPER_CACHE", str(fresh / "cluster"))
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+    more: dict = {"protocol": f"{protocol}://", "processes": False, "dashboard_address": None}
+    own = {}  # certificates reach us by Dask's configuration alone
+    if protocol == "tls":
+        pytest.importorskip("cryptography")
+        more["security"] = made = Security.temporary()
+        fields = {"ca-file": made.tls_ca_file, "client.cert": made.tls_client_cert}
+        fields["client.key"] = made.tls_client_key
+        own = {f"distributed.comm.tls.{key}": value for key, value in fields.items()}
+        with pytest.raises(ValueError, match="needs certificates, in Dask's configuration"):
+            list(machines.side_by_side(len, [("a",)], "tls://127.0.0.1:1"))
+    with config.set(own), LocalCluster(n_workers=1, **more) as cluster:
         machine = paper.machine("auto", cluster.scheduler_address)
         pd.testing.assert_frame_equal(table, tiny(machine=machine).drop(columns="seconds"))
 

@@ -1,6 +1,8 @@
 """Parameters, outputs and imports of every notebook."""
 
 import json
+import math
+import os
 import re
 import subprocess
 import sys
@@ -13,11 +15,72 @@ from cappaper import paper
 from cappaper.paper import chapters
 from tests.test_book import ROOT
 
+CHECK = "paper.check_parameters"
 SOURCES = sorted({chapter.source for chapter in chapters.manifest(ROOT)})
 
 
 def tagged(notebook, tag):
     return [c for c in notebook.cells if tag in c.metadata.get("tags", [])]
+
+
+def checked(parameters, **given):
+    """Check the parameters of a cell, with others in their place as papermill puts them."""
+    namespace: dict = {}
+    exec(parameters, namespace)
+    lines = "".join(f"{name} = {value!r}\n" for name, value in given.items())
+    ran = ["", parameters, "# Parameters\n" + lines] if given else ["", parameters]
+    paper.check_parameters(namespace | given | {"In": ran})
+
+
+PARAMETERS = """
+profile = "quick"
+save_to = ""
+betas = None
+seeds = None
+eps = 0.1
+cycle = None
+training_eps = [0.1, 0.3]
+epochs = 30
+reverse = False
+parts = None
+architectures = None
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("reverse", "false", "must be true or false, got 'false': papermill's -p passes lists"),
+        ("reverse", 0, "must be true or false, got 0"),
+        ("betas", "[0.1, inf]", "a list of one or more values, each a number above 0, .inf for"),
+        ("betas", ["5e-2", 0.1], "YAML reads 5e-2 and inf as text"),
+        ("betas", [0.1, 0], "above 0"),
+        ("betas", [math.inf], "must hold a cap, not ReLU (.inf) alone"),
+        ("seeds", 3, "a list of one or more values, each a whole number, got 3"),
+        ("seeds", [], "a list of one or more values, each a whole number, got []"),
+        ("seeds", [0, True], "whole number"),
+        ("eps", 8, "must be a number from 0 to 1, got 8"),
+        ("eps", [0.1], "must be a number from 0 to 1, got [0.1]"),
+        ("eps", math.nan, "must be a number from 0 to 1, got nan"),
+        ("eps", None, "must be a number from 0 to 1, got None"),
+        ("cycle", "half", "must be a number from 0 to 1, got 'half'"),
+        ("training_eps", 0.1, "a list of one or more values, each a number from 0 to 1"),
+        ("epochs", 2.5, "must be a whole number of at least 1, got 2.5"),
+        ("parts", "square", "each one of apgd-ce"),
+        ("architectures", [[64, 0]], "each a list of counts"),
+        ("profile", "huge", "must be one of quick, paper, got 'huge'"),
+        ("bettas", [0.1], "unknown parameter 'bettas': use one of"),
+    ],
+)
+def test_a_wrong_parameter_gets_a_sentence(name, value, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        checked(PARAMETERS, **{name: value})
+
+
+def test_right_parameters_pass():
+    right = {"betas": [0.1, math.inf], "seeds": [3], "reverse": True, "cycle": None, "eps": 0}
+    checked(PARAMETERS, **right, training_eps=(0.2,), parts=["square"], architectures=[[8], [4, 2]])
+    paper.check_parameters({"eps": "not a notebook's"})
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -26,6 +89,10 @@ def test_a_notebook_has_parameters_and_outputs(source):
     (parameters,) = tagged(notebook, "parameters")
     for name in ("profile", "device", "jobs", "save_to"):
         assert f"\n{name} = " in f"\n{parameters.source}"
+    code = [c.source for c in notebook.cells if c.cell_type == "code"]
+    first = code[code.index(parameters.source) + 1]
+    assert re.search(r"paper\.\w+", re.sub("^(import|from) .*$", "", first, flags=re.M))[0] == CHECK
+    checked(parameters.source)
     assert notebook.cells[0].source.startswith("# ")
     assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
     assert "widget-view" not in json.dumps(notebook)  # a view without a state shows an error
@@ -67,6 +134,14 @@ def test_a_notebook_that_is_no_chapter_shows_what_it_does(name):
     outputs = [o for c in notebook.cells for o in c.get("outputs", [])]
     assert outputs and not any(o.output_type == "error" for o in outputs)
     assert "widget-view" not in json.dumps(notebook) and name in (ROOT / "README.md").read_text()
+
+
+def test_a_notebook_is_compared_from_any_folder(tmp_path):
+    notebook = ROOT / "notebooks" / "explore.ipynb"
+    command = [sys.executable, "-m", "pytest", "--nbval", notebook, "-p", "no:cacheprovider"]
+    env = os.environ | {"CAPPAPER_DATA": str(tmp_path)}  # its images come along
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_notebook_runs_without_our_command_line(tmp_path):

@@ -6,9 +6,11 @@ import sysconfig
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from docutils import nodes
 
+from cappaper.paper import pages, tables
 from cappaper.paper.pages import CONCLUSIONS, METHOD, conclusions_first, glossary, title_links
 
 CONFIG = """
@@ -90,3 +92,14 @@ def test_buttons_and_social_cards_need_a_repository(tmp_path, monkeypatch, repos
         assert (expected in links) is bool(repository)
     for expected in ('"og:title" content="A page"', "https://some.github.io/one/card.png"):
         assert (expected in text) is bool(repository)
+
+
+def test_what_goes_into_a_page_is_no_markup(monkeypatch):
+    ledger = pd.DataFrame({"chapter": ["one"], "claim": [1], "verdict": ["<b>holds</b>"]})
+    assert "claim 1: &lt;b&gt;holds" in pages.chapter_head("one", ledger)
+    for address in ('https://github.com/a/b"><script>', "javascript:alert(1)", "some/one"):
+        monkeypatch.setenv("CAPPAPER_REPOSITORY", address)
+        with pytest.raises(ValueError, match="CAPPAPER_REPOSITORY must be an address"):
+            pages.setup(None)
+    table = pd.DataFrame({"says": ["a | b\nc"]}, ["x"])
+    assert tables.markdown_table(table).endswith("| x | a \\| b c |")

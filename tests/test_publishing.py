@@ -50,6 +50,13 @@ def test_a_commit_is_dirty_where_code_or_a_notebook_is_edited(tmp_path):
         path.write_text("new")
         assert git_commit(tmp_path) == f"{clean}-dirty"
         path.write_text("old")
+    # A copy of the package that another project has committed.
+    copy = tmp_path / "vendored" / "cappaper" / "paper"
+    copy.mkdir(parents=True)
+    (copy / "publishing.py").write_text("old")
+    git("add", "-A")
+    git("commit", "-m", "second")
+    assert git_commit(tmp_path) != "unknown" == git_commit(tmp_path / "vendored")
 
 
 def test_means_and_spreads_over_seeds():

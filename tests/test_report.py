@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from torch import nn
 
 import cappaper
 from cappaper.paper.cli import main
+from tests.conftest import ROOT
 from tests.spellings import Function, respelled
 
 EPS = 0.1
@@ -117,6 +121,12 @@ def mine(tmp_path, monkeypatch):
         "def few(): return cappaper.load('digits', 'test', limit=9)\n"
         "def one(): return few()[0]\n"
         "def fails(): return {}['oh']\n"
+        "def leaves(): raise SystemExit('no checkpoint')\n"
+        "def meta(): return torch.nn.Linear(1, 1, device='meta')\n"
+        "def alike(): return torch.rand(5, 1, 8, 8), torch.zeros(5, dtype=torch.int64)\n"
+    )
+    (tmp_path / "parses.py").write_text(
+        "import argparse, mine\nargparse.ArgumentParser().parse_args()\nmake = mine.make\n"
     )
     (tmp_path / "broken.py").write_text("make = nothing\n")
     return tmp_path
@@ -130,8 +140,32 @@ def test_the_command_checks_a_user_network(mine, capsys):
     figures = json.loads((mine / "out.json").read_text())
     assert figures["images"] == 9 and figures["verdict"] in said
     assert figures["verdict"] in (mine / "out.html").read_text()
-    assert main(["check", "mine:net", "--data", "digits", "--limit", "5", *small]) == 0
-    assert "5 images" in capsys.readouterr().out
+    # The user's own argparse does not see the arguments of the command.
+    asked = ["check", "parses.py:make", "--data", "mine.py:alike", "--eps", "8/255", *small]
+    assert main([*asked, "--json", "out.json"]) == 0
+    assert "All 5 images are of class 0" in capsys.readouterr().out
+    assert json.loads((mine / "out.json").read_text())["eps"] == 8 / 255
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_report_that_cannot_be_written_is_printed(mine, capsys):
+    asked = ["check", "mine:net", "--data", "digits", "--limit", "5", "--steps", "2"]
+    assert main([*asked, "--queries", "2", "--json", "/dev/full"]) == 1
+    out, error = capsys.readouterr()
+    assert "mine:net: 5 images" in out and "cappaper: /dev/full cannot be written: No " in error
+
+
+@pytest.mark.parametrize("eps", ["8/0", "-1", "eight", "inf", "nan", "1/2/3", ""])
+def test_a_radius_is_a_number_or_a_fraction(mine, capsys, eps):
+    assert main(["check", "mine.py:net", "--data", "digits", "--eps", eps]) == 2
+    assert f"{eps!r} is not a number of at least 0, such as 0.1 or" in capsys.readouterr().err
+
+
+def test_a_terminal_without_a_beta_gets_a_question_mark(mine):
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "cappaper", "claims"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "? = 0.1" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -148,6 +182,8 @@ def test_the_command_checks_a_user_network(mine, capsys):
         ("mine.py:net", "moon", "unknown data 'moon': use one of digits"),
         ("mine.py:net", "mine.py:one", "must return two tensors"),
         ("mine.py:net", "mnist:", "must read MODULE:FACTORY"),
+        ("mine.py:leaves", "digits", "mine.py:leaves fails: SystemExit: no checkpoint ("),
+        ("mine.py:meta", "digits", "has weights without values (device 'meta')"),
     ],
 )
 def test_the_command_refuses_with_a_sentence(mine, capsys, model, data, said):
@@ -156,6 +192,8 @@ def test_the_command_refuses_with_a_sentence(mine, capsys, model, data, said):
     assert said in error and "Traceback" not in error
 
 
-def test_the_command_misses_a_folder_before_its_work(mine, capsys):
-    assert main(["check", "mine.py:fails", "--data", "digits", "--json", "none/out.json"]) == 1
-    assert "there is no folder none for out.json" in capsys.readouterr().err
+@pytest.mark.parametrize("out", ["none/out", "."])
+def test_the_command_refuses_a_place_before_its_work(mine, capsys, out):
+    for option in ("--json", "--html"):
+        assert main(["check", "mine.py:fails", "--data", "digits", option, out]) == 1
+        assert f"{out} cannot be written: name a file in a folder" in capsys.readouterr().err

@@ -1,56 +1,44 @@
-"""All that a notebook of this book imports: networks, judges, tables, figures, claims."""
+"""All that a notebook of this book imports: networks, judges, tables, figures, claims.
 
-from cappaper.attacks.autoattack import PARTS
+Each name is imported where it is first asked for: the commands of the base install need few.
+"""
+
+from importlib import import_module
+
 from cappaper.deprecated import renamed
-from cappaper.paper import figures
-from cappaper.paper.claims import show_verdicts
-from cappaper.paper.experiment import Adversary, Spec, sweep
-from cappaper.paper.judges import (
-    CW,
-    FGSM,
-    PGD,
-    AdaptivePGD,
-    AutoAttack,
-    Certificate,
-    Clean,
-    Exact,
-    GrowingBalls,
-    Noise,
-    SmoothPGD,
-    Strongest,
-)
-from cappaper.paper.machines import Machine, machine
-from cappaper.paper.observers import Distances, Masking, Signals, masking_of
-from cappaper.paper.profiles import Profile, profile
-from cappaper.paper.publishing import glue, publish
-from cappaper.paper.runner import networks, run, transfers
-from cappaper.paper.tables import (
-    RATES,
-    STRONGEST,
-    contradictions,
-    format_mean_sd,
-    markdown_table,
-    network_name,
-    over_seeds,
-    show_markdown,
-    strongest,
-)
-from cappaper.paper.widgets import attacked_digit, explore
 
-__all__ = [  # noqa: RUF022 (by job)
-    # networks, and where they are trained
-    "Adversary", "Machine", "Profile", "Spec", "machine", "networks", "profile", "sweep",
-    # judges, and tables of what they find
-    "CW", "FGSM", "PARTS", "PGD", "AdaptivePGD", "AutoAttack", "Certificate", "Clean",
-    "Distances", "Exact", "GrowingBalls", "Masking", "Noise", "Signals", "SmoothPGD",
-    "Strongest",
-    "RATES", "STRONGEST", "contradictions", "masking_of", "over_seeds", "run", "strongest",
-    "transfers",
-    # what a chapter shows and publishes
-    "attacked_digit", "explore", "figures", "format_mean_sd", "glue", "markdown_table",
-    "network_name", "publish", "show_markdown", "show_verdicts",
-]  # fmt: skip
+_NAMES = {
+    "experiment": "Adversary Spec sweep",
+    "figures": "figures",
+    "judges": "CW FGSM PGD AdaptivePGD AutoAttack Certificate Clean Exact GrowingBalls Noise"
+    " SmoothPGD Strongest",
+    "cappaper.attacks.autoattack": "PARTS",
+    "claims": "show_verdicts",
+    "machines": "Machine machine",
+    "observers": "Distances Masking Signals masking_of",
+    "parameters": "check_parameters",
+    "profiles": "Profile profile",
+    "publishing": "glue publish",
+    "runner": "networks run transfers",
+    "tables": "RATES STRONGEST contradictions format_mean_sd markdown_table network_name"
+    " over_seeds show_markdown strongest",
+    "widgets": "attacked_digit explore",
+}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_HOMES)
 
 RENAMED = {"say": "show_markdown", "told": "format_mean_sd", "name_of": "network_name"}
 RENAMED |= {"tabular": "markdown_table", "state": "show_verdicts"}
-__getattr__ = renamed(__name__, RENAMED)
+_renamed = renamed(__name__, RENAMED, stacklevel=3)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        return _renamed(name)
+    home = _HOMES[name]
+    module = import_module(home if "." in home else f"{__name__}.{home}")
+    return module if name == home else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

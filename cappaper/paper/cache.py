@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from torch import Tensor
 from cappaper.files import whole
 
 _PACKAGE = Path(__file__).parents[1]
-_IMPORTS = grimp.build_graph("cappaper", cache_dir=None)
+_IMPORTS = grimp.build_graph("cappaper", cache_dir=None, include_external_packages=True)
+# Which package brings a module of that name; the standard library's are in none.
+_PACKAGES = metadata.packages_distributions()
+_version = lru_cache(metadata.version)
 # Read at import: a later edit changes the files, but not the code that runs.
 _SOURCES = {path: path.read_text("utf-8") for path in _PACKAGE.rglob("*.py")}
 
@@ -31,15 +35,18 @@ def root() -> Path:
 def code(module: str) -> str:
     """A hash of the code of ``module`` and of all modules that it imports, directly or not.
 
-    Comments and docstrings do not count. A package's ``__init__`` counts only where a name is
-    imported from the package itself.
+    Of other packages the versions count; of this one's code, comments and docstrings do not. A
+    package's ``__init__`` counts only where a name is imported from the package itself.
     """
-    trees = []
+    parts = []
     for name in sorted(_IMPORTS.find_upstream_modules(module) | {module}):
+        if _IMPORTS.is_module_squashed(name):
+            parts += [f"{p} {_version(p)}" for p in sorted(_PACKAGES.get(name, ()))]
+            continue
         path = _PACKAGE.parent.joinpath(*name.split("."))
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        trees.append(_syntax(_SOURCES[path]))
-    return _hash("\n".join(trees).encode())
+        parts.append(_syntax(_SOURCES[path]))
+    return _hash("\n".join(parts).encode())
 
 
 def place(kind: str, *key: Any) -> Path:

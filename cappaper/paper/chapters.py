@@ -20,7 +20,7 @@ MANIFEST = Path("notebooks/chapters.yml")
 _MEASURED = ("how-fast-", "how-it-is-tested.", "mutants.", "coverage.", "referee.", "doubled.")
 
 
-class ChapterError(Exception):
+class ChapterError(RuntimeError):
     """A notebook failed; the message names it, the cell and the error."""
 
 
@@ -45,10 +45,17 @@ def manifest(root: Path) -> list[Chapter]:
         wanted = "must be a list of chapters with name, source, title and perhaps parameters"
         raise ValueError(f"{MANIFEST} {wanted}: {' '.join(str(error).split())}") from error
     names = [chapter.name for chapter in listed]
+    notebooks = {path.name for path in (root / "notebooks").glob("*.ipynb")}
     for chapter in listed:
+        # Names become files, and names of parameters become code.
+        if not re.fullmatch(r"\w[\w.-]*", f"{chapter.name}"):
+            raise ValueError(f"{MANIFEST}: {chapter.name!r} is no name of letters, digits and -")
+        for parameter in chapter.parameters:
+            if not f"{parameter}".isidentifier():
+                raise ValueError(f"{MANIFEST}: {parameter!r} of {chapter.name} is no name")
         if names.count(chapter.name) > 1:
             raise ValueError(f"{MANIFEST} has two chapters called {chapter.name}")
-        if not (root / "notebooks" / f"{chapter.source}.ipynb").is_file():
+        if f"{chapter.source}.ipynb" not in notebooks:
             raise ValueError(f"{MANIFEST}: {chapter.name} needs notebooks/{chapter.source}.ipynb")
     return listed
 

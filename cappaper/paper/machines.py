@@ -30,7 +30,11 @@ class Machine:
 
 
 def machine(device: str = "auto", jobs: int | str = 1) -> Machine:
-    """This machine, or a Dask cluster of CPUs at ``jobs="tcp://host:8786"``.
+    """This machine, or a Dask cluster of CPUs at ``jobs="tls://host:8786"``.
+
+    Who reaches a scheduler's port runs code on the cluster. With ``tls://`` only holders of a
+    certificate do: Dask's own configuration, ``distributed.comm.tls``, names the files. ``tcp://``
+    is for a network in which you trust everyone.
 
     ``"auto"`` takes CUDA if there is any; a GPU gets one process. No result depends on ``jobs``.
     Bad values, and CUDA where there is none, raise a ValueError.
@@ -38,7 +42,7 @@ def machine(device: str = "auto", jobs: int | str = 1) -> Machine:
     checks.one_of(device, ("auto", "cpu", "cuda"), "device")
     cluster, there = isinstance(jobs, str) and "://" in jobs, torch.cuda.is_available()
     if not cluster and (not isinstance(jobs, int) or jobs < 1):
-        address = ", or a scheduler's address such as tcp://host:8786" * isinstance(jobs, str)
+        address = ", or a scheduler's address such as tls://host:8786" * isinstance(jobs, str)
         raise ValueError(f"jobs must be a whole number of at least 1{address}, got {jobs!r}")
     if device == "cuda" and (cluster or not there):
         where = "a cluster works on CPUs" if cluster else "torch sees no CUDA device"
@@ -89,6 +93,8 @@ def _workers(jobs: int | str, calls: int) -> Iterator[Parallel]:
         raise ValueError('a scheduler needs Dask: pip install "cappaper[cluster]"') from error
     try:
         client = Client(jobs, set_as_default=False, timeout=10)
+    except TypeError as error:  # Dask's sentence on a certificate that its configuration lacks
+        raise ValueError(f"{jobs} needs certificates, in Dask's configuration: {error}") from error
     except OSError as error:
         raise OSError(f"no Dask scheduler answers at {jobs}") from error
     with client, parallel_config("dask", client=client):

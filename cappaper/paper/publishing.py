@@ -62,8 +62,9 @@ def git_commit(root: Path = Path(__file__).parents[2]) -> str:
     def git(arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["git", *arguments.split()], cwd=root, capture_output=True, text=True)
 
-    # Another project's repository does not have this file.
-    if not shutil.which("git") or git("ls-files --error-unmatch cappaper/paper").returncode:
+    # A copy inside another project's repository has no commit of its own.
+    top = shutil.which("git") and git("rev-parse --show-toplevel").stdout.strip()
+    if not top or Path(top).resolve() != root.resolve() or git("rev-parse HEAD").returncode:
         return "unknown"
     commit = git("rev-parse --short=12 HEAD").stdout.strip()
     # Not of book/: chapters write their results there while they run.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from IPython.display import display
 
 from cappaper.files import whole
 
@@ -110,12 +109,15 @@ def markdown_table(frame: pd.DataFrame, corner: str = "") -> str:
     | both | 0.500 | β = 1 |
     """
     rows = [[name, *row] for name, row in zip(frame.index, frame.values.tolist(), strict=True)]
-    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    texts = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    cells = [[" ".join(text.split()).replace("|", "\\|") for text in row] for row in texts]
     head = [f"| {' | '.join([corner, *frame.columns])} |", "|---" * (1 + frame.shape[1]) + "|"]
     return "\n".join(head + [f"| {' | '.join(row)} |" for row in cells])
 
 
 def show_markdown(text: str) -> None:
     """Show Markdown as the output of a cell, in JupyterLab and on the book's pages."""
+    from IPython.display import display
+
     text = inspect.cleandoc(text)
     display({"text/markdown": text, "text/plain": text}, raw=True)

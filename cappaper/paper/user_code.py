@@ -19,6 +19,8 @@ def model(name: str) -> nn.Module:
     value = _value(name)
     if not isinstance(value, nn.Module):
         raise ValueError(f"{name} must be or return a torch module, got {type(value).__name__}")
+    if any(part.is_meta for part in (*value.parameters(), *value.buffers())):
+        raise ValueError(f"{name} has weights without values (device 'meta'): load them first")
     return value
 
 
@@ -55,12 +57,15 @@ def _value(name: str) -> Any:
 
 
 def _run(name: str, function: Callable[[], Any]) -> Any:
-    """Run the user's code; an error names the line that failed."""
+    """Run the user's code as a script without arguments; an error names the line that failed."""
+    arguments, sys.argv = sys.argv, [name]
     try:
         return function()
     except ImportError as error:
         raise ValueError(f"{name} cannot be imported: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
         raise ValueError(f"{name} fails: {where}") from error
+    finally:
+        sys.argv = arguments

@@ -1,0 +1,100 @@
+"""The parameters of the notebooks: checked by name, type and range, here and nowhere else."""
+
+import ast
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from cappaper import checks
+from cappaper.attacks.autoattack import PARTS
+from cappaper.paper.profiles import PROFILES
+
+
+class _Kind(NamedTuple):
+    words: str
+    types: tuple[type, ...]
+    holds: Callable[[Any], bool] = lambda value: True
+
+    def takes(self, value: Any) -> bool:
+        """Python counts True as 1; a parameter that is a number does not."""
+        flag = isinstance(value, bool) and bool not in self.types
+        return isinstance(value, self.types) and not flag and self.holds(value)
+
+
+def _choice(names: Sequence[str]) -> _Kind:
+    return _Kind(f"one of {', '.join(names)}", (str,), lambda v: v in names)
+
+
+_COUNT = _Kind("a whole number of at least 1", (int,), lambda v: v >= 1)
+_CAP = _Kind("a number above 0, .inf for ReLU", (int, float), lambda v: v > 0)
+_ABOVE = _Kind("a finite number above 0", (int, float), lambda v: 0 < v < math.inf)
+_WEIGHT = _Kind("a finite number of at least 0", (int, float), lambda v: 0 <= v < math.inf)
+_SHARE = _Kind("a number from 0 to 1", (int, float), lambda v: 0 <= v <= 1)
+_LAYERS = _Kind("a list of counts", (list,), lambda v: v and all(map(_COUNT.takes, v)))
+_KINDS = {
+    "hidden epochs effort images steps looks width depths": _COUNT,
+    "jobs": _Kind("a whole number of at least 1, or an address", (int, str)),
+    "seeds": _Kind("a whole number", (int,)),
+    "beta betas trained_betas longer_betas": _CAP,
+    "lr sharpness time_limit factors constants start twin": _ABOVE,
+    "eps epsilons small_eps standard_eps training_eps cycle": _SHARE,
+    "penalties": _WEIGHT,
+    "architectures": _LAYERS,
+    "reverse": _Kind("true or false", (bool,)),
+    "save_to chapter": _Kind("text", (str,)),
+    "profile": _choice(tuple(PROFILES)),
+    "device": _choice(("auto", "cpu", "cuda")),
+    "parts": _choice(PARTS),
+}
+_KIND_OF = {name: kind for names, kind in _KINDS.items() for name in names.split()}
+# Lists whose default, None, does not say so.
+_LISTS = {"hidden", "betas", "seeds", "epsilons", "constants", "depths", "parts", "architectures"}
+_TEXT = (
+    ": papermill's -p passes lists and false as text, and YAML reads 5e-2 and inf as text;"
+    " write -y '{reverse: false, betas: [0.05, .inf]}'"
+)
+
+
+def check_parameters(namespace: dict[str, Any]) -> None:
+    """Check a notebook's parameters; the first cell after them calls it with ``globals()``.
+
+    A name that the notebook's cell of parameters lacks, a value of another type than it wants, or
+    one out of its range raises a ValueError that says what is allowed. A parameter whose default is
+    None may be None.
+
+    >>> cell = "betas = None\\nsave_to = ''"
+    >>> check_parameters({"In": [cell], "betas": [0.1, 1.0], "save_to": "table"})
+    """
+    ran = namespace.get("In", [])  # IPython's record of the cells; a script has none
+    cells = [_assigned(cell) for cell in ran]
+    injected = [i for i, cell in enumerate(ran) if cell.startswith("# Parameters\n")]
+    given = cells.pop(injected[-1]) if injected else {}
+    declared = next((cell for cell in reversed(cells) if "save_to" in cell), {})
+    for name in given:
+        checks.one_of(name, tuple(declared), "parameter")
+    for name, default in declared.items():
+        if not (namespace[name] is None and default == "None"):
+            _check(name, namespace[name], default.startswith("[") or name in _LISTS)
+
+
+def _check(name: str, value: Any, is_list: bool) -> None:
+    kind = _KIND_OF[name]
+    entries = checks.entries(value) if is_list else (value,)
+    if entries and all(map(kind.takes, entries)):
+        if name == "betas" and all(map(math.isinf, entries)):
+            raise ValueError("parameter betas must hold a cap, not ReLU (.inf) alone")
+        return
+    wanted = f"a list of one or more values, each {kind.words}" if is_list else kind.words
+    texts = [v for v in entries or (value,) if isinstance(v, str) and str not in kind.types]
+    hint = _TEXT if texts else ""
+    raise ValueError(f"parameter {name} must be {wanted}, got {checks.shown(value)}{hint}")
+
+
+def _assigned(cell: str) -> dict[str, str]:
+    """The names that a cell assigns to, each with the code of its value."""
+    try:
+        lines = ast.parse(cell).body
+    except SyntaxError:  # a command of IPython's
+        return {}
+    pairs = [(line.targets[0], line.value) for line in lines if isinstance(line, ast.Assign)]
+    return {ast.unparse(target): ast.unparse(value) for target, value in pairs}
