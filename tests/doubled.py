@@ -1,4 +1,4 @@
-"""``python -m tests.doubled``: the verdicts after twice the training, under twice the attack."""
+"""``python -m tests.doubled``: the comparisons after twice the training, under twice the attack."""
 
 import math
 from pathlib import Path
@@ -8,15 +8,13 @@ import pandas as pd
 import torch
 
 from cappaper.paper import chapters, tables
-from cappaper.paper.claims import CLAIMS, TESTS, decided
+from cappaper.paper.claims import CLAIMS, Comparison
 from cappaper.paper.machines import machine
-from cappaper.paper.statistics import AS_MEASURED
 from cappaper.paper.tables import markdown_table
 
 TWICE = {"seeds": [0], "effort": 2}
 # What trains for hours gets the two networks that its verdict compares.
 FEWER = {name: {"betas": [1.0, math.inf]} for name in ("train-longer", "train-knowing")}
-WANTED = {"holds": "yes", "does not hold": "no"}
 
 
 @click.command()
@@ -41,27 +39,29 @@ def main(profile: str, device: str, jobs: int, only: tuple[str, ...], table: boo
 
 
 def deciding(root: Path, only: tuple[str, ...] = ()) -> list[chapters.Chapter]:
-    """The chapters whose tables decide a claim."""
-    names = {test.chapter for test in TESTS}
+    """The chapters that a claim is compared in."""
+    names = {one.chapter for claim in CLAIMS for one in claim.comparisons}
     return [c for c in chapters.select(chapters.manifest(root), only) if c.name in names]
 
 
 def compared(usual: Path, doubled: Path) -> tuple[pd.DataFrame, dict[str, str]]:
-    """A row for each test: its verdict, and the answer on one seed; and the provenance."""
+    """A row for each comparison: its answers on single seeds, without an interval; provenance."""
     rows, origins = [], []
-    for test in TESTS:
-        if not (doubled / f"{test.chapter}.csv").exists():
-            continue
-        table, twice = (tables.read(folder / f"{test.chapter}.csv") for folder in (usual, doubled))
-        alone = {s: decided(test, part, AS_MEASURED) for s, part in table.groupby("seed")}
-        double = decided(test, twice, AS_MEASURED)
-        row = {"claim": test.claim, "chapter": test.chapter, "test": test.says}
-        row |= {"verdict": decided(test, table).verdict, "seeds": len(alone)}
-        row |= {"yes": sum(bool(seed.holds) for seed in alone.values())}
-        row |= {"once": _answer(alone[0].holds), "measured_once": alone[0].evidence}
-        row |= {"twice": _answer(double.holds), "measured_twice": double.evidence}
-        rows.append(row)
-        origins.append({"chapter": test.chapter} | twice.attrs["provenance"])
+    for claim in CLAIMS:
+        for one in claim.comparisons:
+            if not (doubled / f"{one.chapter}.csv").exists():
+                continue
+            once, twice = (
+                tables.read(folder / f"{one.chapter}.csv") for folder in (usual, doubled)
+            )
+            alone = {seed: part for seed, part in once.groupby("seed")}
+            row = {"claim": claim.number, "chapter": one.chapter, "test": one.asks}
+            row |= {"seeds": len(alone), "yes": sum(_yes(one, part) for part in alone.values())}
+            for name, table in (("once", alone[0]), ("twice", twice)):
+                row |= {name: "yes" if _yes(one, table) else "no"}
+                row |= {f"measured_{name}": one.numbers(table).partition(" (")[0]}
+            rows.append(row)
+            origins.append({"chapter": one.chapter} | twice.attrs["provenance"])
     by_chapter = pd.DataFrame(origins).drop_duplicates("chapter")
     origin = {key: by_chapter[key].iloc[0] for key in ("profile", "seeds", "device")}
     commits = " ".join(by_chapter["git_commit"].unique())
@@ -70,31 +70,31 @@ def compared(usual: Path, doubled: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     return pd.DataFrame(rows), origin
 
 
-def _answer(holds: bool | None) -> str:
-    return "yes" if holds else "no"
+def _yes(one: Comparison, table: pd.DataFrame) -> bool:
+    return one.effect(table).mean > one.margin
 
 
 def page(table: pd.DataFrame) -> str:
-    """How many verdicts stay the same, which change, and the numbers of both runs."""
-    wanted = table["verdict"].map(WANTED)
-    other = table[wanted.notna() & (wanted != table["twice"])]
+    """How many answers stay the same, which change, and the numbers of both runs."""
+    other = table[table["once"] != table["twice"]]
     names = "; ".join(other["test"] + " ({doc}`chapters/" + other["chapter"] + "`)")
     parts = [
-        f"**{wanted.count()} of {len(table)} tests of the claims have an answer. On seed 0,"
-        f" {wanted.count() - len(other)} of these have the same answer after twice the training"
-        " and under twice the attack.**" + f" These have another: {names}." * bool(names)
+        f"**On seed 0, {len(table) - len(other)} of {len(table)} questions have the same answer"
+        " after twice the training and under twice the attack.**"
+        + f" These have another: {names}."
+        * bool(names)
     ]
     for claim in CLAIMS:
         rows = table[table["claim"] == claim.number]
         links = "{doc}`" + rows["test"] + " <chapters/" + rows["chapter"] + ">`"
         yes = rows["yes"].astype(str) + "/" + rows["seeds"].astype(str)
-        answers = {"verdict": rows["verdict"], "say yes": yes, "doubled": rows["twice"]}
-        numbers = {"one seed": rows["measured_once"], "twice": rows["measured_twice"]}
+        answers = {"seeds that say yes": yes, "seed 0": rows["once"], "doubled": rows["twice"]}
+        numbers = {"seed 0": rows["measured_once"], "doubled": rows["measured_twice"]}
         parts += [
-            f"## Claim {claim.number}: {claim.says.rstrip('.')}",
-            markdown_table(pd.DataFrame(answers).set_axis(links), "test"),
+            f"## Claim {claim.number}: {claim.claim.rstrip('.')}",
+            markdown_table(pd.DataFrame(answers).set_axis(links), "question"),
             f":::{{dropdown}} The numbers\n"
-            f"{markdown_table(pd.DataFrame(numbers).set_axis(rows['test']), 'test')}\n:::",
+            f"{markdown_table(pd.DataFrame(numbers).set_axis(rows['test']), 'question')}\n:::",
         ]
     origin = ", ".join(f"{key} {value}" for key, value in table.attrs["provenance"].items())
     return "\n\n".join([*parts, f"Provenance: {origin}."]) + "\n"

@@ -33,12 +33,11 @@ def test_the_page_has_every_row():
         assert f"| {row['network']} | {row['trained at ε']:g} | {row['epochs']} |" in page
 
 
-def test_the_recipes_have_the_numbers_of_their_chapters_and_the_verdicts_of_the_claims():
+def test_the_recipes_have_the_numbers_of_their_chapters_():
     lines = (ROOT / "book" / "results" / "recipes.md").read_text().splitlines()
-    rows = [line.strip("| ").split(" | ") for line in lines if "{doc}" in line]
-    ledger = pd.read_csv(ROOT / "book" / "results" / "claims.csv")
+    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in lines if line[:4] == "| 0."]
     assert len(rows) == 8
-    for eps, link, *cells, verdict in rows:
+    for eps, link, *cells in rows:
         chapter = re.search(r"<chapters/(.*)>", link)[1]
         table = table_of(chapter)
         table = table[(table["training_eps"] == float(eps)) & (table["eps"] == float(eps))]
@@ -47,14 +46,11 @@ def test_the_recipes_have_the_numbers_of_their_chapters_and_the_verdicts_of_the_
         by = ["variant" if "variant" in table else "beta", "attack"]
         mean = table.groupby(by)["robust_accuracy"].mean()
         knowing = chapter == "what-survives"
-        plain = ["ReLU", "β = 1, knowing", "β = 0.2, knowing"] if knowing else [math.inf, 1.0, 0.2]
+        # No ReLU was trained along the smooth slope there: no control, no number.
+        plain = ["", "β = 1, knowing", "β = 0.2, knowing"] if knowing else [math.inf, 1.0, 0.2]
         for name, cell in zip(plain, cells, strict=True):
             left, pgd = (100 * mean.get((name, a), math.nan) for a in (STRONGEST, "PGD"))
             assert cell == ("" if math.isnan(left) else f"{left:.0f} ({pgd:.0f})"), chapter
-        mine = ledger[(ledger["chapter"] == chapter) & (ledger["claim"] == 4)]
-        assert verdict in set(mine["verdict"])
-        if (mine["verdict"] == "holds").all():
-            assert verdict == "holds"
 
 
 def test_a_click_on_a_head_sorts_and_a_second_one_reverses_the_order(html):
