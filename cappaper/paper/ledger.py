@@ -15,7 +15,7 @@ from cappaper.paper.tables import markdown_table, read
 LEDGER, SUMS = Path("results/claims.csv"), Path("results/SHA256SUMS")
 PAGE, NETWORKS = Path("claims.md"), Path("all-networks.md")
 QUESTIONS = {"reproduced": "Reproduced?", "real": "Is it real?"}
-_MARKS = {"yes": "✓", "no": "✗", "reversed": "✗"}
+_MARKS = {"yes": "✓", "no": "✗", "reversed": "✗", "in part": "✓✗", "not decided": "?"}
 
 
 def verdicts(book: Path) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def cards(ledger: pd.DataFrame) -> str:
         lines += [f":link: claim-{claim.number}", ":link-type: ref", claim.claim, ""]
         for kind, question in QUESTIONS.items():
             word = answers[claim.number, kind]
-            lines += [f"{question} **{_MARKS.get(word, '')} {word}**", ""]
+            lines += [f"{question} **{_MARKS[word]} {word}**", ""]
         lines += [":::", ""]
     return "\n".join([*lines, "::::", ""])
 
@@ -91,7 +91,8 @@ def page(ledger: pd.DataFrame) -> str:
     sections = []
     for claim in CLAIMS:
         mine = ledger[ledger["claim"] == claim.number].set_index("kind")
-        parts = [f"(claim-{claim.number})=\n## {claim.number}. {claim.claim}", f"*{claim.where}*"]
+        title = f"## {claim.number}. {claim.claim.rstrip('.')}"
+        parts = [f"(claim-{claim.number})=\n{title}", f"*{claim.where}*"]
         for kind, question in QUESTIONS.items():
             one = {str(key): str(value) for key, value in mine.loc[kind].items()}
             answer = f"**{question} {one['answer'].capitalize()}.**"
