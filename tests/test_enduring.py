@@ -84,11 +84,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_only_one_run_at_a_time_writes_to_a_book(project, fresh):
     edit(project, "assert not breaks", "import time; time.sleep(1)  #")
-    runs = [start(project) for _ in range(3)]
+    runs = [start(project) for _ in range(2)]
     printed = [run.communicate(timeout=120) for run in runs]
-    assert [run.returncode for run in runs] == [0] * 3, printed
+    assert [run.returncode for run in runs] == [0] * 2, printed
     waiting = "waiting for another run that writes to build/quick"
-    assert sum(waiting in out for out, _ in printed) == 2
+    assert sum(waiting in out for out, _ in printed) == 1
     assert leftovers(project / "build") == [] and len(list((fresh / "locks").iterdir())) == 1
 
 
