@@ -198,12 +198,6 @@ def test_targeted_attacks_are_refused_where_their_targets_would_be_the_labels(si
         call(model, *sixty, partial(attack, targeted=True))
 
 
-def test_square_with_few_queries_shrinks_its_squares_in_time(net, sixty):
-    """With the squares of the first 200 of 10,000 queries, .68 of the images were left."""
-    left = evaluate(net, *sixty, partial(square, eps=0.1, queries=200)).robust_accuracy
-    assert left <= evaluate(net, *sixty, partial(square, eps=0.1)).robust_accuracy + 0.1
-
-
 @quiet
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_batch_size_bounds_what_the_model_sees(net, sixty, name):
