@@ -4,7 +4,6 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -39,9 +38,11 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
 
 
 # Whether a clamp's slope at its bound is 1 depends on torch's version. If it is, a clamp is faster.
-_BOUNDS = (1.0, torch.ones(()))
-_SLOPES = [torch.func.grad(partial(torch.clamp, max=m))(torch.ones(())) for m in _BOUNDS]
-_BY_CLAMP = all(slope.item() == 1 for slope in _SLOPES)
+# torch.func.grad would import torch's compiler here, which takes as long as torch itself.
+with torch.inference_mode(False), torch.enable_grad():
+    _POINT = torch.ones((), requires_grad=True)
+    _ENDS = [_POINT.clamp(max=bound) for bound in (1.0, torch.ones(()))]
+    _BY_CLAMP = all(torch.autograd.grad(end, _POINT)[0].item() == 1 for end in _ENDS)
 
 
 def cap(z: Tensor, beta: Tensor, by_clamp: bool = _BY_CLAMP) -> Tensor:

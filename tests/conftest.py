@@ -6,6 +6,7 @@ from unittest.mock import MagicMock
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 import cappaper
 from cappaper.data import MNIST_MD5, data_root, import_torchvision
@@ -92,10 +93,14 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def html(tmp_path_factory):
-    """The committed book, built as a reader would, into a folder of its own."""
-    out = tmp_path_factory.mktemp("book")
-    jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    command = [jupyter_book, "build", ROOT / "book", "-W", "--path-output", out]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out / "_build" / "html"
+    """The committed book, built as a reader would, once for all processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made = base / "book" / "_build" / "html"
+    with FileLock(base / "book.lock"):
+        if not (made / "index.html").exists():
+            jupyter_book = Path(sys.executable).with_name("jupyter-book")
+            command = [jupyter_book, "build", ROOT / "book", "-W", "--path-output", base / "book"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+    return made

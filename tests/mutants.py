@@ -38,13 +38,14 @@ TARGETS = {
     "certificates": ("certificates/bounds certificates/exact", "certification layers"),
     "surrogate": ("bounded surrogate masking", "surrogate activations adaptive masking"),
     "decisions": (
-        "paper/claims paper/decisions paper/statistics",
+        "paper/claims paper/effects paper/statistics",
         "statistics claims",
     ),
 }
 LIMIT = 900  # seconds, in which a part's tests end without a mutant
 REASONS = Path(__file__).with_suffix(".toml")
-PYTEST = "-m pytest -x -q -p no:cacheprovider --hypothesis-profile=first"
+# Of the plugins, only Hypothesis: to import the others takes seconds for each mutant.
+PYTEST = "-m pytest -x -q -p no:cacheprovider -p hypothesispytest --hypothesis-profile=first"
 
 
 def files_of(part: str) -> tuple[list[str], list[str]]:
@@ -96,7 +97,8 @@ def results_of(
         ignore = shutil.ignore_patterns(".*", "_build", "__pycache__", "dist")
         for job in range(jobs):
             trees.put(shutil.copytree(root, Path(folder) / str(job), ignore=ignore))
-        run = f"PYTHONPATH=. exec {sys.executable} {PYTEST} {' '.join(tests)}"
+        alone = "PYTHONPATH=. PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"
+        run = f"{alone} exec {sys.executable} {PYTEST} {' '.join(tests)}"
 
         def command(tree: Path) -> str:
             return f"sh -c 'cd {tree} && {run}'"

@@ -99,11 +99,17 @@ def test_replace_relu_keeps_a_shared_activation_shared():
 def test_a_capped_resnet_is_attacked_and_bounded():
     resnet = import_torchvision().models.resnet18(num_classes=10).eval()
     x, y = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
-    torch.testing.assert_close(replace_relu(resnet, math.inf)(x), resnet(x))
-    capped = replace_relu(resnet, 0.5)
+    capped, uncapped, flat = (replace_relu(resnet, beta) for beta in (0.5, math.inf, 1e-3))
+    torch.testing.assert_close(uncapped(x), resnet(x))
+    both = cappaper.Population([capped, uncapped])
+    torch.testing.assert_close(both(x)[1], resnet(x), atol=1e-5, rtol=1e-4)
     count = sum(isinstance(m, CappedReLU) for m in capped.modules())
     assert count == sum(isinstance(m, nn.ReLU) for m in resnet.modules())
-    assert cappaper.pgd(capped, x, y, 8 / 255, steps=2).shape == x.shape
+    for attack in (cappaper.pgd, cappaper.adaptive_pgd):
+        assert attack(capped, x, y, 8 / 255, steps=2).shape == x.shape
+    with cappaper.surrogate_gradient(flat, 3.0):
+        (gradient,) = torch.autograd.grad(flat(x.requires_grad_()).sum(), x)
+    assert gradient.flatten(1).ne(0).any(1).all()
     assert cappaper.layer_distances(capped, x, x)[0].l2 == 0
     extraction = importlib.import_module("torchvision.models.feature_extraction")
     assert extraction.create_feature_extractor(capped, ["layer1"])(x)["layer1"].max() <= 0.5

@@ -9,16 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cappaper import (
-    apgd,
-    auto_attack,
-    convnet,
-    fit,
-    load,
-    mlp,
-    pgd,
-    square,
-)
+from cappaper import apgd, auto_attack, convnet, fit, load, mlp, pgd, square
 from cappaper.attacks.balls import BALLS
 from cappaper.attacks.common import is_correct
 from cappaper.attacks.square import _side

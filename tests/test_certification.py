@@ -49,7 +49,7 @@ def images(seed, count=6):
     return torch.rand(count, 1, 3, 4, generator=generator)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(small_networks(), st.integers(0, 999), st.sampled_from([0.02, 0.1, 0.3]))
 def test_certificates_exact_answers_and_attacks_never_contradict(model, seed, eps):
     x = images(seed)
@@ -70,7 +70,7 @@ def test_certificates_exact_answers_and_attacks_never_contradict(model, seed, ep
         assert exact_robustness(leading, x[i : i + 1], y[i : i + 1], eps).robust.all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(small_networks(), st.integers(0, 999), st.data())
 def test_nothing_is_robust_by_mistake_on_any_scale(model, seed, data):
     """Units on scales of their own, or one tiny weight: the solver may refuse such a program."""

@@ -44,22 +44,6 @@ def test_a_checkpoint_of_another_training_is_refused(twenty, tmp_path, what):
         fit(net, images, y, **given | changed)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda eps: {"attack": partial(ONE_STEP, eps=eps)},
-        lambda eps: {"attack_at": Adversary(eps, steps=1).at},
-    ],
-    ids=["a partial", "a method"],
-)
-def test_an_attack_counts_by_its_settings(twenty, tmp_path, make):
-    given = {"epochs": 1, "checkpoint": tmp_path / "training"}
-    for _ in range(2):  # the second training has nothing left to do
-        fit(mlp(64, [8]), *twenty, **given, **make(0.1))
-    with pytest.raises(ValueError, match="belongs to another training"):
-        fit(mlp(64, [8]), *twenty, **given, **make(0.2))
-
-
 def test_a_damaged_checkpoint_is_refused(twenty, tmp_path):
     path = tmp_path / "training"
     given = {"epochs": 1, "checkpoint": path}
@@ -123,21 +107,22 @@ def weight(factor):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    "make",
     [
-        ({"penalty": weight(0.0)}, {"penalty": weight(1.0)}),
-        ({"lr": lambda *at: 1e-3}, {"lr": lambda *at: 2e-3}),
-        (
-            {"attack": partial(ONE_STEP, eps=0.1, loss=lambda z, y: z.sum())},
-            {"attack": partial(ONE_STEP, eps=0.3, loss=lambda z, y: z.sum())},
-        ),
+        lambda v: {"attack": partial(ONE_STEP, eps=v)},
+        lambda v: {"attack": partial(ONE_STEP, eps=v, loss=lambda z, y: z.sum())},
+        lambda v: {"attack_at": Adversary(v, steps=1).at},
+        lambda v: {"penalty": weight(v)},
+        lambda v: {"lr": (lambda *at: 1e-3) if v > 0.1 else (lambda *at: 2e-3)},
     ],
+    ids=["a partial", "a partial with a function", "a method", "a closure", "code"],
 )
-def test_a_function_counts_by_its_code_and_by_what_it_carries(twenty, tmp_path, one, other):
+def test_a_function_counts_by_its_code_its_settings_and_what_it_carries(twenty, tmp_path, make):
     given = {"epochs": 1, "checkpoint": tmp_path / "training"}
-    fit(mlp(64, [8]), *twenty, **given, **one)
+    for _ in range(2):  # the second training has nothing left to do
+        fit(mlp(64, [8]), *twenty, **given, **make(0.1))
     with pytest.raises(ValueError, match="belongs to another training"):
-        fit(mlp(64, [8]), *twenty, **given, **other)
+        fit(mlp(64, [8]), *twenty, **given, **make(0.2))
 
 
 def test_a_training_resumes_with_a_penalty_that_holds_its_network(twenty, tmp_path):

@@ -53,10 +53,7 @@ def test_mnist(mnist):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (
-            ("cifar", "test"),
-            "unknown dataset 'cifar': use one of digits, mnist-sample, mnist",
-        ),
+        (("cifar", "test"), "unknown dataset 'cifar': use one of digits, mnist-sample, mnist"),
         (("digits", "dev"), "unknown split 'dev'"),
         (("digits", "test", 0), "limit must be at least 1"),
     ],

@@ -72,23 +72,13 @@ def test_files_of_running_processes_and_other_machines_stay(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "folder" / "a.txt"
-    with files.whole(path) as unfinished:
-        unfinished.write_text("old")
-    with pytest.raises(OSError, match="full"), files.whole(path) as unfinished:
-        unfinished.write_text("ne")
-        raise OSError("the disk is full")
-    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
-
-
 def test_only_one_run_at_a_time_writes_to_a_book(project, fresh):
     edit(project, "assert not breaks", "import time; time.sleep(1)  #")
-    runs = [start(project) for _ in range(3)]
+    runs = [start(project) for _ in range(2)]
     printed = [run.communicate(timeout=120) for run in runs]
-    assert [run.returncode for run in runs] == [0] * 3, printed
+    assert [run.returncode for run in runs] == [0] * 2, printed
     waiting = "waiting for another run that writes to build/quick"
-    assert sum(waiting in out for out, _ in printed) == 2
+    assert sum(waiting in out for out, _ in printed) == 1
     assert leftovers(project / "build") == [] and len(list((fresh / "locks").iterdir())) == 1
 
 

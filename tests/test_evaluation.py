@@ -118,12 +118,6 @@ def test_layer_distances_of_a_network_done_by_hand():
     assert (layer.layer, layer.units) == ("2", 2)
 
 
-def test_a_cap_bounds_the_distance(nets, digits):
-    x, y = digits[1]
-    x_adv = pgd(nets[0], x, y, 0.5, early_exit=False)
-    assert all(d.linf <= 0.1 + 1e-6 for d in layer_distances(nets[0], x, x_adv))
-
-
 def beyond(model, x, y, *, eps):
     return (x + 2 * eps).clamp(0, 1)
 

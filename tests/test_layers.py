@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cappaper import CappedReLU, layer_distances, layer_signals, mlp
+from cappaper import layer_distances, layer_signals, mlp
 from cappaper.activations import LeftAloneWarning
 from tests.spellings import Function
 
@@ -29,13 +29,6 @@ def test_signals_agree_with_a_computation_by_hand(digits):
         assert signal.at_zero == pytest.approx((z <= 0).float().mean().item())
         assert signal.silent == pytest.approx((z.grad == 0).all(1).float().mean().item())
     assert all(parameter.grad is None for parameter in net[1].parameters())
-
-
-def test_a_layer_at_its_cap_is_silent():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), CappedReLU(0.1), nn.Linear(3, 2))
-    nn.init.constant_(net[1].bias, 10.0)
-    (signal,) = layer_signals(net, torch.rand(8, 1, 2, 2), torch.zeros(8, dtype=torch.long))
-    assert (signal.silent, signal.at_cap, signal.at_zero, signal.gradient) == (1, 1, 0, 0)
 
 
 def test_an_activation_that_is_called_twice_is_listed_twice(digits):

@@ -58,6 +58,8 @@ DIFFERENT = {
     "a list": lambda: (Scaled([1.0]), Scaled([2.0])),
     "a tensor": lambda: (Scaled(torch.zeros(2)), Scaled(torch.ones(2))),
     "a width": lambda: (mlp(64, [8]), mlp(64, [9])),
+    "a bound": lambda: (nn.Hardtanh(0.0, 2.0), nn.Hardtanh(0.0, 1.0)),
+    "no bias": lambda: (sequence(nn.Linear(64, 4)), sequence(nn.Linear(64, 4, bias=False))),
     "a type": lambda: (sequence(nn.ReLU()), sequence(nn.GELU())),
     "a mode": lambda: (normed().train(), partly_in_train_mode(2)),
     "the order": lambda: (

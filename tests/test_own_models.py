@@ -19,18 +19,12 @@ from cappaper import (
     surrogate_gradient,
 )
 from cappaper.surrogate import Bounded
+from tests.test_surrogate import surrogate_of as gradient
 
 
 @pytest.fixture(scope="module")
 def digits():
     return load("digits", "test", limit=20)
-
-
-def gradient(model, x, sharpness=5.0):
-    point = x.clone().requires_grad_()
-    with surrogate_gradient(model, sharpness):
-        (found,) = torch.autograd.grad(model(point).square().sum(), point)
-    return found
 
 
 class Residual(nn.Module):

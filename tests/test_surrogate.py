@@ -24,7 +24,6 @@ from cappaper import (
     rescale,
     surrogate_gradient,
 )
-from cappaper.data import import_torchvision
 from cappaper.surrogate import UnreachedWarning
 from tests.spellings import SPELLINGS, Function, respelled
 
@@ -52,24 +51,6 @@ def stuck(activation=lambda: CappedReLU(0.05)):
         net[1].weight.mul_(0.1)
         net[1].bias.copy_(torch.tensor([3.0, -3.0]).repeat(8))
     return net
-
-
-def test_outputs_are_the_same_to_the_last_bit(images):
-    net = mlp(64, [32, 16], beta=[0.05, 0.5], seed=1)
-    before = net(images)
-    for sharpness in (0.1, 3.0, 100.0):
-        with surrogate_gradient(net, sharpness) as same:
-            assert same is net
-            assert torch.equal(net(images), before)
-
-
-@pytest.mark.parametrize(
-    "net", [stuck(), stuck(lambda: ScaledSigmoid(400.0))], ids=["capped", "sigmoid"]
-)
-def test_saturated_units_get_a_gradient_and_lose_it_again(net, images):
-    assert not gradient(net, images).any()
-    assert surrogate_of(net, images).flatten(1).ne(0).all()
-    assert not gradient(net, images).any()
 
 
 def test_a_very_sharp_surrogate_is_the_exact_gradient(images):
@@ -143,8 +124,8 @@ def test_a_cap_in_other_words_has_the_same_gradient(spelling, beta, sharpness, s
     other = respelled(net, SPELLINGS[spelling])
     x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(seed)).double()
     before = other(x)
-    with surrogate_gradient(net, sharpness), surrogate_gradient(other, sharpness):
-        assert torch.equal(other(x), before)
+    with surrogate_gradient(net, sharpness), surrogate_gradient(other, sharpness) as same:
+        assert same is other and torch.equal(other(x), before)
         torch.testing.assert_close(gradient(other, x), gradient(net, x))
     torch.testing.assert_close(gradient(other, x), gradient(net, x))
 
@@ -158,6 +139,8 @@ def test_a_cap_in_other_words_is_reached_in_a_population_too(images, spelling):
 
 
 SATURATING = {
+    "capped": CappedReLU(0.05),
+    "scaled sigmoid": ScaledSigmoid(400.0),
     "sigmoid": nn.Sigmoid(),
     "tanh": nn.Tanh(),
     "hardsigmoid": nn.Hardsigmoid(),
@@ -169,19 +152,10 @@ SATURATING = {
 
 
 @pytest.mark.parametrize("name", SATURATING)
-def test_other_bounded_activations_are_reached(images, name):
+def test_saturated_units_get_a_gradient_and_lose_it_again(images, name):
     net = stuck(lambda: nn.Sequential(Function(lambda z: z * 1e3), SATURATING[name]))
     assert not gradient(net, images).any()
     assert surrogate_of(net, images).flatten(1).ne(0).all()
-
-
-def test_an_error_leaves_nothing_behind(images):
-    net = stuck()
-    with surrogate_gradient(net, 3.0), pytest.raises(RuntimeError):
-        net(images[:, :, :2])
-    assert torch.overrides._get_current_function_mode() is None
-    with pytest.raises(RuntimeError), surrogate_gradient(net, 3.0):
-        raise RuntimeError
     assert not gradient(net, images).any()
 
 
@@ -252,14 +226,6 @@ def test_what_outlives_the_block_has_the_exact_gradient(images):
         hook.remove()
     assert torch.overrides._get_current_function_mode() is None
     assert not gradient(kept, images).any() and not gradient(net, images).any()
-
-
-def test_it_works_on_a_foreign_model():
-    resnet = import_torchvision().models.resnet18(num_classes=10).eval()
-    resnet = cappaper.replace_relu(resnet, 1e-3)
-    x, y = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
-    assert surrogate_of(resnet, x).flatten(1).ne(0).any(1).all()
-    assert cappaper.adaptive_pgd(resnet, x, y, eps=8 / 255, steps=2).shape == x.shape
 
 
 @pytest.mark.parametrize("sharpness", [0.0, -1.0, float("nan"), float("inf")])
