@@ -45,7 +45,7 @@ ATTACKS = {
     "cw_l2": lambda model, x, y, eps, **given: cw_l2(model, x, y, **CW | given),
 }
 CALLS = ATTACKS | {"masking_report": partial(masking_report, steps=[2], epsilons=[0.1])}
-quiet = pytest.mark.filterwarnings("ignore::cappaper.attacks.autoattack.ReliabilityWarning")
+quiet = pytest.mark.filterwarnings("ignore::cappaper.attacks.strongest.ReliabilityWarning")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ example stops at its first success, and where its gradient is exactly zero: late
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -221,20 +221,18 @@ def adaptive_pgd(
     checks.attack(x, y, eps, seed, samples=samples, norm=settings.get("norm", "linf"))
     warn_unreached(model, x, y, "adaptive_pgd")
     model = common.look(model, x, y, samples)
-    settings |= {"eps": eps, "seed": seed}
-    attack = partial(cap_aware, model, settings, sharpnesses, losses)
+    runs = cap_aware(model, sharpnesses, losses, eps=eps, seed=seed, **settings)
+    attack = partial(common.run_in_turn, model, runs, targeted=settings.get("targeted", False))
     return common.in_batches(attack, model, x, y, batch_size, progress)
 
 
 def cap_aware(
     model: nn.Module,
-    settings: dict[str, Any],
-    sharpnesses: Sequence[float | None],
-    losses: Sequence[str | Loss],
-    x: Tensor,
-    y: Tensor,
-) -> Tensor:
-    """One batch of :func:`adaptive_pgd`, with settings of :func:`pgd`."""
+    sharpnesses: Sequence[float | None] = SHARPNESSES,
+    losses: Sequence[str | Loss] = tuple(LOSSES),
+    **settings: Any,
+) -> list[Callable[[Tensor, Tensor], Tensor]]:
+    """The runs of :func:`adaptive_pgd`, with settings of :func:`pgd`."""
 
     def along(run: int, sharpness: float | None, loss: str | Loss, x: Tensor, y: Tensor) -> Tensor:
         # A different start each time: without a cap, all sharpnesses are the same.
@@ -243,5 +241,4 @@ def cap_aware(
             return pgd(model, x, y, **own)
 
     grid = [(None, "cross-entropy"), *itertools.product(sharpnesses, losses)]
-    runs = [partial(along, run, *pair) for run, pair in enumerate(grid)]
-    return common.run_in_turn(model, runs, x, y, targeted=settings.get("targeted", False))
+    return [partial(along, run, *pair) for run, pair in enumerate(grid)]
