@@ -88,10 +88,9 @@ def robustness_curve(
     >>> [rates.success_rate for rates in curve]
     [0.0, 1.0]
     """
-    epsilons = checks.sequence(epsilons, "epsilons", "radii")
+    epsilons = checks.sequence(epsilons, "epsilons", "radii", ascending=True)
     for eps in epsilons:
         checks.eps(eps)
-    checks.ascending(epsilons, "epsilons")
     attacks = [partial(attack, eps=eps) for eps in epsilons]
     return _curve(model, _split(x, y, batch_size), attacks)
 
@@ -154,10 +153,8 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
                 raise TypeError(f"an attack must be a function, got {checks.shown(attack)}")
             bound = getattr(attack, "keywords", {})  # of a functools.partial
             if bound.get("targeted"):
-                raise ValueError(
-                    "a targeted attack needs the classes to reach, and gets the true labels here:"
-                    " leave targeted out, or count its successes yourself"
-                )
+                gets = "a targeted attack needs the classes to reach, and gets the true labels here"
+                raise ValueError(f"{gets}: leave targeted out, or count its successes yourself")
             rows.append(rows[-1].clone())
             left = rows[-1].nonzero().squeeze(1)
             if len(left):

@@ -67,10 +67,7 @@ def apgd(
         logits = common.judge(model, x, y)
         classes = logits.shape[-1]
         if targets and not (0 < targets < classes >= 4):
-            raise ValueError(
-                f"targets must be 0 to {classes - 1}, and 0 below 4 classes, got {targets} with"
-                f" {classes} classes"
-            )
+            raise ValueError(f"targets must be 0 to {classes - 1}, and 0 below 4 classes")
         # The true class first, then the others, the likeliest first.
         order = logits.scatter(-1, y.unsqueeze(-1), math.inf).argsort(dim=-1, descending=True)
         ranks = [*range(1, targets + 1)] or [0]

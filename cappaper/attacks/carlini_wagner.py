@@ -57,7 +57,6 @@ def cw_l2(
     checks.number(confidence, "the confidence", 0)
     checks.positive(lr, "lr")
     checks.positive(initial_const, "initial_const")
-
     model = common.look(model, x, y)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
@@ -67,38 +66,32 @@ def cw_l2(
         const = torch.full_like(nearest, initial_const)
         low, high = torch.zeros_like(const), torch.full_like(const, math.inf)
         for _ in range(search_steps):
-            candidate, distance = minimise(x, y, const)
-            hit = distance < math.inf
-            closer = distance < nearest
-            best = torch.where(column(closer, x), candidate, best)
-            nearest = torch.where(closer, distance, nearest)
-            high, low = torch.where(hit, const, high), torch.where(hit, low, const)
-            const = torch.where(high < math.inf, (low + high) / 2, const * 10)
-        return best
-
-    def minimise(x: Tensor, y: Tensor, const: Tensor) -> tuple[Tensor, Tensor]:
-        """For one c each: the nearest misclassified examples, and squared distances (or ∞)."""
-        w = torch.atanh((2 * x - 1) * (1 - 1e-6)).requires_grad_()
-        optimizer = torch.optim.Adam([w], lr=lr)
-        best, nearest = x.clone(), torch.full_like(const, math.inf)
-        running, before = torch.ones_like(y, dtype=torch.bool), torch.full_like(const, math.inf)
-        for step in range(steps):
-            image = (torch.tanh(w) + 1) / 2
-            lead = common.margin(model(image), y)
-            distance = (image - x).flatten(y.ndim).square().sum(-1)
-            loss = distance + const * (lead + confidence).clamp(min=0)
-            w.grad = checks.input_gradient(loss.sum(), w)
-            with torch.no_grad():
+            w = torch.atanh((2 * x - 1) * (1 - 1e-6)).requires_grad_()
+            optimizer = torch.optim.Adam([w], lr=lr)
+            hit, running = (
+                torch.zeros_like(y, dtype=torch.bool),
+                torch.ones_like(y, dtype=torch.bool),
+            )
+            before = torch.full_like(const, math.inf)
+            for step in range(steps):
+                image = (torch.tanh(w) + 1) / 2
+                lead = common.margin(model(image), y)
+                distance = (image - x).flatten(y.ndim).square().sum(-1)
+                loss = distance + const * (lead + confidence).clamp(min=0)
+                w.grad = checks.input_gradient(loss.sum(), w)
+                image, distance, loss = (t.detach() for t in (image, distance, loss))
                 # An example that has stopped keeps its result, however long the others go on.
-                closer = running & (lead < -confidence) & (distance < nearest)
+                found = running & (lead < -confidence)
+                closer, hit = found & (distance < nearest), hit | found
                 best = torch.where(column(closer, x), image, best)
                 nearest = torch.where(closer, distance, nearest)
                 if step % max(1, steps // 10) == 0:
-                    running = running & (loss < before * 0.9999)
-                    before = loss
+                    running, before = running & (loss < before * 0.9999), loss
                     if not running.any():
                         break
-            optimizer.step()
-        return best, nearest
+                optimizer.step()
+            high, low = torch.where(hit, const, high), torch.where(hit, low, const)
+            const = torch.where(high < math.inf, (low + high) / 2, const * 10)
+        return best
 
     return common.in_batches(attack, model, x, y, batch_size, progress)

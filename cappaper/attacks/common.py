@@ -1,7 +1,4 @@
-"""What attacks share: a look at the model, batches, steps on the examples left, and unions.
-
-Labels ``[B]`` (one model) or ``[M, B]`` (a population) say which dimensions count examples.
-"""
+"""What attacks share: a look at the model, batches, steps on the examples left, and unions."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -117,10 +114,7 @@ def in_batches(
     batch_size: int | None,
     progress: Progress | None,
 ) -> Tensor:
-    """``attack(x, y)`` batch by batch, with gradients on, concatenated.
-
-    ``batch_size`` counts the examples of all members of a population; None is the default.
-    """
+    """``attack(x, y)`` batch by batch; its size counts the examples of all members together."""
     if batch_size is not None:
         checks.count(batch_size, "batch_size")
     elif x.device.type == "cpu":
@@ -191,10 +185,7 @@ def _save(model: nn.Module) -> Callable[[], bool]:
 
 @dataclass
 class State:
-    """What an attack knows of each example: images, and numbers and flags shaped like the labels.
-
-    With ``stops`` an example that is not ``running`` stays where it is, and may be dropped.
-    """
+    """What an attack knows of each example; with ``stops`` one that is not running stays put."""
 
     ball: Linf
     stops: bool
@@ -260,10 +251,7 @@ def run_in_turn(
     *more: Tensor,
     targeted: bool = False,
 ) -> Tensor:
-    """Attacks ``attack(x, y, *more) -> x_adv``, each on what the ones before have left.
-
-    Of a model that draws at random, the example with the worse mean over draws is kept.
-    """
+    """Attacks ``attack(x, y, *more) -> x_adv``, each on what the ones before have left."""
     adversarial, batch = x, y.ndim - 1
     for attack in attacks:
         logits = judge(model, adversarial, y)
@@ -273,7 +261,7 @@ def run_in_turn(
             break
         results = attack(*(t.index_select(batch, left) for t in (x, y, *more)))
         candidate = adversarial.index_copy(batch, left, results)
-        if isinstance(model, Averaged):
+        if isinstance(model, Averaged):  # the example with the worse mean over draws is kept
             worse = margin(judge(model, candidate, y), y) < margin(logits, y)
             robust = robust & (worse ^ targeted)
         adversarial = torch.where(column(robust, adversarial), candidate, adversarial)

@@ -1,9 +1,4 @@
-"""FGSM, PGD and cap-aware PGD as pure functions, ``attack(model, x, y, eps, ...) -> x_adv``.
-
-Examples stay in [0, 1] and in the ball of radius ``eps`` around ``x``. Attacks work inside
-``torch.no_grad()`` and leave the model as it was. Two savings change no robust accuracy: an
-example stops at its first success, and where its gradient is exactly zero: later steps are zero.
-"""
+"""FGSM, PGD and cap-aware PGD, which also work inside ``torch.no_grad()``."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -27,16 +22,8 @@ SHARPNESSES = (10.0, 30.0, 3.0)
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     """Fast gradient sign method: one step of size ``eps`` for every example.
 
-    Source: Goodfellow, Shlens and Szegedy, arXiv 1412.6572, section 4.
-
-    Args:
-        model, x, y, eps: as :func:`pgd`, in the L∞ ball.
-
-    Returns:
-        Examples shaped like ``x``.
-
-    Raises:
-        ValueError, TypeError: as :func:`pgd`.
+    Source: Goodfellow, Shlens and Szegedy, arXiv 1412.6572, section 4. Arguments, in the L∞ ball,
+    errors and the examples, shaped like ``x``, are as in :func:`pgd`.
 
     >>> from cappaper import load, mlp
     >>> x, y = load("digits", "test", limit=8)
@@ -133,9 +120,9 @@ def pgd(
         model = common.look(model, x, y, samples)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        runs = [partial(ascend, run) for run in range(restarts)]
         if not early_exit:
             return ascend(0, x, y)
+        runs = [partial(ascend, run) for run in range(restarts)]
         return common.run_in_turn(model, runs, x, y, targeted=targeted)
 
     def ascend(run: int, x: Tensor, y: Tensor) -> Tensor:
@@ -153,6 +140,7 @@ def pgd(
         ahead = s.project(torch.add(s.here, ball.direction(gradient), alpha=rate))
         if s.stops:
             fooled = confirmed(s, s.running & is_fooled(logits, s.y, targeted))
+            # Where the gradient is exactly zero, later steps are zero, too.
             s.stop(fooled | gradient.flatten(y.ndim).eq(0).all(-1))
         s.move(ahead)
         if number == steps - 1:
@@ -193,11 +181,10 @@ def adaptive_pgd(
 
     Args:
         model: a module from images to logits.
-        x, y, eps, samples, batch_size, progress, seed: as :func:`pgd`.
+        x, y, eps, samples, batch_size, progress, seed: as :func:`pgd`; so are the ``settings``
+            ``steps``, ``step_size``, ``norm``, ``restarts``, ``targeted`` and ``autocast``.
         sharpnesses: of the surrogate gradient; None is the exact one.
         losses: as in :func:`pgd`; with each sharpness and loss there is a run, or ``restarts``.
-        settings: ``steps``, ``step_size``, ``norm``, ``restarts``, ``targeted`` and ``autocast``,
-            as :func:`pgd`.
 
     Returns:
         Examples shaped like ``x``; where no run succeeded, the end of the last run.

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -14,7 +14,7 @@ from cappaper import checks
 from cappaper.attacks import common
 from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.common import Progress
-from cappaper.attacks.pgd import cap_aware, pgd
+from cappaper.attacks.pgd import SHARPNESSES, cap_aware, pgd
 from cappaper.attacks.square import square
 from cappaper.checks import ReliabilityWarning as ReliabilityWarning
 from cappaper.population import members
@@ -34,7 +34,6 @@ def strongest_attack(
     steps: int = 100,
     restarts: int = 1,
     queries: int = 5000,
-    sharpness: float = 10.0,
     batch_size: int | None = None,
     progress: Progress | None = None,
     seed: int = 0,
@@ -56,7 +55,6 @@ def strongest_attack(
         steps: gradient steps of a run, and of PGD on a twin.
         restarts: runs of every gradient attack with each loss.
         queries: of Square Attack.
-        sharpness: of the surrogate gradient that Auto-PGD follows.
 
     Returns:
         Examples shaped like ``x``: a success of each, or the end of the last attack.
@@ -75,7 +73,6 @@ def strongest_attack(
     checks.attack(x, y, eps, seed, steps=steps, restarts=restarts, queries=queries)
     checks.pictures(x, y, "strongest_attack")
     twins = checks.sequence(twins, "twins", "models", empty=True)
-    checks.positive(sharpness, "the sharpness")
     warn_unreached(model, x, y, "strongest_attack")
     model = common.look(model, x, y)
     rest: dict[str, Any] = {"eps": eps, "steps": steps, "restarts": restarts, "seed": seed}
@@ -88,7 +85,7 @@ def strongest_attack(
     def attack(x: Tensor, y: Tensor) -> Tensor:
         classes = common.judge(model, x, y).shape[-1]
         targets = min(9, classes - 1) if classes >= 4 else 0  # as AutoAttack
-        settings = itertools.product(dict.fromkeys((0, targets)), (None, sharpness))
+        settings = itertools.product(dict.fromkeys((0, targets)), (None, SHARPNESSES[0]))
         attacks: list[Any] = [
             *(partial(transfer, twin) for twin in twins),
             *cap_aware(model, **rest),
@@ -120,7 +117,7 @@ def auto_attack(
     Source: Croce and Hein, arXiv 2003.01690.
 
     Args:
-        model, y, norm, batch_size, progress, seed: as :func:`~cappaper.pgd`, for 4 classes or more.
+        model, y, norm, batch_size, progress, seed: as :func:`~cappaper.pgd`.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
         parts: some of :data:`PARTS`; each attacks what the ones before have left.
@@ -135,7 +132,7 @@ def auto_attack(
     Raises:
         ImportError: a part needs ``pyautoattack``, which is not installed.
         TypeError, ValueError: as :func:`~cappaper.pgd`; or an unknown part or none, ``eps`` of 0,
-            images of another shape, or fewer than 4 classes.
+            images of another shape, or ``"apgd-t"`` with fewer than 4 classes.
 
     >>> from cappaper import auto_attack, load, mlp
     >>> x, y = load("digits", "test", limit=8)
@@ -147,31 +144,22 @@ def auto_attack(
     parts = checks.sequence(parts, "parts", "AutoAttack's parts")
     for part in parts:
         checks.one_of(part, PARTS, "part")
-    if eps == 0:
-        raise ValueError("auto_attack needs an eps above 0")
+    checks.positive(eps, "ε of auto_attack")
     foreign = {"fab-t"} if norm == "linf" else {"fab-t", "square"}
     if foreign & set(parts) and find_spec("pyautoattack") is None:
-        raise ImportError(
-            f'{parts} in {norm} need pyautoattack: pip install "cappaper[autoattack]"'
-        )
+        raise ImportError('parts need pyautoattack: pip install "cappaper[autoattack]"')
     model, silent = common.look(model, x, y), 0
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         nonlocal silent
-        classes = common.judge(model, x, y).shape[-1]
-        if classes < 4:
-            raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
-        targets = min(9, classes - 1)
-        own: dict[str, Callable[..., Tensor]] = {
-            "apgd-ce": partial(apgd, norm=norm),
-            "apgd-t": partial(apgd, norm=norm, targets=targets),
-        }
-        if {*own} & set(parts):
+        targets = min(9, common.judge(model, x, y).shape[-1] - 1)
+        climb = partial(apgd, norm=norm)
+        attacks: dict[str, Any] = {"apgd-ce": climb, "apgd-t": partial(climb, targets=targets)}
+        if {*attacks} & set(parts):
             silent += _silent(model, x, y)
-        if norm == "linf":
-            own["square"] = square
-        attacks = [own.get(part) or partial(_peer, part, norm, targets) for part in parts]
-        runs = [partial(run, model, eps=eps, seed=seed) for run in attacks]
+        attacks |= {"square": square}
+        attacks |= {part: partial(_peer, part, norm, targets) for part in foreign}
+        runs = [partial(attacks[part], model, eps=eps, seed=seed) for part in parts]
         return common.run_in_turn(model, runs, x, y)
 
     adversarial = common.in_batches(attack, model, x, y, batch_size, progress)
@@ -199,11 +187,8 @@ def _peer(
         peer = partial(_peer, part, norm, targets, eps=eps, seed=seed)
         return torch.stack([peer(*one) for one in zip(members(model), x, y, strict=True)])
 
-    def single(x: Tensor) -> Tensor:
-        logits: Tensor = model(x)
-        return logits.to(x.dtype)  # FAB and Square mix logits with images
-
-    attack = AutoAttack(single, norm=norm.capitalize(), eps=eps, seed=seed, device=x.device)
+    alike = lambda x: model(x).to(x.dtype)  # noqa: E731  FAB and Square mix logits with images
+    attack = AutoAttack(alike, norm=norm.capitalize(), eps=eps, seed=seed, device=x.device)
     attack.attacks_to_run, attack.fab.n_target_classes = [part], targets
     attack.logger = _Log("auto-attack", logging.WARNING)
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
