@@ -159,7 +159,7 @@ X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
         (square, {"x": X.flatten(1)}, ValueError, r"\[B, C, H, W\]"),
         (auto_attack, {"parts": ["apgd"]}, ValueError, "part"),
         (auto_attack, {"eps": 0.0}, ValueError, "above 0"),
-        (auto_attack, {"model": THREE, "parts": ["apgd-t"]}, ValueError, "4 classes"),
+        (auto_attack, {"model": THREE}, ValueError, "4 classes"),
         (ATTACKS["cw_l2"], {"confidence": -1}, ValueError, "must be"),
         (ATTACKS["cw_l2"], {"initial_const": 0}, ValueError, "initial_const must be"),
     ],

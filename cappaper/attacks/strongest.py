@@ -117,7 +117,7 @@ def auto_attack(
     Source: Croce and Hein, arXiv 2003.01690.
 
     Args:
-        model, y, norm, batch_size, progress, seed: as :func:`~cappaper.pgd`.
+        model, y, norm, batch_size, progress, seed: as :func:`~cappaper.pgd`, for 4 classes or more.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
         parts: some of :data:`PARTS`; each attacks what the ones before have left.
@@ -132,7 +132,7 @@ def auto_attack(
     Raises:
         ImportError: a part needs ``pyautoattack``, which is not installed.
         TypeError, ValueError: as :func:`~cappaper.pgd`; or an unknown part or none, ``eps`` of 0,
-            images of another shape, or ``"apgd-t"`` with fewer than 4 classes.
+            images of another shape, or fewer than 4 classes.
 
     >>> from cappaper import auto_attack, load, mlp
     >>> x, y = load("digits", "test", limit=8)
@@ -152,7 +152,9 @@ def auto_attack(
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         nonlocal silent
-        targets = min(9, common.judge(model, x, y).shape[-1] - 1)
+        if (classes := common.judge(model, x, y).shape[-1]) < 4:
+            raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
+        targets = min(9, classes - 1)
         climb = partial(apgd, norm=norm)
         attacks: dict[str, Any] = {"apgd-ce": climb, "apgd-t": partial(climb, targets=targets)}
         if {*attacks} & set(parts):
