@@ -13,8 +13,7 @@ torch.Size([100, 1, 8, 8])
 
 from cappaper._version import __version__
 from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace_relu
-from cappaper.attacks.auto_pgd import apgd
-from cappaper.attacks.carlini_wagner import cw_l2
+from cappaper.attacks.auto_pgd import apgd, cw_l2
 from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.square import square
 from cappaper.attacks.strongest import auto_attack, strongest_attack

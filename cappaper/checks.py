@@ -134,14 +134,11 @@ def logits(values: Tensor, y: Tensor) -> None:
             f" the model gave {list(values.shape)}"
             f"{'; a population needs [M, B]' if values.ndim == y.ndim + 2 else ''}"
         )
-    if values.shape[-1] < 2:
+    if (last := values.shape[-1] - 1) < 1:
         raise ValueError("the model has one class: a classifier needs at least 2")
     low, high = torch.aminmax(y)
-    if low < 0 or high >= values.shape[-1]:
-        raise ValueError(
-            f"labels must lie in 0 to {values.shape[-1] - 1},"
-            f" got values from {low.item()} to {high.item()}"
-        )
+    if low < 0 or high > last:
+        raise ValueError(f"labels must lie in 0 to {last}, got values from {low} to {high}")
 
 
 def warn_of_nan(values: Tensor) -> None:
@@ -222,10 +219,11 @@ def entries(values: Any) -> tuple[Any, ...] | None:
     return None
 
 
-def one_of(value: str, allowed: Sequence[str], what: str) -> None:
-    """Refuse a name that is not on the list."""
+def one_of(value: str, allowed: Sequence[str], what: str) -> str:
+    """The name; refuses one that is not on the list."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"unknown {what} {shown(value)}: use one of {', '.join(allowed)}")
+    return value
 
 
 def shown(value: Any) -> str:

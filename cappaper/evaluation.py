@@ -14,8 +14,7 @@ from cappaper.attacks.common import Attack
 from cappaper.population import Population, members
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-EpsAttack = Callable[..., Tensor]
-"""An attack whose radius is still open: ``attack(model, x, y, eps=...) -> x_adv``."""
+EpsAttack = Callable[..., Tensor]  # attack(model, x, y, eps=...) -> x_adv
 
 
 @dataclass(frozen=True)

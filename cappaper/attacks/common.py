@@ -14,14 +14,9 @@ from cappaper import checks
 from cappaper.attacks.balls import Linf, column
 from cappaper.population import Population, set_mode
 
-Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""An attack with its settings bound, as ``functools.partial(pgd, eps=0.1)`` gives."""
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""From logits ``[N, classes]`` and labels ``[N]`` to a sum over examples; attacks raise it."""
-
-Progress = Callable[[int, int], None]
-"""Called with (examples done, examples in all)."""
+Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]  # as partial(pgd, eps=0.1)
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [N, classes] and labels [N]; attacks raise it
+Progress = Callable[[int, int], None]  # called with (examples done, examples in all)
 
 _BATCH_ON_CPU = 2048  # more examples leave the cache, fewer leave the cores idle
 _DROP_BELOW = 0.8  # drop finished examples once this share of the batch, or less, is left

@@ -30,7 +30,6 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     >>> (fgsm(mlp(64, [32]), x, y, eps=0.1) - x).abs().max()
     tensor(0.1000)
     """
-    checks.eps(eps)
     step_size = eps or 1.0  # in a ball of radius 0 any step ends where it began
     return pgd(model, x, y, eps, steps=1, step_size=step_size, random_start=False, early_exit=False)
 
@@ -111,9 +110,7 @@ def pgd(
         raise ValueError(f"autocast must be None or torch.bfloat16, got {autocast}")
     if restarts > 1 and not (random_start and early_exit):
         raise ValueError("restarts need random_start=True and early_exit=True: else use restarts=1")
-    if isinstance(loss, str):
-        checks.one_of(loss, tuple(LOSSES), "loss")
-    objective = LOSSES[loss] if isinstance(loss, str) else loss
+    objective = loss if callable(loss) else LOSSES[checks.one_of(loss, tuple(LOSSES), "loss")]
     ball, batch = BALLS[norm](eps, y.ndim), y.ndim - 1
     rate = (2.5 * eps / steps if step_size is None else step_size) * (-1 if targeted else 1)
     if early_exit or samples > 1:

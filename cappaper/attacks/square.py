@@ -15,9 +15,8 @@ from cappaper.attacks.balls import Linf, column, fingerprint, integers
 from cappaper.attacks.common import Averaged, Progress, margin
 
 _SCHEDULE = 10_000
+# Of so many queries, those after which the squares' area halves; of fewer, in proportion.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Of so many queries, those after which the squares' area halves; of fewer, in proportion."""
-
 _SHARE = 0.8  # the part of the image that the first squares cover
 _REFRESH = 100  # queries after which the sums of a first layer are computed afresh
 

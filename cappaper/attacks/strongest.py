@@ -147,7 +147,7 @@ def auto_attack(
     checks.positive(eps, "ε of auto_attack")
     foreign = {"fab-t"} if norm == "linf" else {"fab-t", "square"}
     if foreign & set(parts) and find_spec("pyautoattack") is None:
-        raise ImportError('parts need pyautoattack: pip install "cappaper[autoattack]"')
+        raise ImportError('FAB-T and L2 Square need it: pip install "cappaper[autoattack]"')
     model, silent = common.look(model, x, y), 0
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
@@ -192,14 +192,8 @@ def _peer(
     alike = lambda x: model(x).to(x.dtype)  # noqa: E731  FAB and Square mix logits with images
     attack = AutoAttack(alike, norm=norm.capitalize(), eps=eps, seed=seed, device=x.device)
     attack.attacks_to_run, attack.fab.n_target_classes = [part], targets
-    attack.logger = _Log("auto-attack", logging.WARNING)
+    attack.logger = logging.Logger("auto-attack", logging.WARNING)
+    attack.logger.addFilter(lambda record: checks.warn(record.getMessage()))  # Python's warnings
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=len(x))[0]
     return adversarial.detach()
-
-
-class _Log(logging.Logger):
-    """A log whose warnings are Python's."""
-
-    def handle(self, record: logging.LogRecord) -> None:
-        checks.warn(record.getMessage())

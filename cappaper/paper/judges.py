@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.carlini_wagner import cw_l2
+from cappaper.attacks.auto_pgd import cw_l2
 from cappaper.attacks.common import is_correct, run_in_turn
 from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.strongest import ReliabilityWarning, auto_attack, strongest_attack
