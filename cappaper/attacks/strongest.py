@@ -147,7 +147,7 @@ def auto_attack(
     checks.positive(eps, "ε of auto_attack")
     foreign = {"fab-t"} if norm == "linf" else {"fab-t", "square"}
     if foreign & set(parts) and find_spec("pyautoattack") is None:
-        raise ImportError('FAB-T and L2 Square need it: pip install "cappaper[autoattack]"')
+        raise ImportError("FAB-T, and Square in L2, need the extra autoattack: pyautoattack")
     model, silent = common.look(model, x, y), 0
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
