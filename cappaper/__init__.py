@@ -13,14 +13,13 @@ torch.Size([100, 1, 8, 8])
 
 from cappaper._version import __version__
 from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace_relu
-from cappaper.attacks.auto_pgd import apgd
-from cappaper.attacks.autoattack import auto_attack
-from cappaper.attacks.carlini_wagner import cw_l2
+from cappaper.attacks.auto_pgd import apgd, cw_l2
 from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.square import square
-from cappaper.attacks.strongest import strongest_attack
+from cappaper.attacks.strongest import auto_attack, strongest_attack
 from cappaper.bounded import Bounded, exact_gradient, register_bounded
-from cappaper.certificates import certified_accuracy, certify, exact_robustness
+from cappaper.certificates.bounds import certified_accuracy, certify
+from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset, load
 from cappaper.deprecated import renamed
 from cappaper.evaluation import Rates, evaluate, is_robust, robustness_curve

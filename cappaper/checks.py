@@ -27,10 +27,7 @@ def warn(text: str) -> None:
 
 
 def batch(x: Tensor, y: Tensor) -> None:
-    """Refuse anything but images of single or double precision in [0, 1], an int64 label each.
-
-    The labels' shape ([B], or [M, B] for a population) says which dimensions are batch.
-    """
+    """Refuse anything but images of single or double precision in [0, 1], an int64 label each."""
     for value, what in ((x, "images"), (y, "labels")):
         if not isinstance(value, Tensor):
             raise TypeError(f"{what} must be a tensor, got {type(value).__name__}")
@@ -83,8 +80,7 @@ def adversarial(examples: Tensor, x: Tensor, radius: float = 1.0) -> None:
         raise ValueError("the attack must return finite images in [0, 1]")
     # In an L2 ball no pixel moves further than in the L∞ ball; the rest is rounding.
     if (moved := (examples - x).abs().amax().item()) > radius + 1e-4:
-        moves = f"a pixel moved by {moved:.4g}, ε is {radius:g}"
-        raise ValueError(f"the attack left its ball: {moves}")
+        raise ValueError(f"the attack left its ball: a pixel moved by {moved:.4g}, ε is {radius:g}")
 
 
 def module(model: nn.Module, what: str = "the model") -> None:
@@ -138,24 +134,19 @@ def logits(values: Tensor, y: Tensor) -> None:
             f" the model gave {list(values.shape)}"
             f"{'; a population needs [M, B]' if values.ndim == y.ndim + 2 else ''}"
         )
-    if values.shape[-1] < 2:
+    if (last := values.shape[-1] - 1) < 1:
         raise ValueError("the model has one class: a classifier needs at least 2")
     low, high = torch.aminmax(y)
-    if low < 0 or high >= values.shape[-1]:
-        raise ValueError(
-            f"labels must lie in 0 to {values.shape[-1] - 1},"
-            f" got values from {low.item()} to {high.item()}"
-        )
+    if low < 0 or high > last:
+        raise ValueError(f"labels must lie in 0 to {last}, got values from {low} to {high}")
 
 
 def warn_of_nan(values: Tensor) -> None:
     """Warn of images that have no prediction."""
     nan = values.isnan().any(-1)
     if count := int(nan.sum()):
-        warn(
-            f"the model's logits are NaN for {count} of {nan.numel()} images: they count neither"
-            " as correct nor as fooled"
-        )
+        found = f"the model's logits are NaN for {count} of {nan.numel()} images"
+        warn(f"{found}: they count neither as correct nor as fooled")
 
 
 def warn_of_probabilities(values: Tensor) -> None:
@@ -166,8 +157,7 @@ def warn_of_probabilities(values: Tensor) -> None:
     if (rows >= 0).all() and ((sums - total).abs() <= 1e-3 * total).all():
         warn(
             f"the model's outputs look like probabilities: none is below 0, and all sum to"
-            f" {total:.4g}. Attacks need the logits before the softmax, whose gradient does not"
-            " vanish"
+            f" {total:.4g}. Attacks need the logits before the softmax, which do not saturate"
         )
 
 
@@ -184,12 +174,6 @@ def input_gradient(total: Tensor, point: Tensor) -> Tensor:
             " rounds on the way; square attacks without a gradient"
         )
     return gradient
-
-
-def ascending(values: Sequence[float], what: str) -> None:
-    """Refuse what does not ascend."""
-    if list(values) != sorted(values):
-        raise ValueError(f"{what} must ascend, got {list(values)}")
 
 
 def number(
@@ -212,13 +196,17 @@ count = partial(number, low=1, whole=True)
 positive = partial(number, low=0, above=True)
 
 
-def sequence(values: Any, what: str, like: str, *, empty: bool = False) -> tuple[Any, ...]:
+def sequence(
+    values: Any, what: str, like: str, *, empty: bool = False, ascending: bool = False
+) -> tuple[Any, ...]:
     """The entries of a sequence, or of an array of one dimension; a single word is neither."""
     listed = entries(values)
     if listed is None:
         raise TypeError(f"{what} must be a sequence of {like}, got {shown(values)}")
     if not (listed or empty):
         raise ValueError(f"{what} must not be empty: give {like}")
+    if ascending and list(listed) != sorted(listed):
+        raise ValueError(f"{what} must ascend, got {list(listed)}")
     return listed
 
 
@@ -231,10 +219,11 @@ def entries(values: Any) -> tuple[Any, ...] | None:
     return None
 
 
-def one_of(value: str, allowed: Sequence[str], what: str) -> None:
-    """Refuse a name that is not on the list."""
+def one_of(value: str, allowed: Sequence[str], what: str) -> str:
+    """The name; refuses one that is not on the list."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"unknown {what} {shown(value)}: use one of {', '.join(allowed)}")
+    return value
 
 
 def shown(value: Any) -> str:

@@ -101,14 +101,12 @@ def _downloaded(name: str, split: str, root: Path) -> Dataset:
     # What old versions of torchvision have processed is not read: nothing would check it.
     https = [url for url in base.mirrors if url.startswith("https:")] or [FASHION_MIRROR]
     kind = type(folder, (base,), {"mirrors": https, "processed_folder": ""})
-    there = all((raw / file).exists() for file in MNIST_MD5)
     try:
         data = kind(root, train=split == "train", download=True)  # only if the files are absent
     except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
-        if there:  # what a damaged file raises depends on torchvision's version
-            raise ValueError(f"the files in {raw} are damaged: delete them") from error
-        why = f"could not be downloaded ({error}): put it there, or set CAPPAPER_DATA"
-        raise FileNotFoundError(f"{raw} {' '.join(why.split())}") from error
+        why = " ".join(f"could not be read or downloaded ({error})".split())
+        helps = "delete damaged files, put others there, or set CAPPAPER_DATA"
+        raise FileNotFoundError(f"{raw} {why}: {helps}") from error
     images, labels = data.data, data.targets.long()
     each = 6000 if split == "train" else 1000
     if name == "fashion-mnist" and (

@@ -1,7 +1,6 @@
 """What an attack does to a network: three rates, and a curve of them over ε."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,11 +11,10 @@ from torch import Tensor, nn
 from cappaper import checks
 from cappaper.attacks import common
 from cappaper.attacks.common import Attack
-from cappaper.population import Population, members, set_mode
+from cappaper.population import Population, members
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-EpsAttack = Callable[..., Tensor]
-"""An attack whose radius is still open: ``attack(model, x, y, eps=...) -> x_adv``."""
+EpsAttack = Callable[..., Tensor]  # attack(model, x, y, eps=...) -> x_adv
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,9 @@ def robustness_curve(
     >>> [rates.success_rate for rates in curve]
     [0.0, 1.0]
     """
-    epsilons = checks.sequence(epsilons, "epsilons", "radii")
+    epsilons = checks.sequence(epsilons, "epsilons", "radii", ascending=True)
     for eps in epsilons:
         checks.eps(eps)
-    checks.ascending(epsilons, "epsilons")
     attacks = [partial(attack, eps=eps) for eps in epsilons]
     return _curve(model, _split(x, y, batch_size), attacks)
 
@@ -147,7 +144,7 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
     checks.module(model)
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
-    with in_eval_mode(model), common.undisturbed(model):
+    with common.undisturbed(model, in_eval_mode=True):
         judged = common.look(model, x, y)
         rows = [common.is_correct(judged, x, y)]
         for attack in attacks:
@@ -155,10 +152,8 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
                 raise TypeError(f"an attack must be a function, got {checks.shown(attack)}")
             bound = getattr(attack, "keywords", {})  # of a functools.partial
             if bound.get("targeted"):
-                raise ValueError(
-                    "a targeted attack needs the classes to reach, and gets the true labels here:"
-                    " leave targeted out, or count its successes yourself"
-                )
+                gets = "a targeted attack needs the classes to reach, and gets the true labels here"
+                raise ValueError(f"{gets}: leave targeted out, or count its successes yourself")
             rows.append(rows[-1].clone())
             left = rows[-1].nonzero().squeeze(1)
             if len(left):
@@ -168,22 +163,3 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
                 fooled = common.is_fooled(common.judge(judged, adversarial, labels), labels)
                 rows[-1][left] = ~fooled
     return torch.stack(rows)
-
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module is in eval mode inside the block, and in its own mode after the last one."""
-    templates = [m.template for m in model.modules() if isinstance(m, Population)]
-
-    def begin() -> Callable[[], None]:
-        before = [(part, part.training) for m in (model, *templates) for part in m.modules()]
-
-        def put_back() -> None:
-            for part, training in before:
-                part.training = training
-
-        set_mode(model, False)
-        return put_back
-
-    with common.shared(model, "modes", begin):
-        yield

@@ -139,12 +139,10 @@ def masking_report(
     []
     """
     checks.module(model)
-    steps = checks.sequence(steps, "steps", "numbers of steps")
-    epsilons = checks.sequence(epsilons, "epsilons", "radii")
+    steps = checks.sequence(steps, "steps", "numbers of steps", ascending=True)
+    epsilons = checks.sequence(epsilons, "epsilons", "radii", ascending=True)
     checks.attack(x, y, eps, seed, steps=steps[0])
     checks.eps(epsilons[0])
-    checks.ascending(steps, "steps")
-    checks.ascending(epsilons, "epsilons")
     if y.ndim != 1:
         raise ValueError("masking_report takes one classifier and labels [B], not a population")
     fields: dict[str, Any] = {}

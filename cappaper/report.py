@@ -14,7 +14,7 @@ from cappaper import checks
 from cappaper.attacks.common import Progress, undisturbed
 from cappaper.attacks.pgd import pgd
 from cappaper.attacks.strongest import strongest_attack
-from cappaper.evaluation import in_eval_mode, is_robust
+from cappaper.evaluation import is_robust
 from cappaper.masking import MaskingReport, masking_report
 from cappaper.surrogate import OutOfReachWarning, UnreachedWarning, warn_unreached
 
@@ -123,12 +123,14 @@ def robustness_report(
     True
     """
     checks.attack(x, y, eps, seed)
+    checks.pictures(x, y, "robustness_report")
     checks.module(model)
     eps, bar = float(eps), progress or (lambda part: lambda done, of: None)
     ball: dict[str, Any] = {"eps": eps, "seed": seed}
     every = partial(strongest_attack, steps=steps, queries=queries, **ball)
     every = partial(every, batch_size=len(y) // 10 or 1, progress=bar("strongest attack"))
-    with in_eval_mode(model), undisturbed(model), warnings.catch_warnings(record=True) as caught:
+    calm = undisturbed(model, in_eval_mode=True)
+    with calm, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         warn_unreached(model, x, y, "the attacks")
         warnings.simplefilter("ignore", UnreachedWarning)  # it was given once, above

@@ -31,7 +31,7 @@ from cappaper.paper.tables import markdown_table
 TARGETS = {
     "attacks": (
         "attacks/balls attacks/common attacks/pgd attacks/auto_pgd attacks/square"
-        " attacks/carlini_wagner attacks/strongest attacks/autoattack",
+        " attacks/strongest",
         "attacks attack_manners auto_pgd carlini strongest adaptive",
     ),
     "training": ("training checkpoints population", "training members checkpoints models"),

@@ -46,7 +46,7 @@ ATTACKS = {
     "cw_l2": lambda model, x, y, eps, **given: cw_l2(model, x, y, **CW | given),
 }
 CALLS = ATTACKS | {"masking_report": partial(masking_report, steps=[2], epsilons=[0.1])}
-quiet = pytest.mark.filterwarnings("ignore::cappaper.attacks.autoattack.ReliabilityWarning")
+quiet = pytest.mark.filterwarnings("ignore::cappaper.attacks.strongest.ReliabilityWarning")
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,6 @@ X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
         (apgd, {"targets": 10}, ValueError, "targets must be 0 to 9"),
         (apgd, {"targets": 2, "model": THREE}, ValueError, "0 below 4 classes"),
         (square, {"queries": 0}, ValueError, "queries"),
-        (square, {"share": 1.5}, ValueError, "share"),
         (square, {"x": X.flatten(1)}, ValueError, r"\[B, C, H, W\]"),
         (auto_attack, {"parts": ["apgd"]}, ValueError, "part"),
         (auto_attack, {"eps": 0.0}, ValueError, "above 0"),

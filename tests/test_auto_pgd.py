@@ -134,7 +134,7 @@ def test_squares_shrink_as_the_authors_do():
         referee = peer.SquareAttack(None, n_queries=queries, p_init=0.8, resc_schedule=True)
         for query in range(1, queries):
             side = round(math.sqrt(referee.p_selection(query) * 28 * 28))
-            assert _side(query, queries, 0.8, 28, 28) == max(1, side), (queries, query)
+            assert _side(query, queries, 28, 28) == max(1, side), (queries, query)
 
 
 def test_squares_of_color_images_take_a_sign_for_each_channel():

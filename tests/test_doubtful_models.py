@@ -23,6 +23,7 @@ from cappaper import (
     mlp,
     pgd,
     robustness_curve,
+    robustness_report,
     square,
     strongest_attack,
 )
@@ -211,7 +212,7 @@ def test_the_batch_size_bounds_what_the_model_sees(net, sixty, name):
 @quiet
 def test_images_without_rows_and_columns_are_refused_before_any_pass(net, sixty):
     model, x = After(net, lambda x, net: net(x)), sixty.images.flatten(1)
-    for attack in (square, strongest_attack, auto_attack):
+    for attack in (square, strongest_attack, auto_attack, robustness_report):
         with pytest.raises(ValueError, match=r"takes images \[B, C, H, W\]"):
             attack(model, x, sixty.labels, 0.1)
     assert model.largest == 0

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cappaper import fit, load, masking_report, mlp, paper, pgd
-from cappaper.attacks.autoattack import ReliabilityWarning
 from cappaper.attacks.common import is_correct
+from cappaper.attacks.strongest import ReliabilityWarning
 from cappaper.paper import judges
 from cappaper.paper.tables import strongest
 

@@ -9,9 +9,9 @@ import torch
 
 from cappaper import adaptive_pgd, apgd, auto_attack, fit, load, mlp, pgd, square, strongest_attack
 from cappaper.attacks import strongest
-from cappaper.attacks.autoattack import PARTS as AUTO_PARTS
-from cappaper.attacks.autoattack import ReliabilityWarning
 from cappaper.attacks.common import is_correct
+from cappaper.attacks.strongest import PARTS as AUTO_PARTS
+from cappaper.attacks.strongest import ReliabilityWarning
 from cappaper.surrogate import UnreachedWarning
 
 EPS = 0.08
@@ -50,10 +50,11 @@ def test_each_part_gets_the_images_that_the_others_left(nets, monkeypatch):
     """Each succeeds alone, where all other attacks do nothing."""
     x, y = load("digits", "test", limit=80)
     net, blind = nets[1], lambda *given, **settings: given[-2]  # the images
+    nothing = dict.fromkeys(PARTS, blind) | {"cap_aware": lambda *given, **settings: [blind]}
     for name in PARTS:
         with monkeypatch.context() as patch:
             for other in PARTS - {name}:
-                patch.setattr(strongest, other, blind)
+                patch.setattr(strongest, other, nothing[other])
             adversarial = strongest_attack(net, x, y, 0.15, twins=[nets[0]], **FEW)
         assert is_correct(net, adversarial, y).sum() < is_correct(net, x, y).sum(), name
 
@@ -72,6 +73,7 @@ def test_twins_and_the_surrogate_are_used(nets, monkeypatch):
 
     for name in PARTS:
         monkeypatch.setattr(strongest, name, record)
+    monkeypatch.setattr(strongest, "cap_aware", lambda model, **_: [partial(record, model)])
     strongest_attack(nets[1], x, y, EPS, twins=[nets[0], nets[2]], **FEW)
     assert [net for net, *_ in calls] == [0, 2, 1, 1, 1, 1, 1, 1]
     assert [targets for _, targets, _ in calls[3:7]] == [0, 0, 9, 9]

@@ -11,13 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Linf:
-    """All images in which every pixel differs from an example's by at most ``eps``.
-
-    The first ``batch_dims`` dimensions of every tensor count examples.
-    """
+    """All images in which every pixel differs from an example's by at most ``eps``."""
 
     eps: float
-    batch_dims: int
+    batch_dims: int  # the first dimensions of every tensor, which count examples
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent of length 1; zero where the gradient is zero."""
@@ -74,9 +71,8 @@ BALLS: dict[str, type[Linf]] = {"linf": Linf, "l2": L2}
 def uniform(x: Tensor, seed: int, run: int, extra: int = 0) -> Tensor:
     """Numbers in (0, 1): one for each of the P pixels of examples ``[..., P]``, then ``extra``.
 
-    They depend on the seed, the run and the example's own pixels, and on nothing else: not on the
-    batch, its order, the members of a population, or the device. Over seeds they are uniform, and
-    those of two examples are independent.
+    They depend on the seed, the run and the example's own pixels alone. Over seeds they are
+    uniform, and those of two examples are independent.
 
     Source: multiply-shift hashing of an image's fingerprint, Dietzfelbinger, Hagerup, Katajainen
     and Penttonen, A reliable randomized algorithm for the closest-pair problem, Journal of

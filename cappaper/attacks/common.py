@@ -1,13 +1,9 @@
-"""What attacks share: a look at the model, batches, steps on the examples left, and unions.
-
-Labels ``[B]`` (one model) or ``[M, B]`` (a population) say which dimensions count examples.
-"""
+"""What attacks share: a look at the model, batches, steps on the examples left, and unions."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -16,15 +12,11 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.attacks.balls import Linf, column
+from cappaper.population import Population, set_mode
 
-Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""An attack with its settings bound, as ``functools.partial(pgd, eps=0.1)`` gives."""
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""From logits ``[N, classes]`` and labels ``[N]`` to a sum over examples; attacks raise it."""
-
-Progress = Callable[[int, int], None]
-"""Called with (examples done, examples in all)."""
+Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]  # as partial(pgd, eps=0.1)
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [N, classes] and labels [N]; attacks raise it
+Progress = Callable[[int, int], None]  # called with (examples done, examples in all)
 
 _BATCH_ON_CPU = 2048  # more examples leave the cache, fewer leave the cores idle
 _DROP_BELOW = 0.8  # drop finished examples once this share of the batch, or less, is left
@@ -88,7 +80,7 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
     few, passes, moved = min(2, y.shape[-1]), [], False  # BatchNorm may refuse one image
     with undisturbed(model), torch.no_grad():
         for _ in range(2):
-            put_back = _save_buffers(model)
+            put_back = _save(model)
             passes.append(checks.logits_of(model, x.narrow(y.ndim - 1, 0, few), y[..., :few]))
             moved = put_back() or moved
     if passes[0].isnan().all():
@@ -117,10 +109,7 @@ def in_batches(
     batch_size: int | None,
     progress: Progress | None,
 ) -> Tensor:
-    """``attack(x, y)`` batch by batch, with gradients on, concatenated.
-
-    ``batch_size`` counts the examples of all members of a population; None is the default.
-    """
+    """``attack(x, y)`` batch by batch; its size counts the examples of all members together."""
     if batch_size is not None:
         checks.count(batch_size, "batch_size")
     elif x.device.type == "cpu":
@@ -138,70 +127,60 @@ def in_batches(
     return torch.cat(results, batch)
 
 
-_open: dict[tuple[int, str], list[Any]] = {}  # blocks that are open for a model, and what ends them
+_open: dict[int, list[Any]] = {}  # by model: how many blocks are open, and what ends the last one
 _lock = threading.Lock()
 
 
 @contextmanager
-def shared(model: nn.Module, what: str, begin: Callable[[], Callable[[], Any]]) -> Iterator[None]:
-    """``begin()`` for the first open block of a model, what it returned after the last one.
+def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[None]:
+    """Gradients are on inside the block; after it, the model's buffers and modes are as before.
 
-    Blocks may be nested, or in several threads: each finds what the first one has prepared.
+    A forward pass may move a BatchNorm's statistics, a counter, an observer's range. Blocks may be
+    nested, or in several threads: the last one of a model puts back what the first one has found.
     """
     with _lock:
-        entry = _open.setdefault((id(model), what), [0, None])
-        entry[1] = entry[1] or begin()
+        entry = _open.setdefault(id(model), [0, None])
+        entry[1] = entry[1] or _save(model)
         entry[0] += 1
+        if in_eval_mode:
+            set_mode(model, False)
     try:
-        yield
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
     finally:
         with _lock:
             entry[0] -= 1
             if not entry[0]:
-                _open.pop((id(model), what))[1]()
+                _open.pop(id(model))[1]()
 
 
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Gradients are on inside the block, and the model's buffers are as before after it.
-
-    A forward pass may move them: a BatchNorm's statistics, a counter, an observer's range.
-    """
-    with (
-        shared(model, "buffers", partial(_save_buffers, model)),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
-        yield
-
-
-def _save_buffers(model: nn.Module) -> Callable[[], bool]:
-    """A function that puts all buffers back, and says whether one has moved in train mode."""
-    parts = model.modules() if isinstance(model, nn.Module) else ()
+def _save(model: nn.Module) -> Callable[[], bool]:
+    """What puts modes and buffers back, and says whether a buffer has moved in train mode."""
+    parts = [*model.modules()] if isinstance(model, nn.Module) else []
+    shared = [p for part in parts if isinstance(part, Population) for p in part.template.modules()]
+    modes = [(part, part.training) for part in (*parts, *shared)]
     named = [(part, *b) for part in parts for b in part.named_buffers(recurse=False)]
     dense = [one for one in named if one[2].layout == torch.strided and not one[2].is_meta]
     kept = [(part, name, buffer, buffer.clone()) for part, name, buffer in dense]
 
     def put_back() -> bool:
         moved = False
-        with torch.no_grad():
-            for part, name, buffer, before in kept:
-                setattr(part, name, buffer)  # a forward pass may have put another in its place
-                # Writing invalidates graphs that the buffer is part of: only where it has moved.
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
-                    moved = moved or part.training
+        for part, training in modes:
+            part.training = training
+        for part, name, buffer, before in kept:
+            setattr(part, name, buffer)  # a forward pass may have put another in its place
+            # Writing invalidates graphs that the buffer is part of: only where it has moved.
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
+                moved = moved or part.training
         return moved
 
-    return put_back
+    return torch.no_grad()(put_back)
 
 
 @dataclass
 class State:
-    """What an attack knows of each example: images, and numbers and flags shaped like the labels.
-
-    With ``stops`` an example that is not ``running`` stays where it is, and may be dropped.
-    """
+    """What an attack knows of each example; with ``stops`` one that is not running stays put."""
 
     ball: Linf
     stops: bool
@@ -267,10 +246,7 @@ def run_in_turn(
     *more: Tensor,
     targeted: bool = False,
 ) -> Tensor:
-    """Attacks ``attack(x, y, *more) -> x_adv``, each on what the ones before have left.
-
-    Of a model that draws at random, the example with the worse mean over draws is kept.
-    """
+    """Attacks ``attack(x, y, *more) -> x_adv``, each on what the ones before have left."""
     adversarial, batch = x, y.ndim - 1
     for attack in attacks:
         logits = judge(model, adversarial, y)
@@ -280,7 +256,7 @@ def run_in_turn(
             break
         results = attack(*(t.index_select(batch, left) for t in (x, y, *more)))
         candidate = adversarial.index_copy(batch, left, results)
-        if isinstance(model, Averaged):
+        if isinstance(model, Averaged):  # the example with the worse mean over draws is kept
             worse = margin(judge(model, candidate, y), y) < margin(logits, y)
             robust = robust & (worse ^ targeted)
         adversarial = torch.where(column(robust, adversarial), candidate, adversarial)

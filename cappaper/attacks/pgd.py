@@ -1,12 +1,7 @@
-"""FGSM, PGD and cap-aware PGD as pure functions, ``attack(model, x, y, eps, ...) -> x_adv``.
-
-Examples stay in [0, 1] and in the ball of radius ``eps`` around ``x``. Attacks work inside
-``torch.no_grad()`` and leave the model as it was. Two savings change no robust accuracy: an
-example stops at its first success, and where its gradient is exactly zero: later steps are zero.
-"""
+"""FGSM, PGD and cap-aware PGD, which also work inside ``torch.no_grad()``."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -27,23 +22,14 @@ SHARPNESSES = (10.0, 30.0, 3.0)
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     """Fast gradient sign method: one step of size ``eps`` for every example.
 
-    Source: Goodfellow, Shlens and Szegedy, arXiv 1412.6572, section 4.
-
-    Args:
-        model, x, y, eps: as :func:`pgd`, in the L∞ ball.
-
-    Returns:
-        Examples shaped like ``x``.
-
-    Raises:
-        ValueError, TypeError: as :func:`pgd`.
+    Source: Goodfellow, Shlens and Szegedy, arXiv 1412.6572, section 4. Arguments, in the L∞ ball,
+    errors and the examples, shaped like ``x``, are as in :func:`pgd`.
 
     >>> from cappaper import load, mlp
     >>> x, y = load("digits", "test", limit=8)
     >>> (fgsm(mlp(64, [32]), x, y, eps=0.1) - x).abs().max()
     tensor(0.1000)
     """
-    checks.eps(eps)
     step_size = eps or 1.0  # in a ball of radius 0 any step ends where it began
     return pgd(model, x, y, eps, steps=1, step_size=step_size, random_start=False, early_exit=False)
 
@@ -124,18 +110,16 @@ def pgd(
         raise ValueError(f"autocast must be None or torch.bfloat16, got {autocast}")
     if restarts > 1 and not (random_start and early_exit):
         raise ValueError("restarts need random_start=True and early_exit=True: else use restarts=1")
-    if isinstance(loss, str):
-        checks.one_of(loss, tuple(LOSSES), "loss")
-    objective = LOSSES[loss] if isinstance(loss, str) else loss
+    objective = loss if callable(loss) else LOSSES[checks.one_of(loss, tuple(LOSSES), "loss")]
     ball, batch = BALLS[norm](eps, y.ndim), y.ndim - 1
     rate = (2.5 * eps / steps if step_size is None else step_size) * (-1 if targeted else 1)
     if early_exit or samples > 1:
         model = common.look(model, x, y, samples)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        runs = [partial(ascend, run) for run in range(restarts)]
         if not early_exit:
             return ascend(0, x, y)
+        runs = [partial(ascend, run) for run in range(restarts)]
         return common.run_in_turn(model, runs, x, y, targeted=targeted)
 
     def ascend(run: int, x: Tensor, y: Tensor) -> Tensor:
@@ -153,6 +137,7 @@ def pgd(
         ahead = s.project(torch.add(s.here, ball.direction(gradient), alpha=rate))
         if s.stops:
             fooled = confirmed(s, s.running & is_fooled(logits, s.y, targeted))
+            # Where the gradient is exactly zero, later steps are zero, too.
             s.stop(fooled | gradient.flatten(y.ndim).eq(0).all(-1))
         s.move(ahead)
         if number == steps - 1:
@@ -193,11 +178,10 @@ def adaptive_pgd(
 
     Args:
         model: a module from images to logits.
-        x, y, eps, samples, batch_size, progress, seed: as :func:`pgd`.
+        x, y, eps, samples, batch_size, progress, seed: as :func:`pgd`; so are the ``settings``
+            ``steps``, ``step_size``, ``norm``, ``restarts``, ``targeted`` and ``autocast``.
         sharpnesses: of the surrogate gradient; None is the exact one.
         losses: as in :func:`pgd`; with each sharpness and loss there is a run, or ``restarts``.
-        settings: ``steps``, ``step_size``, ``norm``, ``restarts``, ``targeted`` and ``autocast``,
-            as :func:`pgd`.
 
     Returns:
         Examples shaped like ``x``; where no run succeeded, the end of the last run.
@@ -221,20 +205,18 @@ def adaptive_pgd(
     checks.attack(x, y, eps, seed, samples=samples, norm=settings.get("norm", "linf"))
     warn_unreached(model, x, y, "adaptive_pgd")
     model = common.look(model, x, y, samples)
-    settings |= {"eps": eps, "seed": seed}
-    attack = partial(cap_aware, model, settings, sharpnesses, losses)
+    runs = cap_aware(model, sharpnesses, losses, eps=eps, seed=seed, **settings)
+    attack = partial(common.run_in_turn, model, runs, targeted=settings.get("targeted", False))
     return common.in_batches(attack, model, x, y, batch_size, progress)
 
 
 def cap_aware(
     model: nn.Module,
-    settings: dict[str, Any],
-    sharpnesses: Sequence[float | None],
-    losses: Sequence[str | Loss],
-    x: Tensor,
-    y: Tensor,
-) -> Tensor:
-    """One batch of :func:`adaptive_pgd`, with settings of :func:`pgd`."""
+    sharpnesses: Sequence[float | None] = SHARPNESSES,
+    losses: Sequence[str | Loss] = tuple(LOSSES),
+    **settings: Any,
+) -> list[Callable[[Tensor, Tensor], Tensor]]:
+    """The runs of :func:`adaptive_pgd`, with settings of :func:`pgd`."""
 
     def along(run: int, sharpness: float | None, loss: str | Loss, x: Tensor, y: Tensor) -> Tensor:
         # A different start each time: without a cap, all sharpnesses are the same.
@@ -243,5 +225,4 @@ def cap_aware(
             return pgd(model, x, y, **own)
 
     grid = [(None, "cross-entropy"), *itertools.product(sharpnesses, losses)]
-    runs = [partial(along, run, *pair) for run, pair in enumerate(grid)]
-    return common.run_in_turn(model, runs, x, y, targeted=settings.get("targeted", False))
+    return [partial(along, run, *pair) for run, pair in enumerate(grid)]

@@ -15,9 +15,9 @@ from cappaper.attacks.balls import Linf, column, fingerprint, integers
 from cappaper.attacks.common import Averaged, Progress, margin
 
 _SCHEDULE = 10_000
+# Of so many queries, those after which the squares' area halves; of fewer, in proportion.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Of so many queries, those after which the squares' area halves; of fewer, in proportion."""
-
+_SHARE = 0.8  # the part of the image that the first squares cover
 _REFRESH = 100  # queries after which the sums of a first layer are computed afresh
 
 
@@ -28,7 +28,6 @@ def square(
     eps: float,
     *,
     queries: int = 5000,
-    share: float = 0.8,
     batch_size: int | None = None,
     progress: Progress | None = None,
     seed: int = 0,
@@ -44,15 +43,13 @@ def square(
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         queries: forward passes for each example, the first one with stripes. The authors' schedule,
             of 10,000, shrinks squares at the same shares of them.
-        share: the part of the image that the first squares cover, above 0 and at most 1.
 
     Returns:
         Examples shaped like ``x``: the first success of each; where there was none, the one with
         the smallest margin; ``x`` itself where it is misclassified.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.pgd`; or images of another shape, or a share
-            outside (0, 1].
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or images of another shape.
 
     >>> from cappaper import load, mlp
     >>> x, y = load("digits", "test", limit=8)
@@ -61,9 +58,6 @@ def square(
     """
     checks.attack(x, y, eps, seed, queries=queries)
     checks.pictures(x, y, "square")
-    checks.number(share, "the share of the first squares")
-    if not 0 < share <= 1:
-        raise ValueError(f"the share of the first squares must be in (0, 1], got {share}")
     model, (channels, height, width) = common.look(model, x, y), x.shape[-3:]
     stops, ball = not isinstance(model, Averaged), Linf(eps, y.ndim)
     start, change, rest = _split(model, x.shape[-3:])
@@ -93,7 +87,7 @@ def square(
         s.stop(s.lead < 0)
         if query % _REFRESH == 0:
             s.hidden = start(s.here)
-        side = _side(query, queries, share, height, width)
+        side = _side(query, queries, height, width)
         top = int(places[query][0] * (height - side + 1))
         left = int(places[query][1] * (width - side + 1))
         window = (..., slice(top, top + side), slice(left, left + side))
@@ -118,11 +112,9 @@ class _State(common.State):
 
 
 def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, Any]:
-    """Return ``start``, ``change`` and ``rest``.
+    """What makes the tensor that squares change, updates it for one, and maps it to logits.
 
-    ``start(x)`` is the tensor that squares change, ``change`` updates it for one square, and
-    ``rest`` maps it to logits. The tensor is the images, or the pre-activations of a dense first
-    layer: a square moves few pixels, and that layer is most of the work of a small network.
+    It is the images, or the pre-activations of a dense first layer: a square moves few pixels.
     """
     if type(model) is nn.Sequential and len(model) > 2 and not checks.has_hooks(model):
         flat, dense = model[0], model[1]
@@ -144,8 +136,8 @@ def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, Any]:
     return Tensor.clone, put, model
 
 
-def _side(query: int, queries: int, share: float, height: int, width: int) -> int:
+def _side(query: int, queries: int, height: int, width: int) -> int:
     """The side of a square: at least one pixel, and less than the image."""
     halvings = sum(query * _SCHEDULE > at * queries for at in _HALVINGS)
-    covered = share / 2**halvings * height * width
+    covered = _SHARE / 2**halvings * height * width
     return max(1, min(round(math.sqrt(covered)), height - 1, width - 1))

@@ -33,14 +33,8 @@ def certified_accuracy(
 ) -> float | list[float]:
     """Share of examples that provably keep their class everywhere in the L∞ ball.
 
-    Args:
-        model, x, y, eps, method: as :func:`certify`, or a :class:`~cappaper.Population`.
-
-    Returns:
-        A number, or one number per member of a population.
-
-    Raises:
-        TypeError, ValueError: as :func:`certify`.
+    Arguments and errors are as in :func:`certify`; of a :class:`~cappaper.Population` there is one
+    number per member.
 
     >>> from cappaper import certified_accuracy, load, mlp
     >>> certified_accuracy(mlp(64, [32], beta=0.1), *load("digits", "test"), eps=1.0)
@@ -103,10 +97,8 @@ def read_layers(model: nn.Module) -> Layers:
     kinds = "".join(letters.get(type(m), "?") for m in layers)
     if type(model) is not nn.Sequential or not re.fullmatch("F*L(RL)*", kinds):
         names = ", ".join(type(m).__name__ for m in layers) or "other layers"
-        raise TypeError(
-            "certificates need an nn.Sequential of Linear layers with ReLU or CappedReLU between"
-            f" them, and no subclasses, got {type(model).__name__} of {names}"
-        )
+        need = "an nn.Sequential of Linear layers with ReLU or CappedReLU, and no subclasses"
+        raise TypeError(f"certificates need {need}, got {type(model).__name__} of {names}")
     checks.no_hooks(model, "a model with certificates")
     if not all(p.isfinite().all() for p in model.parameters()):
         raise ValueError("certificates need finite weights: some are NaN or infinite")
@@ -126,10 +118,8 @@ def check_reading(network: Layers, model: nn.Module, x: Tensor, y: Tensor) -> Te
     *hidden, exact = layer_bounds(network, here, "ibp")
     error = rounding_error(network, hidden, here, torch.finfo(x.dtype))
     if ((logits - exact.lower).abs() > error).any():
-        raise ValueError(
-            "the model computes something else than its layers do: leave torch.autocast, and remove"
-            " hooks that torch has for all modules"
-        )
+        helps = "leave torch.autocast, and remove hooks that torch has for all modules"
+        raise ValueError(f"the model computes something else than its layers do: {helps}")
     return logits.argmax(-1) == y
 
 

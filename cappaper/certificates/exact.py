@@ -1,5 +1,6 @@
 """Exact robustness of small networks: integer programming finds an adversarial example or none."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,15 +62,15 @@ def exact_robustness(
         ball = ((pixels - eps).clip(0), (pixels + eps).clip(max=1))
         box = bounds.box_around(image, eps)
         *hidden, logits = bounds.layer_bounds(network, box, "ibp")
-        program = _program(network, hidden, ball)
+        solve = _solver(network, hidden, ball, time_limit)
         error = bounds.rounding_error(network, hidden, box, torch.finfo(x.dtype))[0] / terms**0.5
         # The classes that seem nearest first: one adversarial example is enough.
         others = logits.upper[0].argsort(descending=True).tolist()
         for other in (c for c in others if c != label):
-            point = _solve(program, label, other, (error[label] + error[other]).item(), time_limit)
+            point = solve(label, other, (error[label] + error[other]).item())
             if point is None:
                 continue
-            candidate = torch.as_tensor(point[: len(pixels)].clip(*ball)).to(image).view_as(image)
+            candidate = torch.as_tensor(point).to(image).view_as(image)
             result.robust[i] = False
             result.undecided[i] = is_correct(model, candidate, y[i : i + 1])[0]
             if not result.undecided[i]:
@@ -78,24 +79,16 @@ def exact_robustness(
     return result
 
 
-class _Program(NamedTuple):
-    """A network on a box; its logits are ``scale * (weight @ v + bias)`` of the variables v."""
-
-    constraints: list[Any]
-    domain: dict[str, Any]
-    weight: _Array
-    bias: _Array
-    scale: float
-
-
-def _program(net: bounds.Layers, hidden: list[bounds.Interval], box: Any) -> _Program:
-    """What the network computes on the box, as linear constraints with binary variables.
+def _solver(
+    net: bounds.Layers, hidden: list[bounds.Interval], box: tuple[_Array, _Array], limit: float
+) -> Callable[[int, int, float], _Array | None]:
+    """What finds the point where a label leads another least, or None if it leads everywhere.
 
     The variables: the pixels, then for each hidden layer its pre-activations, its outputs, which
     units are above 0, and which are at their cap. Every unit is on a scale s of its own, so that no
     number is large: ``a(z, β) = s · a(z / s, β / s)``. A power of two rounds nothing.
     """
-    from scipy.optimize import Bounds, LinearConstraint
+    from scipy.optimize import Bounds, LinearConstraint, milp
 
     weights, biases = ([t.cpu().numpy() for t in part] for part in net[:2])
     before, inputs, size = np.ones(len(box[0])), 0, len(box[0])
@@ -134,8 +127,23 @@ def _program(net: bounds.Layers, hidden: list[bounds.Interval], box: Any) -> _Pr
     last = rows({inputs: weights[-1] * before}, len(weights[-1]))
     (scale,) = _scale(np.append(last, biases[-1])[None])
     least, most, integral = (np.concatenate(part) for part in zip(*variables, strict=True))
-    domain = {"bounds": Bounds(least, most), "integrality": integral}
-    return _Program(constraints, domain, last / scale, biases[-1] / scale, scale.item())
+    domain, logits, bias = Bounds(least, most), last / scale, biases[-1] / scale
+
+    def solve(label: int, other: int, error: float) -> _Array | None:
+        lead = logits[label] - logits[other]
+        # The solver's tolerance is 1e-6 on the program's scale.
+        enough = max(min(_LEAST / scale, 1e-3), error / scale, 1e-5)
+        # Where nothing comes this near, the solver can stop before it knows the minimum.
+        near = LinearConstraint(lead, ub=enough - (bias[label] - bias[other]))
+        rules, options = [*constraints, near], {"time_limit": limit}
+        done = milp(lead, integrality=integral, bounds=domain, constraints=rules, options=options)
+        # Status 2 also means that HiGHS refuses the program, which proves nothing.
+        if done.status == 2 and "model_status is Infeasible" in done.message:
+            return None
+        point: _Array = (least + most) / 2 if done.x is None else done.x
+        return point[: len(box[0])].clip(*box)
+
+    return solve
 
 
 def _scale(rows: _Array) -> _Array:
@@ -143,22 +151,3 @@ def _scale(rows: _Array) -> _Array:
     largest = np.abs(rows).max(1)
     powers: _Array = np.where(largest > 0, np.exp2(np.frexp(largest)[1]), 1.0)
     return powers
-
-
-def _solve(program: _Program, label: int, other: int, error: float, limit: float) -> _Array | None:
-    """The variables where the label leads least, or None if it leads everywhere."""
-    from scipy.optimize import LinearConstraint, milp
-
-    constraints, domain, weight, bias, scale = program
-    lead = weight[label] - weight[other]
-    # The solver's tolerance is 1e-6 on the program's scale.
-    least = max(min(_LEAST / scale, 1e-3), error / scale, 1e-5)
-    # Where nothing comes this near, the solver can stop before it knows the minimum.
-    near = LinearConstraint(lead, ub=least - (bias[label] - bias[other]))
-    done = milp(lead, constraints=[*constraints, near], options={"time_limit": limit}, **domain)
-    # Status 2 also means that HiGHS refuses the program, which proves nothing.
-    if done.status == 2 and "model_status is Infeasible" in done.message:
-        return None
-    box = domain["bounds"]
-    point: _Array = (box.lb + box.ub) / 2 if done.x is None else done.x
-    return point

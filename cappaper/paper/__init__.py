@@ -12,7 +12,7 @@ _NAMES = {
     "figures": "figures",
     "judges": "CW FGSM PGD AdaptivePGD AutoAttack Certificate Clean Exact GrowingBalls Noise"
     " SmoothPGD Strongest",
-    "cappaper.attacks.autoattack": "PARTS",
+    "cappaper.attacks.strongest": "PARTS",
     "claims": "show_verdicts",
     "machines": "Machine machine",
     "observers": "Distances Masking Signals masking_of",

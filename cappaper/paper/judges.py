@@ -14,11 +14,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cappaper.attacks.autoattack import ReliabilityWarning, auto_attack
-from cappaper.attacks.carlini_wagner import cw_l2
+from cappaper.attacks.auto_pgd import cw_l2
 from cappaper.attacks.common import is_correct, run_in_turn
 from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
-from cappaper.attacks.strongest import strongest_attack
+from cappaper.attacks.strongest import ReliabilityWarning, auto_attack, strongest_attack
 from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset

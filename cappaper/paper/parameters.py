@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cappaper import checks
-from cappaper.attacks.autoattack import PARTS
+from cappaper.attacks.strongest import PARTS
 from cappaper.paper.profiles import PROFILES
 
 
