@@ -68,9 +68,9 @@ def test_judges_agree_image_by_image(fresh):
 
 def test_transfer_takes_the_examples_of_another_network(fresh):
     specs = paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0])
-    moved = paper.transfers(specs, [specs[1]] * 2, paper.PGD(10), [0.1], limit=40)
+    moved = paper.transfers(specs, [specs[1]] * 2, paper.PGD(10), [0.1], limit=360)
     assert list(moved["attack"]) == ["transfer"] * 2
-    x, y = load("digits", "test", limit=40)
+    x, y = load("digits", "test")
     capped, relu = paper.networks(specs)
     adversarial = pgd(relu, x, y, 0.1, steps=10, seed=0)
     for outcomes, model in zip(moved["outcomes"], (capped, relu), strict=True):

@@ -95,8 +95,8 @@ def test_buttons_and_social_cards_need_a_repository(tmp_path, monkeypatch, repos
 
 
 def test_what_goes_into_a_page_is_no_markup(monkeypatch):
-    ledger = pd.DataFrame({"chapter": ["one"], "claim": [1], "verdict": ["<b>holds</b>"]})
-    assert "claim 1: &lt;b&gt;holds" in pages.chapter_head("one", ledger)
+    row = {"chapter": "one", "claim": 1, "kind": "real", "answer": "<b>yes</b>"}
+    assert "Is it real? &lt;b&gt;yes" in pages.chapter_head("one", pd.DataFrame([row]))
     for address in ('https://github.com/a/b"><script>', "javascript:alert(1)", "some/one"):
         monkeypatch.setenv("CAPPAPER_REPOSITORY", address)
         with pytest.raises(ValueError, match="CAPPAPER_REPOSITORY must be an address"):

@@ -147,7 +147,8 @@ def auto_attack(
     checks.positive(eps, "ε of auto_attack")
     foreign = {"fab-t"} if norm == "linf" else {"fab-t", "square"}
     if foreign & set(parts) and find_spec("pyautoattack") is None:
-        raise ImportError("FAB-T, and Square in L2, need the extra autoattack: pyautoattack")
+        how = 'pip install "cappaper[autoattack]"'
+        raise ImportError(f"FAB-T, and Square in L2, need pyautoattack: {how}")
     model, silent = common.look(model, x, y), 0
 
     def attack(x: Tensor, y: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def chapter_head(chapter: str, ledger: pd.DataFrame) -> str:
         if question := QUESTIONS.get(row["kind"]):
             text = f"Claim {row['claim']}. {question} {row['answer'].capitalize()}"
             link = f"../claims.html#claim-{row['claim']}"
-            lines.append(f'<a class="book-verdict" href="{link}">{text}</a>')
+            lines.append(f'<a class="book-verdict" href="{link}">{escape(text)}</a>')
     lines.append(f'<a href="../results/{chapter}.csv" download>Data (CSV)</a> ·')
     lines.append(f'<a href="../_sources/chapters/{chapter}.ipynb" download>Notebook</a>')
     return "\n".join(['<p class="book-head">', *lines, "</p>"])
