@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cappaper.paper.ledger import QUESTIONS
 from tests.browser import run_on_page
 from tests.test_book import BOOK, NAMES, ROOT
 
@@ -64,15 +65,16 @@ def test_a_picture_has_an_alternative_text(html):
             assert text.startswith("the figure at β = ") or len(text.split()) > 10, (page, text)
 
 
-def test_a_chapter_begins_with_its_verdicts_its_files_and_what_came_out(html):
+def test_a_chapter_begins_with_its_answers_its_files_and_what_came_out(html):
     ledger = pd.read_csv(BOOK / "results" / "claims.csv")
     for name in NAMES:
         page = html / "chapters" / f"{name}.html"
         text = page.read_text()
         (head,) = re.findall(r'<p class="book-head">(.*?)</p>', text, re.DOTALL)
-        mine = ledger[ledger["chapter"] == name]
-        verdicts = {f"claim {c}: {v}" for c, v in zip(mine["claim"], mine["verdict"], strict=True)}
-        assert set(re.findall(r'href="../claims.html">(.*?)</a>', head)) == verdicts
+        mine = ledger[(ledger["chapter"] == name) & (ledger["kind"] != "evidence")]
+        answers = zip(mine["claim"], mine["kind"], mine["answer"], strict=True)
+        expected = [f"Claim {c}. {QUESTIONS[kind]} {a.capitalize()}" for c, kind, a in answers]
+        assert re.findall(r'href="../claims.html#claim-\d">(.*?)</a>', head) == expected
         data, notebook = re.findall(r'href="([^"]*)" download', head)
         assert data.endswith(".csv") and notebook.endswith(".ipynb")
         assert (page.parent / data).exists() and (page.parent / notebook).exists()

@@ -15,8 +15,8 @@ from cappaper.attacks.balls import BALLS
 from cappaper.attacks.common import LOSSES, Loss, Progress, is_fooled
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 
+#: Of the surrogate gradients that the cap-aware attack follows, in turn.
 SHARPNESSES = (10.0, 30.0, 3.0)
-"""Of the surrogate gradients that the cap-aware attack follows, in turn."""
 
 
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
