@@ -147,7 +147,8 @@ def test_at_a_smaller_radius_relu_keeps_most_and_a_low_cap_stops_pgd():
 
 
 def test_alternative_texts_of_figures_agree_with_their_tables():
-    deep = means("capped-layers", "placement", architecture="300-200-100", beta=0.05)
+    where = {"architecture": "300-200-100", "beta": 0.05, "attack": "PGD"}
+    deep = means("capped-layers", "placement", **where)
     assert deep.drop("2").min() > 0.75 > 0.5 > deep["2"]
     truth = means("exact", "beta", attack="exact", eps=0.05).sort_index()
     weak = means("exact", "beta", attack="PGD", eps=0.05)
