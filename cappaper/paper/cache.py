@@ -20,7 +20,7 @@ from cappaper.files import whole
 _PACKAGE = Path(__file__).parents[1]
 _IMPORTS = grimp.build_graph("cappaper", cache_dir=None, include_external_packages=True)
 # Which package brings a module of that name; the standard library's are in none.
-_PACKAGES = metadata.packages_distributions()
+_packages = lru_cache(metadata.packages_distributions)
 _version = lru_cache(metadata.version)
 # Read at import: a later edit changes the files, but not the code that runs.
 _SOURCES = {path: path.read_text("utf-8") for path in _PACKAGE.rglob("*.py")}
@@ -41,7 +41,7 @@ def code(module: str) -> str:
     parts = []
     for name in sorted(_IMPORTS.find_upstream_modules(module) | {module}):
         if _IMPORTS.is_module_squashed(name):
-            parts += [f"{p} {_version(p)}" for p in sorted(_PACKAGES.get(name, ()))]
+            parts += [f"{p} {_version(p)}" for p in sorted(_packages().get(name, ()))]
             continue
         path = _PACKAGE.parent.joinpath(*name.split("."))
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
