@@ -4,7 +4,6 @@ import itertools
 import logging
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -109,10 +108,7 @@ def auto_attack(
     progress: Progress | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """AutoAttack with the settings of its standard version.
-
-    Auto-PGD and Square are :func:`~cappaper.apgd` and :func:`~cappaper.square`; FAB-T, and Square
-    in L2, are those of ``pyautoattack``, its authors' package. Our Square rescales its schedule.
+    """AutoAttack, the standard version, by ``pyautoattack``, its authors' package.
 
     Source: Croce and Hein, arXiv 2003.01690.
 
@@ -122,21 +118,23 @@ def auto_attack(
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
         parts: some of :data:`PARTS`; each attacks what the ones before have left.
 
+    Its random starts depend on the batch, too.
+
     Returns:
-        Examples shaped like ``x``; where nothing was found, the end of the last part.
+        Examples shaped like ``x``: a success of each, or ``x`` itself where there was none.
 
     Warns:
-        ReliabilityWarning: gradients are zero, so gradient attacks cannot start; what
-            ``pyautoattack`` warns of; and as :func:`~cappaper.pgd`.
+        ReliabilityWarning: what ``pyautoattack`` warns of, such as gradients that are zero; and as
+            :func:`~cappaper.pgd`.
 
     Raises:
-        ImportError: a part needs ``pyautoattack``, which is not installed.
+        ImportError: ``pyautoattack`` is not installed.
         TypeError, ValueError: as :func:`~cappaper.pgd`; or an unknown part or none, ``eps`` of 0,
             images of another shape, or fewer than 4 classes.
 
     >>> from cappaper import auto_attack, load, mlp
     >>> x, y = load("digits", "test", limit=8)
-    >>> auto_attack(mlp(64, [32]), x, y, eps=0.3, parts=["apgd-ce", "square"]).shape
+    >>> auto_attack(mlp(64, [32]), x, y, eps=0.3, parts=["apgd-ce"]).shape
     torch.Size([8, 1, 8, 8])
     """
     checks.attack(x, y, eps, seed, norm=norm, batch_size=batch_size)
@@ -145,56 +143,27 @@ def auto_attack(
     for part in parts:
         checks.one_of(part, PARTS, "part")
     checks.positive(eps, "ε of auto_attack")
-    foreign = {"fab-t"} if norm == "linf" else {"fab-t", "square"}
-    if foreign & set(parts) and find_spec("pyautoattack") is None:
+    try:
+        from pyautoattack import AutoAttack
+    except ImportError as error:
         how = 'pip install "cappaper[autoattack]"'
-        raise ImportError(f"FAB-T, and Square in L2, need pyautoattack: {how}")
-    model, silent = common.look(model, x, y), 0
+        raise ImportError(f"auto_attack needs pyautoattack: {how}") from error
+    judged = common.look(model, x, y)
 
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        nonlocal silent
+    def attack(x: Tensor, y: Tensor, model: nn.Module = judged) -> Tensor:
+        if y.ndim == 2:
+            return torch.stack([attack(*one) for one in zip(x, y, members(model), strict=True)])
         if (classes := common.judge(model, x, y).shape[-1]) < 4:
             raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
-        targets = min(9, classes - 1)
-        climb = partial(apgd, norm=norm)
-        attacks: dict[str, Any] = {"apgd-ce": climb, "apgd-t": partial(climb, targets=targets)}
-        if {*attacks} & set(parts):
-            silent += _silent(model, x, y)
-        attacks |= {"square": square}
-        attacks |= {part: partial(_peer, part, norm, targets) for part in foreign}
-        runs = [partial(attacks[part], model, eps=eps, seed=seed) for part in parts]
-        return common.run_in_turn(model, runs, x, y)
+        # pyautoattack computes in single precision, and mixes logits with images.
+        logits = lambda z: model(z.to(x.dtype)).to(z.dtype)  # noqa: E731
+        run: Any = AutoAttack(logits, norm=norm.capitalize(), eps=eps, seed=seed, device=x.device)
+        run.attacks_to_run = [*parts]
+        run.fab.n_target_classes = run.apgd_targeted.n_target_classes = min(9, classes - 1)
+        run.logger = logging.Logger("auto-attack", logging.WARNING)
+        run.logger.addFilter(lambda record: checks.warn(record.getMessage()))  # Python's warnings
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            adversarial: Tensor = run.run_standard_evaluation(x.float(), y, batch_size=len(x))[0]
+        return adversarial.detach().to(x.dtype)
 
-    adversarial = common.in_batches(attack, model, x, y, batch_size, progress)
-    if silent:
-        zero = f"there are {silent} points with zero gradient"
-        checks.warn(f"{zero}: attacks that follow it start nowhere")
-    return adversarial
-
-
-def _silent(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    """How many correctly classified examples have an input gradient of exactly zero."""
-    point = x.detach().requires_grad_()
-    lead = common.margin(model(point), y)
-    gradient = checks.input_gradient(lead.sum(), point)
-    return int((gradient.flatten(y.ndim).eq(0).all(-1) & (lead > 0)).sum())
-
-
-def _peer(
-    part: str, norm: str, targets: int, model: Any, x: Tensor, y: Tensor, *, eps: float, seed: int
-) -> Tensor:
-    """A part as ``pyautoattack`` has it; ``x`` itself where it finds nothing."""
-    from pyautoattack import AutoAttack
-
-    if y.ndim == 2:
-        peer = partial(_peer, part, norm, targets, eps=eps, seed=seed)
-        return torch.stack([peer(*one) for one in zip(members(model), x, y, strict=True)])
-
-    alike = lambda x: model(x).to(x.dtype)  # noqa: E731  FAB and Square mix logits with images
-    attack = AutoAttack(alike, norm=norm.capitalize(), eps=eps, seed=seed, device=x.device)
-    attack.attacks_to_run, attack.fab.n_target_classes = [part], targets
-    attack.logger = logging.Logger("auto-attack", logging.WARNING)
-    attack.logger.addFilter(lambda record: checks.warn(record.getMessage()))  # Python's warnings
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
-        adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=len(x))[0]
-    return adversarial.detach()
+    return common.in_batches(attack, model, x, y, batch_size, progress)
