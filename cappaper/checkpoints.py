@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,55 +28,52 @@ def identity(model: nn.Module, x: Tensor, y: Tensor, *settings: Any) -> str:
     return hashlib.sha256(about.encode()).hexdigest()
 
 
-def save(
-    path: Path,
-    about: str,
-    epoch: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generators: Sequence[torch.Generator],
-) -> None:
-    """Write the state of a training; a reader never sees half a file."""
-    state = {
-        "about": about,
-        "epoch": epoch,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "generators": [generator.get_state() for generator in generators],
-        "global": torch.get_rng_state(),  # of dropout and the like
-    }
-    # Through memory: on a full disk, Python's own error says so, and torch's does not.
-    torch.save(state, stored := io.BytesIO())
-    with whole(path) as unfinished:
-        unfinished.write_bytes(stored.getvalue())
+@dataclass
+class Checkpoint:
+    """The file of one training's state. ``about`` is its :func:`identity`."""
 
+    path: Path
+    about: str
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    generators: Sequence[torch.Generator]
 
-def resume(
-    path: Path,
-    about: str,
-    epochs: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generators: Sequence[torch.Generator],
-) -> int:
-    """Restore the state of a training of ``epochs``; the number of epochs that are done.
+    def save(self, epoch: int) -> None:
+        """Write the state after so many epochs; a reader never sees half a file."""
+        state = {
+            "about": self.about,
+            "epoch": epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generators": [generator.get_state() for generator in self.generators],
+            "global": torch.get_rng_state(),  # of dropout and the like
+        }
+        # Through memory: on a full disk, Python's own error says so, and torch's does not.
+        torch.save(state, stored := io.BytesIO())
+        with whole(self.path) as unfinished:
+            unfinished.write_bytes(stored.getvalue())
 
-    Raises:
-        ValueError: the file is damaged, or belongs to another training.
-    """
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        other, epoch, weights = (state[key] for key in ("about", "epoch", "model"))
-    except Exception as error:
-        raise ValueError(f"{path} is no checkpoint of a training: delete it") from error
-    if other != about:
-        raise ValueError(f"{path} belongs to another training: delete it, or name another file")
-    finite = all(weights[name].isfinite().all() for name, _ in model.named_parameters())
-    if not (finite and epoch in range(1, epochs + 1)):
-        raise ValueError(f"{path} is damaged: delete it")
-    model.load_state_dict(weights)
-    optimizer.load_state_dict(state["optimizer"])
-    for generator, before in zip(generators, state["generators"], strict=True):
-        generator.set_state(before)
-    torch.set_rng_state(state["global"])
-    return int(epoch)
+    def resume(self, epochs: int) -> int:
+        """Restore the state of a training of ``epochs``; how many are done, 0 without a file.
+
+        A file that is damaged, or of another training, raises a ValueError.
+        """
+        if not self.path.exists():
+            return 0
+        try:
+            state = torch.load(self.path, weights_only=True, map_location="cpu")
+            other, epoch, weights = (state[key] for key in ("about", "epoch", "model"))
+        except Exception as error:
+            raise ValueError(f"{self.path} is no checkpoint of a training: delete it") from error
+        if other != self.about:
+            helps = "delete it, or name another file"
+            raise ValueError(f"{self.path} belongs to another training: {helps}")
+        finite = all(weights[name].isfinite().all() for name, _ in self.model.named_parameters())
+        if not (finite and epoch in range(1, epochs + 1)):
+            raise ValueError(f"{self.path} is damaged: delete it")
+        self.model.load_state_dict(weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for generator, before in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(before)
+        torch.set_rng_state(state["global"])
+        return int(epoch)

@@ -1,4 +1,4 @@
-"""Data sets: digits and a sample of MNIST, which need no download, MNIST and Fashion-MNIST."""
+"""Data sets: MNIST, and digits and a sample of MNIST, which need no download."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from torch import Tensor
 
 from cappaper import checks
 
-IMAGE_SIDE = {"digits": 8, "mnist-sample": 28, "mnist": 28, "fashion-mnist": 28}
+IMAGE_SIDE = {"digits": 8, "mnist-sample": 28, "mnist": 28}
 DATASETS = tuple(IMAGE_SIDE)
 SAMPLE = Path(__file__).with_name("images") / "mnist-sample.npz"
 Folder = str | Path | None
-# torchvision's own mirror has no https. It checks what it downloads against MD5 sums.
-FASHION_MIRROR = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -46,8 +44,8 @@ def load(name: str, split: str, *, root: Folder = None, limit: int | None = None
 
     Args:
         name, split: ``"digits"`` (8×8, 1,437 images in ``"train"`` and 360 in ``"test"``, from
-            scikit-learn), ``"mnist"`` or ``"fashion-mnist"`` (28×28, 60,000 and 10,000), or
-            ``"mnist-sample"``, every tenth test image of MNIST: 1,000 in ``"test"``, no others.
+            scikit-learn), ``"mnist"`` (28×28, 60,000 and 10,000), or ``"mnist-sample"``, every
+            tenth test image of MNIST: 1,000 in ``"test"``, no others.
         root: as :func:`data_root`; absent files are downloaded into ``MNIST/raw`` there.
         limit: the number of examples to keep, from the first on.
 
@@ -65,7 +63,7 @@ def load(name: str, split: str, *, root: Folder = None, limit: int | None = None
     elif name == "mnist-sample":
         data = _sample(split)
     else:
-        data = _downloaded(name, split, data_root(root))
+        data = _mnist(split, data_root(root))
     return Dataset(*(part[:limit] for part in data))
 
 
@@ -92,28 +90,21 @@ def _sample(split: str) -> Dataset:
     return Dataset(images.float().div(255).unsqueeze(1), labels.long())
 
 
-def _downloaded(name: str, split: str, root: Path) -> Dataset:
-    folder = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[name]
-    base, raw = getattr(import_torchvision().datasets, folder), root / folder / "raw"
-    for file, expected in MNIST_MD5.items() if name == "mnist" else ():
+def _mnist(split: str, root: Path) -> Dataset:
+    base, raw = import_torchvision().datasets.MNIST, root / "MNIST" / "raw"
+    for file, expected in MNIST_MD5.items():
         if (path := raw / file).exists() and hashlib.md5(path.read_bytes()).hexdigest() != expected:
             raise ValueError(f"{path} is damaged (its MD5 is not {expected}): delete it")
     # What old versions of torchvision have processed is not read: nothing would check it.
-    https = [url for url in base.mirrors if url.startswith("https:")] or [FASHION_MIRROR]
-    kind = type(folder, (base,), {"mirrors": https, "processed_folder": ""})
+    https = [url for url in base.mirrors if url.startswith("https:")]
+    kind = type("MNIST", (base,), {"mirrors": https, "processed_folder": ""})
     try:
         data = kind(root, train=split == "train", download=True)  # only if the files are absent
     except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
         why = " ".join(f"could not be read or downloaded ({error})".split())
         helps = "delete damaged files, put others there, or set CAPPAPER_DATA"
         raise FileNotFoundError(f"{raw} {why}: {helps}") from error
-    images, labels = data.data, data.targets.long()
-    each = 6000 if split == "train" else 1000
-    if name == "fashion-mnist" and (
-        images.shape != (10 * each, 28, 28) or labels.bincount().tolist() != [each] * 10
-    ):
-        raise ValueError(f"the files in {raw} are not those of Fashion-MNIST: delete them")
-    return Dataset(images.float().div(255).unsqueeze(1), labels)
+    return Dataset(data.data.float().div(255).unsqueeze(1), data.targets.long())
 
 
 def import_torchvision() -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
-import traceback
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -129,12 +128,8 @@ class Population(nn.Module):
         except RuntimeError as error:
             if not ("vmap" in str(error) or "Batching rule" in str(error)):
                 raise
-            frames = (frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__))
-            layers = [v for names in frames for v in names.values() if isinstance(v, nn.Module)]
-            raise ValueError(
-                f"a population cannot compute {type(layers[-1]).__name__}, for which"
-                " torch.func.vmap has no rule: use its members one by one"
-            ) from error
+            why = f"torch.func.vmap has no rule for a layer of {type(self.template).__name__}"
+            raise ValueError(f"{why}: use the members one by one ({error})") from error
         return logits
 
     def _tensors(self) -> dict[str, Tensor]:

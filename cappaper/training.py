@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cappaper import checkpoints, checks
+from cappaper import checks
 from cappaper.activations import CappedReLU, M, copy_of
 from cappaper.attacks.common import Attack
+from cappaper.checkpoints import Checkpoint, identity
 from cappaper.population import Population, set_mode, template_of
 
 
@@ -92,17 +93,16 @@ def fit(
     set_mode(model, True)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     per_epoch = math.ceil(len(y) / batch_size)
-    steps, fastest = epochs * per_epoch, 0.0
-    path = None if checkpoint is None else Path(checkpoint)
+    steps, first = epochs * per_epoch, True
     with _random_state(seeds[0], x.device):
-        done = 0
-        if path is not None:
+        done, stored = 0, None
+        if checkpoint is not None:
             settings = (seeds, epochs, batch_size, lr, attack, attack_at, penalty)
-            about = checkpoints.identity(model, x, y, *settings)
-            if path.exists():
-                done = checkpoints.resume(path, about, epochs, model, optimizer, generators)
-                if progress is not None:
-                    progress(done, epochs)
+            about = identity(model, x, y, *settings)
+            stored = Checkpoint(Path(checkpoint), about, model, optimizer, generators)
+            done = stored.resume(epochs)
+            if done and progress is not None:
+                progress(done, epochs)
         for epoch in range(done, epochs):
             order = torch.stack([torch.randperm(len(y), generator=g) for g in generators])
             batches = torch.split(order.to(y.device), batch_size, dim=-1)
@@ -112,15 +112,15 @@ def fit(
                 current = attack if attack_at is None else attack_at(step, steps)
                 if current is not None:
                     clean, images = images, current(model, images, labels)
-                    if epoch == done:
+                    if first:
                         checks.adversarial(images, clean)
-                rate = _rate(lr, step, steps)
-                fastest = max(fastest, rate)
+                rate = lr(step, steps) if callable(lr) else lr
+                checks.number(rate, "the learning rate", 0)  # a schedule may begin or end with 0
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = float(rate)
                 optimizer.zero_grad()
                 logits = model(images)
-                if epoch == done:
+                if first:
                     checks.logits(logits, labels)
                     if not logits.requires_grad:
                         raise ValueError("no gradient leads from the logits to weights to train")
@@ -134,9 +134,15 @@ def fit(
                     loss = loss + extra.squeeze()
                 loss.backward()
                 optimizer.step()
-            _check_weights(model, caps, epoch + 1, fastest)
-            if path is not None:
-                checkpoints.save(path, about, epoch + 1, model, optimizer, generators)
+                first = False
+            if not all(p.isfinite().all() for p in model.parameters()):
+                helps = "try a smaller learning rate"
+                raise ValueError(f"training diverged: weights are not finite; {helps}")
+            if not all((cap > 0).all() for cap in caps):
+                helps = "weaken its penalty, or take a smaller learning rate"
+                raise ValueError(f"training moved a learned max value β to 0 or below: {helps}")
+            if stored is not None:
+                stored.save(epoch + 1)
             if progress is not None:
                 progress(epoch + 1, epochs)
     optimizer.zero_grad()
@@ -166,22 +172,6 @@ def _check_batch_of_one(model: nn.Module, x: Tensor) -> None:
         raise ValueError(why) from error
 
 
-def _check_weights(
-    model: nn.Module, caps: Sequence[nn.Parameter], epochs: int, fastest: float
-) -> None:
-    """Refuse what a training has come to after so many epochs."""
-    if not all(p.isfinite().all() for p in model.parameters()):
-        raise ValueError(
-            f"training diverged: weights are not finite after epoch {epochs};"
-            f" try a learning rate below {fastest:g}"
-        )
-    if not all((cap > 0).all() for cap in caps):
-        raise ValueError(
-            f"a learned max value β is not above 0 after epoch {epochs}: weaken its penalty, or"
-            " take a smaller learning rate"
-        )
-
-
 def learned_caps(model: nn.Module) -> list[nn.Parameter]:
     """The max values that training moves; of a population, those of all members."""
     names = [
@@ -200,11 +190,3 @@ def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
     for one in seeds:
         checks.whole(one, "the seed")
     return [int(one) for one in seeds]
-
-
-def _rate(lr: float | Callable[[int, int], float], step: int, steps: int) -> float:
-    """The step size of one step; a schedule may begin or end with 0."""
-    rate = lr(step, steps) if callable(lr) else lr
-    if rate != 0:
-        checks.positive(rate, "the learning rate")
-    return float(rate)

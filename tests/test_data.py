@@ -1,5 +1,3 @@
-import struct
-
 import pytest
 import torch
 
@@ -72,56 +70,17 @@ def test_absent_files_without_a_network_are_reported(tmp_path, monkeypatch):
         raise OSError("network is unreachable")
 
     monkeypatch.setattr("urllib.request.urlopen", no_network)
-    for name in ("mnist", "fashion-mnist"):
-        with pytest.raises(FileNotFoundError, match="could not be read or downloaded") as caught:
-            cappaper.load(name, "test", root=tmp_path)
-        assert "\n" not in str(caught.value) and "CAPPAPER_DATA" in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="could not be read or downloaded") as caught:
+        cappaper.load("mnist", "test", root=tmp_path)
+    assert "\n" not in str(caught.value) and "CAPPAPER_DATA" in str(caught.value)
     assert asked and all(url.startswith("https:") for url in asked)
 
 
-def written(folder, **changed):
-    """Four files of the form of MNIST's, with classes of one size; ``changed`` replaces some."""
-    raw = folder / "raw"
-    raw.mkdir(parents=True)
-    for split, count in (("train", 60_000), ("t10k", 10_000)):
-        images = struct.pack(">4i", 2051, count, 28, 28) + bytes(count * 784)
-        labels = struct.pack(">2i", 2049, count) + bytes(range(10)) * (count // 10)
-        (raw / f"{split}-images-idx3-ubyte").write_bytes(images)
-        (raw / f"{split}-labels-idx1-ubyte").write_bytes(labels)
-    for part, change in changed.items():
-        path = raw / f"t10k-{part}-ubyte"
-        path.write_bytes(change(path.read_bytes()))
-
-
 def test_damaged_files_are_refused(tmp_path):
-    written(tmp_path / "MNIST")  # of the right form, and not MNIST's
+    (raw := tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(bytes(100))
     with pytest.raises(ValueError, match="train-images-idx3-ubyte is damaged"):
         cappaper.load("mnist", "train", root=tmp_path)
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"images_idx3": lambda b: b[:-1000]},
-        {"images_idx3": lambda b: bytes(4) + b[4:]},
-        {"images_idx3": lambda b: b""},
-        {"labels_idx1": lambda b: b[:8] + bytes(10_000)},
-        {"labels_idx1": lambda b: b[:-1] + b"\xc8"},
-        {"labels_idx1": lambda b: b[:4] + struct.pack(">i", 5000) + b[8:5008]},
-    ],
-)
-def test_files_that_are_not_fashion_mnist_are_refused(tmp_path, changed):
-    named = {part.replace("_", "-"): change for part, change in changed.items()}
-    written(tmp_path / "FashionMNIST", **named)
-    says = "FashionMNIST/raw (are not those|could not be read)"
-    with pytest.raises((ValueError, FileNotFoundError), match=says):
-        cappaper.load("fashion-mnist", "test", root=tmp_path)
-
-
-def test_files_of_the_form_of_fashion_mnist_are_read(tmp_path):
-    written(tmp_path / "FashionMNIST")
-    images, labels = cappaper.load("fashion-mnist", "test", root=tmp_path, limit=20)
-    assert images.shape == (20, 1, 28, 28) and labels.tolist() == [*range(10)] * 2
 
 
 def test_the_environment_names_the_folder(monkeypatch, tmp_path):

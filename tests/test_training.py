@@ -111,9 +111,9 @@ def test_attack_and_step_size_may_depend_on_the_step():
     assert torch.equal(biases[1], biases[0])
 
 
-def test_a_training_that_diverges_names_its_largest_step_size():
-    with pytest.raises(ValueError, match=r"diverged.*try a learning rate below 1e\+38"):
-        fit(mlp(4, [3]), X, Y, epochs=2, batch_size=8, lr=lambda step, _: 1e-9 if step else 1e38)
+def test_a_training_that_diverges_is_refused():
+    with pytest.raises(ValueError, match=r"diverged.*try a smaller learning rate"):
+        fit(mlp(4, [3]), X, Y, epochs=2, batch_size=8, lr=1e38)
 
 
 def test_a_cycle_rises_to_its_peak_and_falls_to_nothing():
