@@ -23,7 +23,6 @@ from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset, load
 from cappaper.deprecated import renamed
 from cappaper.evaluation import Rates, evaluate, is_robust, robustness_curve
-from cappaper.inspection import layer_distances, layer_signals
 from cappaper.masking import Indicator, MaskingReport, masking_report
 from cappaper.models import convnet, mlp, rescale
 from cappaper.population import Population
@@ -42,11 +41,16 @@ __all__ = [  # noqa: RUF022
     # attacks
     "fgsm", "pgd", "adaptive_pgd", "apgd", "square", "cw_l2", "auto_attack", "strongest_attack",
     "Bounded", "register_bounded", "surrogate_gradient", "exact_gradient",
-    # what to believe: certificates, masked gradients, a look inside
+    # what to believe: certificates, masked gradients
     "certify", "certified_accuracy", "exact_robustness", "RobustnessReport", "robustness_report",
-    "Indicator", "MaskingReport", "masking_report", "layer_distances", "layer_signals",
+    "Indicator", "MaskingReport", "masking_report",
     "__version__",
 ]
 # fmt: on
 
-__getattr__ = renamed(__name__, {"standing": "is_robust"})
+_MOVED = {
+    "standing": "cappaper:is_robust",
+    "layer_distances": "cappaper.paper.layers:layer_distances",
+    "layer_signals": "cappaper.paper.layers:layer_signals",
+}
+__getattr__ = renamed(__name__, _MOVED)

@@ -108,10 +108,6 @@ class ScaledSigmoid(nn.Module):
         return f"c={self.c.item():g}"
 
 
-ACTIVATIONS = (nn.ReLU, CappedReLU, ScaledSigmoid, nn.Hardtanh, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh)
-"""The layers whose outputs this package calls a hidden layer's outputs; ReLU6 is a Hardtanh."""
-
-
 class LeftAloneWarning(UserWarning):
     """Activations of a model that :func:`replace_relu` did not cap."""
 
@@ -123,7 +119,7 @@ def replace_relu(
 
     The ReLUs must be modules that the model lists, as torchvision's are. What a ``forward`` calls
     as a function, such as ``torch.nn.functional.relu``, stays, without a warning: no images are
-    here to run it with. :func:`~cappaper.layer_distances` of the copy tells of such calls.
+    here to run it with.
 
     Args:
         model: any torch module; it stays as it is.

@@ -16,11 +16,11 @@ from cappaper import (
     fgsm,
     fit,
     is_robust,
-    layer_distances,
     mlp,
     pgd,
     robustness_curve,
 )
+from cappaper.paper.layers import layer_distances
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cappaper import layer_distances, layer_signals, mlp
+from cappaper import mlp
 from cappaper.activations import LeftAloneWarning
+from cappaper.paper.layers import layer_distances, layer_signals
 from tests.spellings import Function
 
 

@@ -74,5 +74,5 @@ def test_infinity_and_nan_survive_the_disk(tmp_path):
 
 @pytest.mark.parametrize(("old", "new"), paper.RENAMED.items())
 def test_old_names_lead_to_new_ones_with_a_warning(old, new):
-    with pytest.warns(DeprecationWarning, match=f"paper.{old} is now called {new};"):
+    with pytest.warns(DeprecationWarning, match=f"paper.{old} is now cappaper.paper.{new};"):
         assert getattr(paper, old) is getattr(paper, new)

@@ -18,7 +18,6 @@ from cappaper import (
     apgd,
     exact_robustness,
     fit,
-    layer_signals,
     load,
     masking_report,
     mlp,
@@ -29,6 +28,7 @@ from cappaper import (
     surrogate_gradient,
 )
 from cappaper.certificates.bounds import Interval, read_layers, rounding_error
+from cappaper.paper.layers import layer_signals
 from tests.spellings import Function
 from tests.test_members import normed, shared
 

@@ -29,7 +29,7 @@ __all__ = sorted(_HOMES)
 
 RENAMED = {"say": "show_markdown", "told": "format_mean_sd", "name_of": "network_name"}
 RENAMED |= {"tabular": "markdown_table", "state": "show_verdicts"}
-_renamed = renamed(__name__, RENAMED, stacklevel=3)
+_renamed = renamed(__name__, {old: f"{__name__}:{new}" for old, new in RENAMED.items()}, 3)
 
 
 def __getattr__(name: str) -> object:

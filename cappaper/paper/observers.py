@@ -9,9 +9,9 @@ import pandas as pd
 from torch import nn
 
 from cappaper.data import Dataset
-from cappaper.inspection import layer_distances, layer_signals
 from cappaper.masking import MaskingReport, masking_report
 from cappaper.paper.judges import Attack, Judge, Radii, Row, accuracy
+from cappaper.paper.layers import layer_distances, layer_signals
 
 
 @dataclass(frozen=True)

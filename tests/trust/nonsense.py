@@ -59,8 +59,6 @@ CALLS = dict.fromkeys(SHORT, BATCH + "eps=0.1") | {
     "robustness_curve": BATCH + "attack=cappaper.fgsm, epsilons=[0.1, 0.2]",
     "is_robust": BATCH + "attacks=[partial(cappaper.fgsm, eps=0.1)]",
     "fit": BATCH + "epochs=1",
-    "layer_distances": "model=net(), x=x, x_adv=x",
-    "layer_signals": BATCH,
     "surrogate_gradient": "model=net(), sharpness=10.0",
     "capped_relu": "z=x - 0.5, beta=0.1",
     "CappedReLU": "beta=0.1",

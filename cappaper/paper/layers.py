@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.activations import ACTIVATIONS, LeftAloneWarning
+from cappaper.activations import CappedReLU, LeftAloneWarning, ScaledSigmoid
 from cappaper.attacks.common import undisturbed
 from cappaper.surrogate import bounded_calls
+
+# The layers whose outputs are a hidden layer's outputs; ReLU6 is a Hardtanh.
+ACTIVATIONS = (nn.ReLU, CappedReLU, ScaledSigmoid, nn.Hardtanh, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh)
 
 
 class LayerDistance(NamedTuple):
