@@ -18,9 +18,11 @@ Activation = Callable[[float], nn.Module]
 
 
 def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
-    """Capped ReLU, ``a(z, β) = max(0, min(z, β))``, with slope 1 on (0, β] and 0 elsewhere.
+    """Capped ReLU, ``a(z, β) = max(0, min(z, β))``, with slope 1 on (0, β), 0 below and above.
 
     Source: Sooksatra, Hamerly and Rivas, arXiv 2405.03777, the activation that the paper proposes.
+
+    At β itself, as at 0, the slope is the one that torch gives a clamp.
 
     Args:
         z: pre-activations, any shape.
@@ -37,19 +39,11 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
     return cap(z, beta)  # type: ignore[arg-type]  # TorchScript knows no unions of them
 
 
-# Whether a clamp's slope at its bound is 1 depends on torch's version. If it is, a clamp is faster.
-# torch.func.grad would import torch's compiler here, which takes as long as torch itself.
-with torch.inference_mode(False), torch.enable_grad():
-    _POINT = torch.ones((), requires_grad=True)
-    _ENDS = [_POINT.clamp(max=bound) for bound in (1.0, torch.ones(()))]
-    _BY_CLAMP = all(torch.autograd.grad(end, _POINT)[0].item() == 1 for end in _ENDS)
-
-
-def cap(z: Tensor, beta: Tensor, by_clamp: bool = _BY_CLAMP) -> Tensor:
+def cap(z: Tensor, beta: Tensor) -> Tensor:
     """:func:`capped_relu` without its checks, for TorchScript and for function modes."""
     if has_torch_function_unary(z):
         return handle_torch_function(cap, (z,), z, beta)
-    return torch.relu(z).clamp(max=beta) if by_clamp else torch.where(z > beta, beta, z.relu())
+    return torch.relu(z).clamp(max=beta)
 
 
 class CappedReLU(nn.Module):

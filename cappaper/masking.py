@@ -14,7 +14,6 @@ from cappaper import checks
 from cappaper.attacks.balls import BALLS
 from cappaper.attacks.common import Progress, in_batches
 from cappaper.attacks.pgd import adaptive_pgd, pgd
-from cappaper.surrogate import bounded_calls
 
 _SLOPE = "attack along a smooth slope: adaptive_pgd, or any attack in surrogate_gradient"
 _TABLE = {  # the largest value without masking, and the cure: six indicators, then five comparisons
@@ -48,8 +47,6 @@ class MaskingReport:
 
     standard: float  #: accuracy without an attack
     zero_gradient: float  #: share of the correct images whose input gradient is exactly zero
-    at_zero: float  #: share of hidden units at the lower bound of their activation
-    at_cap: float  #: share of hidden units at the upper bound, β
     unstable: float  #: mean relative change of the logits within a thousandth of ε
     loss: dict[int, float]  #: mean cross-entropy by steps of PGD
     silent: float  #: share of images that PGD turns wrong on its way and leaves right at its end
@@ -150,7 +147,7 @@ def masking_report(
     for count, more in enumerate(_measure(model, x, y, steps, epsilons, other, settings), 1):
         fields |= more
         if progress is not None:
-            progress(count, 10 + (other is not None))
+            progress(count, 9 + (other is not None))
     return MaskingReport(**fields)
 
 
@@ -171,9 +168,8 @@ def _measure(
         return _mean(correct & is_correct(attack(model, x, y, **settings | own)))
 
     correct = is_correct(x)
-    zero, low, high = in_batches(partial(_signals, model), model, x, y, batch_size, None).unbind(1)
-    yield {"standard": _mean(correct), "zero_gradient": _mean(zero[correct])}
-    yield {"at_zero": _mean(low), "at_cap": _mean(high)}
+    silent = in_batches(partial(_no_gradient, model), model, x, y, batch_size, None)
+    yield {"standard": _mean(correct), "zero_gradient": _mean(silent[correct])}
     size = 2.5 * (eps or 1.0) / 40  # a run is then the beginning of every longer one
     walk = partial(pgd, eps=eps, step_size=size, early_exit=False, seed=seed, batch_size=batch_size)
     path = {0: logits(x)} | {n: logits(walk(model, x, y, steps=n)) for n in (1, 2, 5, 10, 20, 40)}
@@ -196,19 +192,11 @@ def _measure(
     yield {"adaptive": under(adaptive_pgd)}
 
 
-def _signals(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """For each image: whether its gradient is zero, and the shares of units at their bounds."""
+def _no_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Which images have an input gradient of exactly zero."""
     point = x.detach().requires_grad_()
     loss = F.cross_entropy(checks.logits_of(model, point, y), y, reduction="sum")
-    silent = checks.input_gradient(loss, point).flatten(1).eq(0).all(1, keepdim=True)
-    low, high = [silent[:, :0]], [silent[:, :0]]
-    for z, lower, upper, _ in bounded_calls(model, x, y)[0]:
-        # A clamped weight is no unit. A sigmoid never reaches its bounds: both are 0.
-        if not isinstance(z, nn.Parameter) and z.numel() % len(y) == 0:
-            low.append(((z <= lower) & (lower != upper)).reshape(len(y), -1))
-            high.append(((z >= upper) & (lower != upper)).reshape(len(y), -1))
-    flags = (silent, torch.cat(low, 1), torch.cat(high, 1))
-    return torch.stack([flag.double().mean(1) for flag in flags], dim=1)
+    return checks.input_gradient(loss, point).flatten(1).eq(0).all(1)
 
 
 def _mean(values: Tensor) -> float:

@@ -26,9 +26,6 @@ def test_a_low_cap_shows_its_signs(low, digits):
     )
     assert report.zero_gradient > 0.3 and report.adaptive < report.by_steps[5] - 0.05
     assert [done for done, _ in progress] == list(range(1, progress[-1][1] + 1))
-    z = low[1](low[0](x))
-    assert report.at_zero == pytest.approx((z <= 0).double().mean().item())
-    assert report.at_cap == pytest.approx((z >= low[2].beta).double().mean().item())
     # The control has as many runs without the cap: a gain from more runs alone is no sign.
     assert report.adaptive < report.control - 0.05
     assert any("knows about the cap" in sign for sign in report.signs())
@@ -42,8 +39,6 @@ def test_every_spelling_of_a_cap_has_the_same_report(low, digits, spelling):
     net = low.double()
     known = masking_report(net, x, y, 0.1, **QUICK)
     other = masking_report(respelled(net, SPELLINGS[spelling]), x, y, 0.1, **QUICK)
-    assert other.at_cap == pytest.approx(known.at_cap, abs=1e-3)
-    assert other.at_zero == pytest.approx(known.at_zero, abs=1e-3)
     assert other.adaptive == pytest.approx(known.adaptive, abs=0.05)
     low.float()
 
@@ -53,7 +48,7 @@ def test_a_tanh_network_gets_an_answer(digits):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
     fit(net, *digits[0], epochs=5, lr=3e-3)
     report = masking_report(net, x, y, 0.1, **QUICK)
-    assert report.at_zero == report.at_cap == 0 and report.standard > 0.5
+    assert report.zero_gradient == 0 and report.standard > 0.5
 
 
 @pytest.mark.parametrize(

@@ -70,23 +70,10 @@ def test_a_clamp_of_indices_or_of_a_scale_is_not_an_activation(twenty):
     x, y = twenty
     net = Clip()
     few = {"steps": [2], "epsilons": [0.2]}
-    report = masking_report(net, x, y, 0.1, **few)
-    assert 0 < report.at_zero < 1
     with torch.no_grad():
         net.place.weight.zero_()
     same, alone = (masking_report(one, x, y, 0.1, **few) for one in (net, net.net))
-    assert (same.at_zero, same.at_cap) == (alone.at_zero, alone.at_cap)
-
-
-def test_units_are_counted_whatever_their_shape(twenty):
-    """All pre-activations are negative; some shapes merge units with the batch."""
-    first = nn.Linear(64, 16)
-    nn.init.constant_(first.bias, -100.0)
-    for shape in ((-1, 8), (-1,), (-1, 4, 4)):
-        relu = Function(lambda z, shape=shape: z.reshape(shape).relu().reshape(z.shape))
-        net = nn.Sequential(nn.Flatten(), first, relu, nn.Linear(16, 10))
-        report = masking_report(net, *twenty, 0.1, steps=[2], epsilons=[0.2])
-        assert report.at_zero == 1
+    assert same == alone
 
 
 @pytest.mark.parametrize("attack", [pgd, apgd, adaptive_pgd])
