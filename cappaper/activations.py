@@ -34,8 +34,6 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
     """
     if not isinstance(beta, Tensor):
         _check_max_value(beta)
-        if z.is_floating_point() and beta > torch.finfo(z.dtype).max:
-            beta = math.inf
     return cap(z, beta)  # type: ignore[arg-type]  # TorchScript knows no unions of them
 
 

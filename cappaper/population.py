@@ -203,8 +203,6 @@ def described(value: Any, strict: bool = False, within: tuple[int, ...] = ()) ->
             return str([inner(part) for part in value])
         case set() | frozenset():
             return str(sorted(inner(part) for part in value))
-        case np.generic():
-            return repr(value.item())
         case np.ndarray():
             return f"{value.dtype} {value.tolist()}"
         case Tensor() if value.layout == torch.strided and not value.is_meta:

@@ -1,6 +1,5 @@
 """Training, standard and adversarial, of one network or of a population."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.activations import CappedReLU, M, copy_of
+from cappaper.activations import CappedReLU, M
 from cappaper.attacks.common import Attack
 from cappaper.checkpoints import Checkpoint, identity
 from cappaper.population import Population, set_mode, template_of
@@ -42,8 +41,8 @@ def fit(
             it draws at random: all members draw together, from the first member's seed.
         x: images ``[N, ...]`` in [0, 1], on the model's device.
         y: int64 labels ``[N]``.
-        epochs, batch_size: passes over the data, and examples in a step (the last takes what is
-            left).
+        epochs, batch_size: passes over the data, and examples in a step. The last step takes what
+            is left; a single example joins the step before, since BatchNorm refuses it alone.
         lr: Adam's step size, or a schedule ``lr(step, steps)``, which may return 0.
         attack: ``attack(model, x, y) -> x_adv``. Bind ``early_exit=False`` in
             :func:`~cappaper.pgd`: training needs the end of each run, not its first success.
@@ -66,8 +65,7 @@ def fit(
             Functions count by their code and by what they carry along.
         TypeError, ValueError: images, labels or counts as in :func:`~cappaper.pgd`; a learning rate
             that is not above 0; a wrong number of seeds; both ``attack`` and ``attack_at``; a
-            penalty that is no number; a last batch of one image for a model with BatchNorm; or
-            training diverges.
+            penalty that is no number; or training diverges.
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
@@ -86,13 +84,13 @@ def fit(
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no weights to train: none requires a gradient")
     seeds = _seeds(seed, len(model) if isinstance(model, Population) else 1)
-    if (len(y) % batch_size or batch_size) == 1:
-        _check_batch_of_one(model, x)
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     caps = learned_caps(model)
     set_mode(model, True)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    per_epoch = math.ceil(len(y) / batch_size)
+    # A single example that is left joins the step before: BatchNorm refuses it alone.
+    starts = range(0, max(1, len(y) - (batch_size > 1)), batch_size)
+    per_epoch = len(starts)
     steps, first = epochs * per_epoch, True
     with _random_state(seeds[0], x.device):
         done, stored = 0, None
@@ -105,7 +103,7 @@ def fit(
                 progress(done, epochs)
         for epoch in range(done, epochs):
             order = torch.stack([torch.randperm(len(y), generator=g) for g in generators])
-            batches = torch.split(order.to(y.device), batch_size, dim=-1)
+            batches = torch.tensor_split(order.to(y.device), [*starts[1:]], dim=-1)
             for step, batch in enumerate(batches, epoch * per_epoch):
                 chosen = batch if isinstance(model, Population) else batch[0]
                 images, labels = x[chosen], y[chosen]
@@ -159,17 +157,6 @@ def _random_state(seed: int, device: torch.device) -> Iterator[None]:
         for one in gpu:
             torch.cuda.default_generators[one.index].manual_seed(seed)
         yield
-
-
-def _check_batch_of_one(model: nn.Module, x: Tensor) -> None:
-    """Refuse a last batch of one image, which BatchNorm cannot take, before training begins."""
-    set_mode(copy := copy_of(model), True)
-    try:
-        with _random_state(0, x.device):
-            copy(x[:1])
-    except ValueError as error:
-        why = "the last batch has one image, which the model refuses: choose another batch_size"
-        raise ValueError(why) from error
 
 
 def learned_caps(model: nn.Module) -> list[nn.Parameter]:

@@ -41,15 +41,15 @@ def test_dropout_is_drawn_from_the_seed(twenty):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_last_batch_of_one_is_refused_before_training(twenty):
-    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)).eval()
-    before = copy.deepcopy(net.state_dict())
-    for model in (net, Population([net, net])):
-        with pytest.raises(ValueError, match=r"last batch has one image.*another batch_size"):
-            fit(model, *twenty, epochs=1, batch_size=19)
-        assert not model.training
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    fit(mlp(64, [4]), *twenty, epochs=1, batch_size=19)
+def test_a_last_example_that_is_alone_joins_the_step_before(twenty):
+    seen, net = [], nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    for batch_size, sizes in ((19, [20]), (20, [20]), (9, [9, 9, 2])):
+        fit(net, *twenty, epochs=1, batch_size=batch_size)
+        assert seen == sizes
+        seen.clear()
+    fit(mlp(64, [4]), *twenty, epochs=1, batch_size=1, progress=lambda *_: seen.append(1))
+    assert seen == [1]
 
 
 def test_an_exported_module_is_taken_as_it_is(twenty):
