@@ -11,17 +11,19 @@ arXiv 2405.03777) is built on the names below; all of them work on any torch cla
 torch.Size([100, 1, 8, 8])
 """
 
+import pkgutil
+import warnings
+
 from cappaper._version import __version__
 from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace_relu
 from cappaper.attacks.auto_pgd import apgd, cw_l2
 from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.square import square
 from cappaper.attacks.strongest import auto_attack, strongest_attack
-from cappaper.bounded import Bounded, exact_gradient, register_bounded
+from cappaper.bounded import Bounded, register_bounded
 from cappaper.certificates.bounds import certified_accuracy, certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset, load
-from cappaper.deprecated import renamed
 from cappaper.evaluation import Rates, evaluate, is_robust, robustness_curve
 from cappaper.masking import Indicator, MaskingReport, masking_report
 from cappaper.models import convnet, mlp, rescale
@@ -40,7 +42,7 @@ __all__ = [  # noqa: RUF022
     "fit", "Rates", "evaluate", "robustness_curve", "is_robust",
     # attacks
     "fgsm", "pgd", "adaptive_pgd", "apgd", "square", "cw_l2", "auto_attack", "strongest_attack",
-    "Bounded", "register_bounded", "surrogate_gradient", "exact_gradient",
+    "Bounded", "register_bounded", "surrogate_gradient",
     # what to believe: certificates, masked gradients
     "certify", "certified_accuracy", "exact_robustness", "RobustnessReport", "robustness_report",
     "Indicator", "MaskingReport", "masking_report",
@@ -48,9 +50,17 @@ __all__ = [  # noqa: RUF022
 ]
 # fmt: on
 
-_MOVED = {
+_MOVED = {  # names of the version before; they go in the next one
     "standing": "cappaper:is_robust",
+    "exact_gradient": "contextlib:nullcontext",
     "layer_distances": "cappaper.paper.layers:layer_distances",
     "layer_signals": "cappaper.paper.layers:layer_signals",
 }
-__getattr__ = renamed(__name__, _MOVED)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MOVED:
+        raise AttributeError(f"module 'cappaper' has no attribute {name!r}")
+    new = _MOVED[name].replace(":", ".")
+    warnings.warn(f"cappaper.{name} is now {new}", DeprecationWarning, stacklevel=2)
+    return pkgutil.resolve_name(_MOVED[name])

@@ -1,9 +1,7 @@
 """The bounded activations that this package knows: where each is flat, and how to add yours."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -51,25 +49,11 @@ def register_bounded(activation: Callable[..., Any] | type[nn.Module], read: Rea
     _READERS[activation] = read
 
 
-@contextmanager
-def exact_gradient() -> Iterator[None]:
-    """Inside the block clamps keep their own gradient: for a ``forward`` that clips its input.
-
-    >>> with exact_gradient():
-    ...     x = torch.rand(2, 3).clamp(0, 1)
-    """
-    token = _exact.set(True)
-    try:
-        yield
-    finally:
-        _exact.reset(token)
-
-
 def reader_of(called: Any) -> Reader | None:
     """The reader of a torch function, or of a module's class or the nearest class above it."""
     if isinstance(called, nn.Module):
         return next((_READERS[kind] for kind in type(called).__mro__ if kind in _READERS), None)
-    return None if _exact.get() else _READERS.get(called)
+    return _READERS.get(called)
 
 
 def _hardtanh(input: Tensor, min_val: Any = -1, max_val: Any = 1, *_: Any, **__: Any) -> Bounded:
@@ -93,7 +77,6 @@ def _pair(is_cap: bool, input: Any, other: Any = None, *_: Any, **__: Any) -> Bo
     return None if one == two else call
 
 
-_exact = ContextVar("exact", default=False)
 _READERS: dict[Any, Reader] = {cap: lambda z, beta: Bounded(z, 0.0, beta)}
 for _names, _read in (
     ("relu relu_", lambda input, *_, **__: Bounded(input, 0.0)),

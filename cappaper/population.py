@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
+from itertools import zip_longest
 from types import CodeType, FunctionType, MethodType
 from typing import Any, cast
 
@@ -155,23 +156,24 @@ def set_mode(model: nn.Module, training: bool) -> None:
 
 def _check_same_layout(one: nn.Module, other: nn.Module) -> None:
     """Refuse members that differ in more than the numbers in their parameters and buffers."""
-    problem = "the members of a population must share one architecture:"
+    pairs = zip_longest(_layout(one), _layout(other))
+    if different := [a or b for a, b in pairs if a != b]:
+        raise ValueError(
+            "the members of a population must share one architecture: the layers, their order, tied"
+            f" weights, modes, shapes or settings differ, first at {different[0][0] or 'the top'}"
+        )
+
+
+def _layout(model: nn.Module) -> Iterator[tuple[Any, ...]]:
+    """What members share: a tuple for each layer, its name first, and the names of all weights."""
+    for name, part in model.named_modules():
+        named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+        tensors = [(n, t.shape, t.dtype, t.device, t.requires_grad) for n, t in named]
+        settings = {key: value for key, value in vars(part).items() if key not in _NO_SETTINGS}
+        kind = type(part).__module__, type(part).__qualname__, part.training
+        yield name, kind, tensors, described(settings, strict=True)
     # Tied weights are listed once, under their first name.
-    names = [[n for n, _ in (*m.named_modules(), *m.named_parameters())] for m in (one, other)]
-    if names[0] != names[1]:
-        raise ValueError(f"{problem} their layers, their order, or tied weights differ")
-    for (name, part), (_, its) in zip(one.named_modules(), other.named_modules(), strict=True):
-        if _layout(part) != _layout(its):
-            where = f"{type(part).__name__}{f' at {name!r}' if name else ''}"
-            raise ValueError(f"{problem} the type, mode, shapes or settings of {where} differ")
-
-
-def _layout(part: nn.Module) -> tuple[Any, ...]:
-    named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
-    tensors = [(name, t.shape, t.dtype, t.device, t.requires_grad) for name, t in named]
-    settings = {name: value for name, value in vars(part).items() if name not in _NO_SETTINGS}
-    kind = type(part).__module__, type(part).__qualname__, part.training
-    return *kind, tensors, described(settings, strict=True)
+    yield "a weight", [name for name, _ in model.named_parameters()]
 
 
 def described(value: Any, strict: bool = False, within: tuple[int, ...] = ()) -> str:

@@ -40,7 +40,7 @@ def surrogate_gradient(
     It reaches capped ReLU, ``relu6``, ``hardtanh``, ``hardsigmoid``, ``sigmoid``, ``tanh``,
     ``clamp``, ``minimum`` and ``maximum`` with a bound, as modules, functions and methods, and what
     :func:`~cappaper.register_bounded` names; ReLU only where a cap follows at once. It does not
-    reach clamps in :func:`~cappaper.exact_gradient`, scripted models, custom autograd functions.
+    reach scripted models and custom autograd functions.
 
     Source: backward pass differentiable approximation, Athalye et al., arXiv 1802.00420, section
     4.1; the smooth slope is this project's.

@@ -25,7 +25,6 @@ def fit(
     lr: float | Callable[[int, int], float] = 1e-3,
     attack: Attack | None = None,
     attack_at: Callable[[int, int], Attack] | None = None,
-    penalty: Callable[[nn.Module], Tensor] | None = None,
     seed: int | Sequence[int] = 0,
     checkpoint: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -48,8 +47,6 @@ def fit(
             :func:`~cappaper.pgd`: training needs the end of each run, not its first success.
         attack_at: in place of ``attack``: ``attack_at(step, steps)`` is the attack of one step, for
             an ε that grows, and for fresh random starts.
-        penalty: ``penalty(model)`` is a number that every step adds to its loss; for a population,
-            the sum over its members.
         seed: of the batch order, one for all members or one each; and of dropout and the like. The
             global random state stays as it was.
         checkpoint: a file for the state after every epoch. If it exists, training resumes from it
@@ -64,8 +61,8 @@ def fit(
         ValueError: ``checkpoint`` is damaged, or of another training: other data, caps or settings.
             Functions count by their code and by what they carry along.
         TypeError, ValueError: images, labels or counts as in :func:`~cappaper.pgd`; a learning rate
-            that is not above 0; a wrong number of seeds; both ``attack`` and ``attack_at``; a
-            penalty that is no number; or training diverges.
+            that is not above 0; a wrong number of seeds; both ``attack`` and ``attack_at``;
+            or training diverges.
 
     >>> from functools import partial
     >>> from cappaper import load, mlp, pgd
@@ -95,7 +92,7 @@ def fit(
     with _random_state(seeds[0], x.device):
         done, stored = 0, None
         if checkpoint is not None:
-            settings = (seeds, epochs, batch_size, lr, attack, attack_at, penalty)
+            settings = (seeds, epochs, batch_size, lr, attack, attack_at)
             about = identity(model, x, y, *settings)
             stored = Checkpoint(Path(checkpoint), about, model, optimizer, generators)
             done = stored.resume(epochs)
@@ -124,20 +121,14 @@ def fit(
                         raise ValueError("no gradient leads from the logits to weights to train")
                 # The sum over members of their mean losses: no gradient depends on another member.
                 loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
-                loss = loss / batch.shape[-1]
-                if penalty is not None:
-                    extra = penalty(model)
-                    if not isinstance(extra, Tensor) or extra.numel() != 1:
-                        raise ValueError("what penalty returns must be a tensor of one number")
-                    loss = loss + extra.squeeze()
-                loss.backward()
+                (loss / batch.shape[-1]).backward()
                 optimizer.step()
                 first = False
             if not all(p.isfinite().all() for p in model.parameters()):
                 helps = "try a smaller learning rate"
                 raise ValueError(f"training diverged: weights are not finite; {helps}")
             if not all((cap > 0).all() for cap in caps):
-                helps = "weaken its penalty, or take a smaller learning rate"
+                helps = "take a smaller learning rate"
                 raise ValueError(f"training moved a learned max value β to 0 or below: {helps}")
             if stored is not None:
                 stored.save(epoch + 1)

@@ -102,8 +102,8 @@ def test_a_stopped_training_resumes_to_the_same_result(twenty, tmp_path, make, g
     assert list(path.parent.iterdir()) == [path]
 
 
-def weight(factor):
-    return lambda model: factor * model[1].weight.square().sum()
+def summed(factor):
+    return lambda z, y: factor * z.sum()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def weight(factor):
         lambda v: {"attack": partial(ONE_STEP, eps=v)},
         lambda v: {"attack": partial(ONE_STEP, eps=v, loss=lambda z, y: z.sum())},
         lambda v: {"attack_at": Adversary(v, steps=1).at},
-        lambda v: {"penalty": weight(v)},
+        lambda v: {"attack": partial(ONE_STEP, eps=0.1, loss=summed(v))},
         lambda v: {"lr": (lambda *at: 1e-3) if v > 0.1 else (lambda *at: 2e-3)},
     ],
     ids=["a partial", "a partial with a function", "a method", "a closure", "code"],
@@ -125,11 +125,9 @@ def test_a_function_counts_by_its_code_its_settings_and_what_it_carries(twenty, 
         fit(mlp(64, [8]), *twenty, **given, **make(0.2))
 
 
-def test_a_training_resumes_with_a_penalty_that_holds_its_network(twenty, tmp_path):
-    def penalty(net, model):
-        return net[1].weight.square().sum()
-
+def test_a_training_resumes_with_an_attack_that_holds_its_network(twenty, tmp_path):
     net = mlp(64, [8])
-    given = {"epochs": 2, "checkpoint": tmp_path / "training", "penalty": partial(penalty, net)}
+    attack = partial(lambda held, model, x, y: ONE_STEP(held, x, y, eps=0.1), net)
+    given = {"epochs": 2, "checkpoint": tmp_path / "training", "attack": attack}
     fit(net, *twenty, **given)
     fit(net, *twenty, **given)

@@ -144,13 +144,10 @@ def test_a_function_gets_no_masking_report(digits):
 
 
 def test_training_stops_if_a_cap_falls_to_zero(digits):
-    cap = CappedReLU(0.02, learned=True)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), cap, nn.Linear(8, 10))
-    with pytest.raises(ValueError, match="moved a learned max value β to 0"):
-        fit(net, *digits, epochs=5, lr=1e-2, penalty=lambda model: 10 * model[2].beta)
-    pair = cappaper.Population([mlp(64, [8], beta=0.02, activation=_learned)] * 2)
-    with pytest.raises(ValueError, match="moved a learned max value β to 0"):
-        fit(pair, *digits, epochs=5, lr=1e-2, penalty=lambda model: 10 * _caps(model))
+    alone = mlp(64, [8], beta=0.02, activation=_learned)
+    for net in (alone, cappaper.Population([alone, alone])):
+        with pytest.raises(ValueError, match="moved a learned max value β to 0"):
+            fit(net, *digits, epochs=1, lr=3.0, batch_size=1000)
 
 
 def test_a_parameter_called_beta_is_no_cap(digits):
@@ -161,10 +158,6 @@ def test_a_parameter_called_beta_is_no_cap(digits):
 
 def _learned(beta):
     return CappedReLU(beta, learned=True)
-
-
-def _caps(model):
-    return sum(p.sum() for name, p in model.named_parameters() if name.endswith("beta"))
 
 
 def test_flat_images_need_no_flatten_layer(digits):

@@ -110,19 +110,6 @@ def test_results_come_from_tables_or_are_compared_with_them():
         assert not re.findall(r"(?<![\w/])0?\.\d{3,}", text), name
 
 
-def test_moving_caps_stop_pgd_more_and_more_and_the_strongest_attack_not_at_all():
-    mean = means("moving-cap", "attack", "variant")
-    pgd, left = mean["PGD"], mean[STRONGEST]
-    free, *_, low = moving = [name for name in pgd.index if name.startswith("moving")]
-    assert pgd[moving].is_monotonic_increasing and left.max() < left["ReLU"] + 0.01
-    (kept,) = set(percent(left[free], left[low], left["ReLU"]))
-    stopped = percent(pgd[low], pgd[free])
-    assert (
-        f"pulled hardest, they keep {stopped[0]} under PGD instead of {stopped[1]}, and {kept}"
-        " under the strongest attack, as without a penalty and as ReLU"
-    ) in INDEX
-
-
 def test_longer_training_favours_one_cap_by_one_recipe_and_relu_by_two_others():
     mean = means("train-longer", "attack", "epochs", "beta")
     pgd, left = mean["PGD", 40], mean[STRONGEST, 40]

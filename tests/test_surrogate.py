@@ -19,7 +19,6 @@ from cappaper import (
     CappedReLU,
     Population,
     ScaledSigmoid,
-    exact_gradient,
     mlp,
     rescale,
     surrogate_gradient,
@@ -60,19 +59,11 @@ def test_a_very_sharp_surrogate_is_the_exact_gradient(images):
     assert torch.equal(surrogate_of(net, x, None), exact)
 
 
-class Clipped(nn.Sequential):
-    def forward(self, x):
-        with exact_gradient():
-            x = (3 * x - 1).clamp(0, 1)
-        return super().forward(x)
-
-
 @pytest.mark.parametrize(
     "net",
     [
         mlp(64, [32, 16]),
         nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.ReLU()),
-        Clipped(nn.Flatten(), nn.Linear(64, 4)),
         nn.Sequential(nn.Flatten(), Function(lambda z: torch.minimum(z, z.flip(-1)))),
     ],
     ids=["relu of this package", "relu", "clipped input", "two layers compared"],

@@ -214,10 +214,8 @@ def cw_l2(
         for _ in range(search_steps):
             w = torch.atanh((2 * x - 1) * (1 - 1e-6)).requires_grad_()
             optimizer = torch.optim.Adam([w], lr=lr)
-            hit, running = (
-                torch.zeros_like(y, dtype=torch.bool),
-                torch.ones_like(y, dtype=torch.bool),
-            )
+            running = torch.ones_like(y, dtype=torch.bool)
+            hit = ~running
             before = torch.full_like(const, math.inf)
             for step in range(steps):
                 image = (torch.tanh(w) + 1) / 2

@@ -5,8 +5,6 @@ Each name is imported where it is first asked for: the commands of the base inst
 
 from importlib import import_module
 
-from cappaper.deprecated import renamed
-
 _NAMES = {
     "experiment": "Adversary Spec sweep",
     "figures": "figures",
@@ -27,14 +25,10 @@ _NAMES = {
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)
 
-RENAMED = {"say": "show_markdown", "told": "format_mean_sd", "name_of": "network_name"}
-RENAMED |= {"tabular": "markdown_table", "state": "show_verdicts"}
-_renamed = renamed(__name__, {old: f"{__name__}:{new}" for old, new in RENAMED.items()}, 3)
-
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        return _renamed(name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOMES[name]
     module = import_module(home if "." in home else f"{__name__}.{home}")
     return module if name == home else getattr(module, name)

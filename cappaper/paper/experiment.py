@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cappaper import checks
@@ -23,7 +22,7 @@ from cappaper.models import convnet, mlp, rescale
 from cappaper.paper.profiles import Profile
 from cappaper.population import Population, members
 from cappaper.surrogate import surrogate_gradient
-from cappaper.training import fit, learned_caps
+from cappaper.training import fit
 
 _ACTIVATIONS: dict[str, Activation] = {
     "capped": CappedReLU,
@@ -79,7 +78,6 @@ class Spec:
     architecture: str = "mlp"  # or "convnet"; hidden is the function's argument
     initial_cap: float | None = None  # None: torch's own initialisation
     cycle: float | None = None  # the share of steps in which lr rises from 0, to fall again
-    cap_penalty: float = 0.0  # λ of a penalty λ·Σβ² on learned caps
     after: int | None = None  # a copy after so many epochs; None: at the end
 
     def build(self) -> nn.Sequential:
@@ -165,13 +163,6 @@ def one_cycle(peak: float, rise: float, step: int, steps: int) -> float:
     return peak * min(share / rise, (1 - share) / (1 - rise))
 
 
-def _cap_penalty(weight: float, model: nn.Module) -> Tensor:
-    caps = learned_caps(model)
-    if not caps:
-        raise ValueError("cap_penalty is for learned caps: this network has none")
-    return weight * torch.stack([cap.square().sum() for cap in caps]).sum()
-
-
 def train(
     specs: Sequence[Spec],
     device: str,
@@ -203,7 +194,6 @@ def train(
         batch_size=recipe.batch_size,
         lr=recipe.lr if recipe.cycle is None else partial(one_cycle, recipe.lr, recipe.cycle),
         attack_at=recipe.adversary.at if recipe.adversary else None,
-        penalty=partial(_cap_penalty, recipe.cap_penalty) if recipe.cap_penalty else None,
         seed=[spec.seed for spec in trainings],
         checkpoint=checkpoint,
         progress=after_epoch,

@@ -76,7 +76,7 @@ KINDS = {
     "images": "x x_adv z",
     "labels": "y",
     "model": "model other",
-    "callable": "attack attack_at attacks penalty progress loss lr activation",
+    "callable": "attack attack_at attacks progress loss lr activation",
     "name": "name norm method split targeted",
     "sequence": "hidden beta layers epsilons losses twins parts models",
     "path": "root checkpoint",
