@@ -65,29 +65,22 @@ def surrogate_gradient(
         yield model
 
 
-def bounded_calls(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[Bounded], Tensor]:
-    """The calls of bounded activations in one forward pass, ReLUs too, and logits with a graph."""
-    calls: dict[int, Bounded] = {}
-
-    def keep(call: Bounded, output: Tensor) -> Tensor:
-        calls[id(call.z)] = call  # a ReLU that a cap follows becomes that capped ReLU
-        return output.detach() + _zero(call.z)  # the graph bypasses it, as under the surrogate
-
-    with _watching(model, keep):
-        logits = checks.logits_of(model, x.detach().clone().requires_grad_(), y)
-    return list(calls.values()), logits
-
-
 def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
     """Warn where the surrogate gradient has nothing to do, or cannot look inside."""
     checks.module(model, f"the model of {attack}")
     few = min(2, y.shape[-1])  # not one: a BatchNorm in train mode refuses it
-    own, ran = threading.get_ident(), set[tuple[nn.Module, bool]]()
-    with undisturbed(model), ExitStack() as hooks:
+    point = x.narrow(y.ndim - 1, 0, few).detach().clone().requires_grad_()
+    own, ran, capped = threading.get_ident(), set[tuple[nn.Module, bool]](), set[bool]()
+
+    def bypass(call: Bounded, output: Tensor) -> Tensor:
+        capped.add(isinstance(call.upper, Tensor) or call.upper < math.inf)
+        return output.detach() + _zero(call.z)  # its graph is not looked at, as in the surrogate
+
+    with undisturbed(model), _watching(model, bypass), ExitStack() as hooks:
         note = lambda part, _: ran.add((part, threading.get_ident() == own))  # noqa: E731
         for module in model.modules():
             hooks.enter_context(module.register_forward_pre_hook(note))
-        calls, logits = bounded_calls(model, x.narrow(y.ndim - 1, 0, few), y[..., :few])
+        logits = checks.logits_of(model, point, y[..., :few])
     elsewhere = [type(m).__name__ for m, here in ran if not here and (m, True) not in ran]
     scripted = [n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
     nodes = new = {node for node in [logits.grad_fn] if node}
@@ -105,7 +98,7 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
     elif custom:
         name = min(type(node).__name__ for node in custom).removesuffix("Backward")
         why = f"cannot reach into the custom autograd function {name}: give its module {hint}"
-    elif all(not isinstance(call.upper, Tensor) and math.isinf(call.upper) for call in calls):
+    elif True not in capped:
         kind = UnreachedWarning
         why = f"met no bounded activation in {type(model).__name__}: if it has one, give it {hint}"
     else:

@@ -14,7 +14,6 @@ import cappaper
 from cappaper import CappedReLU, ScaledSigmoid, capped_relu, mlp, replace_relu
 from cappaper.activations import LeftAloneWarning
 from cappaper.data import import_torchvision
-from cappaper.paper.layers import layer_distances
 
 values = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=20).map(torch.tensor)
 
@@ -110,7 +109,6 @@ def test_a_capped_resnet_is_attacked_and_bounded():
     with cappaper.surrogate_gradient(flat, 3.0):
         (gradient,) = torch.autograd.grad(flat(x.requires_grad_()).sum(), x)
     assert gradient.flatten(1).ne(0).any(1).all()
-    assert layer_distances(capped, x, x)[0].l2 == 0
     extraction = importlib.import_module("torchvision.models.feature_extraction")
     assert extraction.create_feature_extractor(capped, ["layer1"])(x)["layer1"].max() <= 0.5
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import cappaper
 from cappaper import (
     Population,
     adaptive_pgd,
@@ -20,7 +19,6 @@ from cappaper import (
     pgd,
     robustness_curve,
 )
-from cappaper.paper.layers import layer_distances
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +103,6 @@ def test_evaluation_leaves_the_mode_as_it_was(digits):
     assert [m.training for m in net.modules()] == [True, True, True, False]
 
 
-def test_layer_distances_of_a_network_done_by_hand():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False), cappaper.CappedReLU(1.0))
-    with torch.no_grad():
-        net[1].weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
-    x = torch.tensor([[[[0.1, 0.4]]]])
-    x_adv = torch.tensor([[[[0.9, 0.0]]]])  # outputs (0.2, 0.4) and (1.0, 0.0)
-    (layer,) = layer_distances(net, x, x_adv)
-    assert layer.linf == pytest.approx(0.8)
-    assert layer.l2 == pytest.approx(math.hypot(0.8, 0.4))
-    assert layer.relative_l2 == pytest.approx(math.hypot(0.8, 0.4) / math.hypot(0.2, 0.4))
-    assert (layer.layer, layer.units) == ("2", 2)
-
-
 def beyond(model, x, y, *, eps):
     return (x + 2 * eps).clamp(0, 1)
 
@@ -137,8 +122,6 @@ def beyond(model, x, y, *, eps):
         (lambda m, x, y: evaluate(m, [{"x": x}], pgd), "a loader must give pairs"),
         (lambda m, x, y: evaluate(m, x, y, partial(beyond, eps=0.1)), r"by 0\.2, ε is 0\.1"),
         (lambda m, x, y: robustness_curve(m, x, y, beyond, [0.1, 0.2]), "the attack left its ball"),
-        (lambda m, x, y: layer_distances(m, x, x[:1]), "x_adv must be images of shape"),
-        (lambda m, x, y: layer_distances(nn.Flatten(), x, x), "no hidden layer"),
     ],
 )
 def test_bad_input_gets_a_sentence(call, says, digits):

@@ -1,17 +1,14 @@
 """Layer signals and distances, checked against a computation by hand."""
 
-import copy
-from concurrent.futures import ThreadPoolExecutor
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cappaper import mlp
-from cappaper.activations import LeftAloneWarning
+from cappaper import CappedReLU, mlp
 from cappaper.paper.layers import layer_distances, layer_signals
-from tests.spellings import Function
 
 
 def test_signals_agree_with_a_computation_by_hand(digits):
@@ -32,72 +29,19 @@ def test_signals_agree_with_a_computation_by_hand(digits):
     assert all(parameter.grad is None for parameter in net[1].parameters())
 
 
-def test_an_activation_that_is_called_twice_is_listed_twice(digits):
-    x, y = (tensor[:20] for tensor in digits[1])
-    relu, layers = nn.ReLU(), [nn.Linear(64, 9), nn.Linear(9, 7), nn.Linear(7, 10)]
-    shared = nn.Sequential(nn.Flatten(), layers[0], relu, layers[1], relu, layers[2])
-    apart = nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
-    both = [layer_signals(net, x, y) for net in (shared, apart)]
-    assert [signal.units for signal in both[0]] == [9, 7]
-    assert [signal[1:] for signal in both[0]] == [signal[1:] for signal in both[1]]
-    near = (x + 0.01).clamp(0, 1)
-    both = [layer_distances(net, x, near) for net in (shared, apart)]
-    assert [distance[1:] for distance in both[0]] == [distance[1:] for distance in both[1]]
+def test_layer_distances_of_a_network_done_by_hand():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False), CappedReLU(1.0))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    x = torch.tensor([[[[0.1, 0.4]]]])
+    x_adv = torch.tensor([[[[0.9, 0.0]]]])  # outputs (0.2, 0.4) and (1.0, 0.0)
+    (layer,) = layer_distances(net, x, x_adv)
+    assert layer.linf == pytest.approx(0.8)
+    assert layer.l2 == pytest.approx(math.hypot(0.8, 0.4))
+    assert layer.relative_l2 == pytest.approx(math.hypot(0.8, 0.4) / math.hypot(0.2, 0.4))
+    assert (layer.layer, layer.units) == ("2", 2)
 
 
-class Branch(nn.Module):
-    """The output of its second activation is not used."""
-
-    def __init__(self, called=True):
-        super().__init__()
-        self.one, self.two, self.called = nn.ReLU(), nn.ReLU(), called
-        self.inside, self.last = nn.Linear(4, 3), nn.Linear(3, 10)
-
-    def forward(self, x):
-        z = self.inside(x.flatten(1))
-        if not self.called:
-            return self.last(z)
-        self.two(z)
-        return self.last(self.one(z))
-
-
-def test_an_unused_branch_has_no_gradient():
-    x, y, net = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 2]), Branch()
-    for weight in net.parameters():
-        weight.data.abs_()  # no unit is silent by chance
-    signals = {signal.layer: signal for signal in layer_signals(net, x, y)}
-    assert list(signals) == ["two", "one"]  # in the order of the calls
-    assert signals["one"].gradient > 0
-    for look in (layer_signals, layer_distances):
-        with pytest.raises(ValueError, match="calls none of its activations"):
-            look(Branch(called=False), x, y if look is layer_signals else x)
-
-
-def test_activations_that_are_functions_are_named_and_not_listed(twenty):
-    layers = [nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 8), Function(F.relu), nn.Linear(8, 10)]
-    net = nn.Sequential(nn.Flatten(), *layers)
-    with pytest.warns(LeftAloneWarning, match="1 activations or clamps are functions"):
-        assert len(layer_signals(net, *twenty)) == 1
-    with pytest.warns(LeftAloneWarning, match="1 activations or clamps are functions"):
-        assert len(layer_distances(net, twenty.images, twenty.images)) == 1
-
-
-def test_a_look_inside_leaves_the_model_as_it_was_and_threads_apart(twenty):
-    x, y = twenty
-    net = nn.Sequential(nn.BatchNorm2d(1), *mlp(64, [16], beta=0.1)).train()
-    before = copy.deepcopy(net.state_dict())
-    alone = layer_signals(net, x, y)
-    with ThreadPoolExecutor(4) as threads:
-        looks = list(threads.map(lambda _: layer_distances(net.eval(), x, x), range(40)))
-    assert alone[0].units == 16 and all(len(distances) == 1 for distances in looks)
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-
-
-def test_bad_arguments_are_refused():
-    x, y = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
-    with pytest.raises(ValueError, match="no hidden layer"):
-        layer_signals(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), x, y)
-    with pytest.raises(ValueError, match="labels must lie in 0 to 9"):
-        layer_signals(mlp(4, [3]), x, y + 10)
-    with pytest.raises(ValueError, match="do not require gradients"):
-        layer_signals(mlp(4, [3]).requires_grad_(False), x, y)
+def test_only_layers_in_a_sequence_are_looked_at(twenty):
+    with pytest.raises(TypeError, match=r"give an nn\.Sequential, such as an mlp, not Linear"):
+        layer_signals(nn.Linear(64, 10), *twenty)

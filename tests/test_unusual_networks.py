@@ -28,8 +28,6 @@ from cappaper import (
     surrogate_gradient,
 )
 from cappaper.certificates.bounds import Interval, read_layers, rounding_error
-from cappaper.paper.layers import layer_signals
-from tests.spellings import Function
 from tests.test_members import normed, shared
 
 
@@ -177,18 +175,6 @@ def test_a_cap_in_two_places_moves_once(twenty):
     tied = nn.Sequential(nn.Flatten(), linear, CappedReLU(1.0), linear)
     with pytest.raises(ValueError, match="weights of its own"):
         rescale(tied, 0.1)
-
-
-def test_signals_are_those_before_a_change_in_place(twenty):
-    for inplace in (False, True):
-        layers = [nn.Linear(64, 16), nn.ReLU(inplace), nn.Linear(16, 10)]
-        nn.init.constant_(layers[0].bias, -100)
-        (signal,) = layer_signals(nn.Sequential(nn.Flatten(), *layers), *twenty)
-        assert signal.silent == 1
-
-    layers = [nn.Linear(64, 16), CappedReLU(0.1), Function(lambda h: h.add_(5)), nn.Linear(16, 10)]
-    (signal,) = layer_signals(nn.Sequential(nn.Flatten(), *layers), *twenty)
-    assert signal.at_zero > 0.1 and signal.at_zero + signal.at_cap < 1
 
 
 def test_a_seed_may_be_a_number_of_numpy(twenty):
