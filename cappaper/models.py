@@ -113,8 +113,8 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
         beta: the new max value of every capped layer, or one per layer; ``inf`` where it was ∞.
 
     Raises:
-        TypeError, ValueError: the model is no nn.Sequential of weights and caps in turn, each in
-            one place; a finite cap for ∞ or the reverse; or too many or too few.
+        ValueError: the model is no nn.Sequential of weights and caps in turn, each in one place; a
+            finite cap for ∞ or the reverse; or too many or too few.
 
     >>> net = mlp(64, [32, 16], beta=1.0)
     >>> x = torch.rand(5, 1, 8, 8)
@@ -122,21 +122,19 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     True
     """
     model = copy.deepcopy(model)
-    for part in model if isinstance(model, nn.Sequential) else [model]:
-        if not isinstance(part, (nn.Flatten, nn.Linear, nn.Conv2d, CappedReLU)):
-            names = "Flatten, Linear, Conv2d and CappedReLU in an nn.Sequential"
-            raise TypeError(f"rescale knows {names}, not {type(part).__name__}")
-    parts: list[Any] = [part for part in model if not isinstance(part, nn.Flatten)]
+    layers = model if isinstance(model, nn.Sequential) else []
+    parts: list[Any] = [part for part in layers if not isinstance(part, nn.Flatten)]
     weighted, caps = parts[::2], parts[1::2]
-    if len(parts) % 2 == 0 or [p for p in parts if isinstance(p, CappedReLU)] != caps:
-        raise ValueError("rescale needs weights and caps in turn, and weights at either end")
-    news, factors = per_layer(beta, len(caps)), [1.0]
-    # A cap may be in several places, with one new value; weights would be scaled once for each.
-    if len(set(weighted)) < len(weighted) or len(set(caps)) < len({*zip(caps, news, strict=True)}):
-        raise ValueError("rescale needs weights of its own for every layer, and one β for a cap")
+    known = [isinstance(part, (nn.Linear, nn.Conv2d)) for part in weighted]
+    known += [isinstance(cap, CappedReLU) for cap in caps]
+    if not all(known) or len(weighted) == len(caps) or len({*parts}) < len(parts):
+        raise ValueError(
+            "rescale needs a network as mlp and convnet make it, no layer in two places"
+        )
+    factors = [1.0]
     with torch.no_grad():
-        for cap, old, new in zip(caps, [cap.beta.item() for cap in caps], news, strict=True):
-            if math.isinf(old) != math.isinf(new):
+        for cap, new in zip(caps, per_layer(beta, len(caps)), strict=True):
+            if math.isinf(old := cap.beta.item()) != math.isinf(new):
                 raise ValueError(f"a cap at {old:g} cannot be rescaled to {new:g}, finite or not")
             cap.beta.copy_(CappedReLU(new).beta)
             factors.append(1.0 if math.isinf(old) else new / old)
