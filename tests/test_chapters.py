@@ -27,8 +27,12 @@ def edit(project, before, after):
 def test_the_manifest_and_the_table_of_contents_agree():
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
     files = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
-    listed = [f"chapters/{chapter.name}" for chapter in chapters.manifest(ROOT)]
-    assert [file for file in files if file.startswith("chapters/")] == listed
+    texts = [path.read_text() for path in (ROOT / "book").glob("*.md")]
+    for chapter in chapters.manifest(ROOT):  # the pages of some are reached from one that sums up
+        page = f"chapters/{chapter.name}"
+        linked = any(f"The whole run: {{doc}}`{page}`" in text for text in texts)
+        assert (page in files) != linked, page
+    assert len(files) + 1 <= 24
 
 
 def test_both_configurations_of_the_book_are_one():
