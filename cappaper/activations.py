@@ -101,7 +101,7 @@ class ScaledSigmoid(nn.Module):
 
 
 class LeftAloneWarning(UserWarning):
-    """Activations of a model that :func:`replace_relu` did not cap."""
+    """Activations of a model that :func:`~cappaper.replace_relu` did not cap."""
 
 
 def replace_relu(
@@ -117,9 +117,11 @@ def replace_relu(
         model: any torch module; it stays as it is.
         beta: one max value for all chosen layers, or one per chosen layer, in their order.
         layers: which ReLUs, ReLU6s and capped ReLUs to cap, by position (0 is the first to be
-            registered) or by name as in ``model.named_modules()``. By default all of them, with a
-            :class:`LeftAloneWarning` where the model lists other activations of torch's, or layers
-            with activations inside, such as ``nn.RNN`` or ``nn.TransformerEncoderLayer``.
+            registered) or by name as in ``model.named_modules()``. By default all of them.
+
+    Warns:
+        LeftAloneWarning: ``layers`` is None, and the model lists other activations of torch's, or
+            layers with activations inside, such as ``nn.RNN`` or ``nn.TransformerEncoderLayer``.
 
     Raises:
         ValueError: no such ReLU, a ``beta`` that is not above 0, too many or too few, or a model

@@ -46,7 +46,8 @@ def load(name: str, split: str, *, root: Folder = None, limit: int | None = None
         name, split: ``"digits"`` (8×8, 1,437 images in ``"train"`` and 360 in ``"test"``, from
             scikit-learn), ``"mnist"`` (28×28, 60,000 and 10,000), or ``"mnist-sample"``, every
             tenth test image of MNIST: 1,000 in ``"test"``, no others.
-        root: as :func:`data_root`; absent files are downloaded into ``MNIST/raw`` there.
+        root: the folder of MNIST, which is downloaded into ``MNIST/raw`` there if it is absent; by
+            default ``CAPPAPER_DATA``, or a cache in the home folder.
         limit: the number of examples to keep, from the first on.
 
     Raises:

@@ -15,7 +15,8 @@ from tests.test_book import BOOK, NAMES, ROOT
 
 
 @pytest.mark.parametrize("page", ["README.md", "book/your-own-model.md"])
-def test_the_python_of_a_page_runs(page):
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
     names: dict[str, object] = {}
@@ -43,7 +44,7 @@ def test_the_book_has_every_page_and_no_unresolved_number(html):
     for page in {"index", "how-fast", "all-networks", *entries, *runs}:
         text = (html / f"{page}.html").read_text()
         assert not re.search("glue:|np.float|Quick profile", text), page
-    assert "cappaper.attacks.pgd.pgd" in (html / "api.html").read_text()
+    assert "cappaper.adaptive_pgd" in (html / "api.html").read_text()
 
 
 def test_a_page_has_its_date_its_commit_and_the_meaning_of_its_terms(html):
@@ -53,7 +54,7 @@ def test_a_page_has_its_date_its_commit_and_the_meaning_of_its_terms(html):
         assert "favicon.svg" in text
     index = (html / "index.html").read_text()
     terms = re.findall(r'<a [^>]*href="background.html#term-[^>]*>', index)
-    assert len(terms) >= 4 and all('title="' in term for term in terms)
+    assert len(terms) >= 3 and all('title="' in term for term in terms)
 
 
 def test_a_picture_has_an_alternative_text(html):

@@ -20,7 +20,7 @@ from cappaper.population import members
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""AutoAttack's standard ensemble: two Auto-PGDs, a minimum-norm attack, and a black-box attack."""
+"""AutoAttack's standard ensemble of two Auto-PGDs, a minimum-norm attack and a black-box attack."""
 
 
 def strongest_attack(
@@ -116,7 +116,8 @@ def auto_attack(
         model, y, norm, batch_size, progress, seed: as :func:`~cappaper.pgd`, for 4 classes or more.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
-        parts: some of :data:`PARTS`; each attacks what the ones before have left.
+        parts: ``"apgd-ce"``, ``"apgd-t"``, ``"fab-t"``, ``"square"``, or some of them; each attacks
+            what the ones before have left.
 
     Its random starts depend on the batch, too.
 
