@@ -66,17 +66,12 @@ def commands() -> None:
 @click.option("--only", multiple=True, metavar="CHAPTER", help="A chapter, or several with commas.")
 @_device
 @click.option("--jobs", type=_COUNT, help="Processes on a CPU; else one for each core.")
-@click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster: tls://host:8786.")
 @click.option("--no-build", is_flag=True, help="Stop before the book is built.")
-def reproduce(
-    profile: str, only: Sequence[str], device: str, jobs: int, scheduler: str, no_build: bool
-) -> None:
+def reproduce(profile: str, only: Sequence[str], device: str, jobs: int, no_build: bool) -> None:
     """Run chapters, then build the book around them."""
     from cappaper.paper import reproducing
 
-    if scheduler and jobs:
-        raise ValueError("got both --jobs and --scheduler: a cluster has its own workers")
-    here = machine(device, scheduler or jobs or os.cpu_count() or 1)
+    here = machine(device, jobs or os.cpu_count() or 1)
     reproducing.run(profile, ",".join(only).split(",") * bool(only), here, not no_build)
 
 

@@ -32,8 +32,7 @@ _WEIGHT = _Kind("a finite number of at least 0", (int, float), lambda v: 0 <= v 
 _SHARE = _Kind("a number from 0 to 1", (int, float), lambda v: 0 <= v <= 1)
 _LAYERS = _Kind("a list of counts", (list,), lambda v: v and all(map(_COUNT.takes, v)))
 _KINDS = {
-    "hidden epochs effort images steps looks width depths": _COUNT,
-    "jobs": _Kind("a whole number of at least 1, or an address", (int, str)),
+    "jobs hidden epochs effort images steps looks width depths": _COUNT,
     "seeds": _Kind("a whole number", (int,)),
     "beta betas trained_betas longer_betas": _CAP,
     "lr sharpness time_limit factors constants start twin": _ABOVE,

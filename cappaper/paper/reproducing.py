@@ -31,8 +31,7 @@ def run(profile: str, names: Sequence[str], here: Machine, build: bool) -> None:
     # Only the paper profile may change the committed book.
     book = root / "book" if paper else root / "build" / "quick"
     # Digits train in less time than a process starts: quick chapters share the cores instead.
-    shared = not paper and isinstance(here.jobs, int)
-    at_once, within = (here.jobs, 1) if shared else (1, here.jobs)
+    at_once, within = (1, here.jobs) if paper else (here.jobs, 1)
     with _lock(book):
         for folder in (cache.root(), book / "chapters", book / "results"):
             files.sweep(folder)
@@ -40,7 +39,6 @@ def run(profile: str, names: Sequence[str], here: Machine, build: bool) -> None:
             if not names:
                 shutil.rmtree(book, ignore_errors=True)
             chapters.stage(root, book, _QUICK)
-        if shared:
             chosen = chapters.longest_first(chosen, root)
         print(f"{len(chosen)} chapters, profile {profile}, on {here}", flush=True)
         parameters = {"profile": profile, "device": here.device, "jobs": within}
