@@ -67,7 +67,7 @@ class Effect(NamedTuple):
         return self.ours - self.theirs
 
 
-def above(candidates: Mapping[Any, Measured], control: Measured, level: float = LEVEL) -> Effect:
+def above(candidates: Mapping[Any, Measured], control: Measured) -> Effect:
     """The candidate with the highest mean against a control.
 
     By Student's t with the pooled variance of all networks, corrected for as many comparisons as
@@ -75,20 +75,20 @@ def above(candidates: Mapping[Any, Measured], control: Measured, level: float = 
     """
     best = max(candidates, key=lambda name: candidates[name].mean)
     ours, networks = (best, candidates[best]), [*candidates.values(), control]
-    return _difference(ours, ("ReLU", control), networks, len(candidates), level)
+    return _difference(ours, ("ReLU", control), networks, len(candidates))
 
 
-def widest(groups: Mapping[Any, Measured], level: float = LEVEL) -> Effect:
+def widest(groups: Mapping[Any, Measured]) -> Effect:
     """The highest mean of several against the lowest: as :func:`above`, over all pairs."""
     low, *_, high = sorted(groups.items(), key=lambda item: item[1].mean)
-    return _difference(high, low, list(groups.values()), math.comb(len(groups), 2), level)
+    return _difference(high, low, list(groups.values()), math.comb(len(groups), 2))
 
 
-def over_constant(name: Any, network: Measured, constant: float, level: float = LEVEL) -> Effect:
+def over_constant(name: Any, network: Measured, constant: float) -> Effect:
     """A mean over seeds against a number, by Student's t."""
     count, half = len(network.values), math.inf
     if count > 1:
-        t = special.stdtrit(count - 1, 1 - level / 2)
+        t = special.stdtrit(count - 1, 1 - LEVEL / 2)
         half = t * float(network.values.std()) / math.sqrt(count)
     gain = network.mean - constant
     return Effect(name, network.mean, constant, gain - half, gain + half, "no growth")
@@ -99,12 +99,11 @@ def _difference(
     theirs: tuple[Any, Measured],
     networks: Sequence[Measured],
     comparisons: int,
-    level: float,
 ) -> Effect:
     """An infinite interval where the spread over seeds is unknown."""
     (name, one), (other, two) = ours, theirs
     freedom = sum(len(network.values) - 1 for network in networks)
-    half, tail = math.inf, level / comparisons / 2
+    half, tail = math.inf, LEVEL / comparisons / 2
     if freedom:
         squares = [((n.values - n.mean) ** 2).sum() for n in networks]
         variance = sum(squares) / freedom * (1 / len(one.values) + 1 / len(two.values))
