@@ -22,10 +22,9 @@ from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset
 from cappaper.evaluation import EpsAttack, is_robust
-from cappaper.paper.tables import UNKNOWN, outcome_row, outcomes
+from cappaper.paper.tables import UNKNOWN, Row, outcome_row, outcomes
 from cappaper.surrogate import surrogate_gradient
 
-Row = dict[str, Any]
 Radii = Sequence[float]
 
 
@@ -46,10 +45,6 @@ class Judge(ABC):
         ``seed`` is for all random numbers; ``epsilons`` are radii, ascending, if it takes any.
         """
 
-    def settings(self) -> dict[str, Any]:
-        """The fields without the name."""
-        return {key: value for key, value in vars(self).items() if key != "name"}
-
 
 class Attack(Judge):
     """An attack at growing ε: a success counts for every larger ε too."""
@@ -58,7 +53,8 @@ class Attack(Judge):
 
     def bind(self, seed: int) -> EpsAttack:
         """The attack as a function, ``attack(model, x, y, eps=...) -> x_adv``."""
-        return partial(self.function, seed=seed, **self.settings())
+        settings = {key: value for key, value in vars(self).items() if key != "name"}
+        return partial(self.function, seed=seed, **settings)
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
         attacks = [partial(self.bind(seed), eps=eps) for eps in epsilons]
@@ -159,25 +155,16 @@ class AutoAttack(Attack):
         return attack
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        """The rows of any attack; ``warning`` is AutoAttack's first warning at this ε."""
-        first_warning: dict[float, str] = {}
-
-        def recorded(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", ReliabilityWarning)
-                adversarial = self.bind(seed)(model, x, y, eps=eps)
-            for warning in caught:
-                if issubclass(warning.category, ReliabilityWarning):
-                    first_warning.setdefault(eps, str(warning.message))
-            return adversarial
-
-        robust = is_robust(model, *test, [partial(recorded, eps=eps) for eps in epsilons])
-        rows = attack_rows(self.name, epsilons, robust)
-        return [row | {"warning": first_warning.get(row["eps"], "")} for row in rows]
+        """The rows of any attack; ``warning`` is AutoAttack's first."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ReliabilityWarning)
+            rows = super().rows(model, test, seed, epsilons)
+        said = [str(w.message) for w in caught if issubclass(w.category, ReliabilityWarning)]
+        return [row | {"warning": said[0] if said else ""} for row in rows]
 
 
 class Proof(Judge):
-    """A proof for single images: no attack can succeed."""
+    """A proof for each image that no attack can succeed."""
 
     @abstractmethod
     def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str:
@@ -253,9 +240,9 @@ class CW(Search):
     name: str = "CW"
 
     def search(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
-        settings = self.settings()
-        with surrogate_gradient(model, settings.pop("sharpness")):
-            return cw_l2(model, x, y, **settings)
+        names = ("steps", "search_steps", "lr", "initial_const")
+        with surrogate_gradient(model, self.sharpness):
+            return cw_l2(model, x, y, **{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
