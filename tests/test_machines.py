@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cappaper import paper
-from cappaper.paper import chapters, experiment, machines, observers
+from cappaper.paper import experiment, machines, observers
 from cappaper.paper.machines import Machine
 from tests.test_runner import SPECS, TINY, tiny
 
@@ -58,12 +58,3 @@ def test_a_device_is_chosen_or_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert paper.machine("auto", 4) == paper.machine("cuda", 4) == Machine("cuda", 1)
     assert paper.machine("cpu", 4) == Machine("cpu", 4)
-
-
-def test_the_longest_chapters_begin_first(tmp_path):
-    (tmp_path / "book" / "results").mkdir(parents=True)
-    for name, rows in (("short", "seconds\n1"), ("long", "seconds\n2"), ("bare", "beta\n9")):
-        (tmp_path / "book" / "results" / f"{name}.csv").write_text(f"# a: b\n{rows}\n")
-    few = [chapters.Chapter(name, "source", "Title") for name in ("none", "short", "long", "bare")]
-    ordered = chapters.longest_first(few, tmp_path)
-    assert [chapter.name for chapter in ordered] == ["long", "short", "none", "bare"]

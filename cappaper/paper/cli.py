@@ -69,10 +69,10 @@ def commands() -> None:
 @click.option("--no-build", is_flag=True, help="Stop before the book is built.")
 def reproduce(profile: str, only: Sequence[str], device: str, jobs: int, no_build: bool) -> None:
     """Run chapters, then build the book around them."""
-    from cappaper.paper import reproducing
+    from cappaper.paper import chapters
 
     here = machine(device, jobs or os.cpu_count() or 1)
-    reproducing.run(profile, ",".join(only).split(",") * bool(only), here, not no_build)
+    chapters.reproduce(profile, ",".join(only).split(",") * bool(only), here, not no_build)
 
 
 def _radius(context: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -131,9 +131,9 @@ def claims(write: bool) -> None:
     if not book.is_dir():
         raise FileNotFoundError("there is no book/ here: run from the project's folder")
     if write:
-        from cappaper.paper import reproducing
+        from cappaper.paper import chapters
 
-        reproducing.write(book)
+        chapters.write(book)
     for row in ledger.verdicts(book).to_dict("records"):
         if row["kind"] == "reproduced":
             print(f"{row['claim']}. {CLAIMS[row['claim'] - 1].claim}")
