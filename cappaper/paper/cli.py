@@ -3,12 +3,12 @@
 What only the book's commands need is imported inside them, so the others work without its packages.
 """
 
-import math
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,11 @@ def reproduce(profile: str, only: Sequence[str], device: str, jobs: int, no_buil
 
 def _radius(context: click.Context, parameter: click.Parameter, text: str) -> float:
     """A radius as the field writes it: 0.1 or 8/255."""
-    above, _, below = text.partition("/")
     try:
-        radius = float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        radius = math.nan
-    if not 0 <= radius < math.inf:
+        radius = float(Fraction(text))
+    except (ArithmeticError, ValueError):
+        radius = -1
+    if radius < 0:
         raise click.BadParameter(f"{text!r} is not a number of at least 0, such as 0.1 or 8/255")
     return radius
 
@@ -116,11 +115,8 @@ def check(
     if len(labels.unique()) == 1:
         print(f"\nAll {len(labels)} images are of class {labels[0]}: is the data set sorted?")
     for path, text in ((to_json, report.json), (to_html, report.html)):
-        try:
-            if path:
-                path.write_text(text(), encoding="utf-8")
-        except OSError as error:
-            raise OSError(f"{path} cannot be written: {error.strerror}") from error
+        if path:
+            path.write_text(text(), encoding="utf-8")
 
 
 @commands.command()
@@ -171,12 +167,11 @@ def weights(jobs: int) -> None:
 @click.argument("names", nargs=-1, required=True, type=click.Choice(DATASETS), metavar="NAME...")
 def data(names: Sequence[str]) -> None:
     """Download data sets where they are missing, and check them."""
+    inside = {"digits": "inside scikit-learn", "mnist-sample": "inside cappaper"}
     for name in names:
-        inside = {"digits": "inside scikit-learn", "mnist-sample": "inside cappaper"}
-        parts = [load(name, s) for s in ("train", "test") if s == "test" or name != "mnist-sample"]
-        counts = " + ".join(str(len(part.labels)) for part in parts)
-        shape = "×".join(map(str, parts[0].images.shape[2:]))
-        print(f"{name}: {counts} images of {shape}, {inside.get(name, f'in {data_root()}')}")
+        splits = ("test",) if name == "mnist-sample" else ("train", "test")
+        counts = " + ".join(str(len(load(name, split).labels)) for split in splits)
+        print(f"{name}: {counts} images, {inside.get(name, f'in {data_root()}')}")
 
 
 def _bar(part: str) -> Progress:

@@ -19,8 +19,6 @@ def model(name: str) -> nn.Module:
     value = _value(name)
     if not isinstance(value, nn.Module):
         raise ValueError(f"{name} must be or return a torch module, got {type(value).__name__}")
-    if any(part.is_meta for part in (*value.parameters(), *value.buffers())):
-        raise ValueError(f"{name} has weights without values (device 'meta'): load them first")
     return value
 
 
