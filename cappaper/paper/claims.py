@@ -14,8 +14,7 @@ import pandas as pd
 import yaml
 
 from cappaper.paper import effects
-from cappaper.paper.effects import Lacking
-from cappaper.paper.statistics import Effect
+from cappaper.paper.effects import Effect, Lacking
 from cappaper.paper.tables import network_name, show_markdown
 
 MARGIN = 0.02  #: Two points of accuracy: a smaller difference is none.

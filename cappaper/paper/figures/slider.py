@@ -43,7 +43,8 @@ def beta_explorer(
         '<div class="beta-explorer"><label>max value β '
         f'<input type="range" min="0" max="{len(betas) - 1}" value="{first}"'
         # JupyterLab would take the arrow keys for its own.
-        f' oninput="{_SCRIPT}" onkeydown="event.stopPropagation()"></label> <output>β = {labels[first]}</output><br>{images}</div>',
+        f' oninput="{_SCRIPT}" onkeydown="event.stopPropagation()"></label>'
+        f" <output>β = {labels[first]}</output><br>{images}</div>",
         f"β explorer over {', '.join(labels)}",
     )
 
