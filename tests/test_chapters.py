@@ -119,7 +119,6 @@ def test_a_staged_book_has_every_file_that_its_pages_show(tmp_path):
         (["reproduce", "--device", "cuda"], 1, "torch sees no CUDA device"),
         (["reproduce", "--profile", "huge"], 2, "'huge' is not one of 'quick', 'paper'"),
         (["reproduce", "--jobs", "0"], 2, "'--jobs': 0 is not in the range x>=1"),
-        (["data", "cifar"], 2, "'cifar' is not one of"),
         (["reprodcue"], 2, "No such command 'reprodcue'"),
     ],
 )
@@ -188,13 +187,6 @@ def test_progress_reaches_a_terminal_and_no_page(project, monkeypatch, terminal)
     printed = [(o.name, o.text) for o in nbformat.read(source, 4).cells[-1].outputs]
     assert printed[1:] == [("stderr", "a warning\n")] and printed[0][1].endswith("a result\n")
     assert ("long step" in stream.getvalue()) is terminal
-
-
-def test_the_data_command_names_the_images(capsys):
-    assert cli.main(["data", "digits", "mnist-sample"]) == 0
-    digits, sample = capsys.readouterr().out.splitlines()
-    assert digits == "digits: 1437 + 360 images, inside scikit-learn"
-    assert sample == "mnist-sample: 1000 images, inside cappaper"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is absent")

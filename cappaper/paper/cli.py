@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from cappaper import checks
 from cappaper.attacks.common import Progress
-from cappaper.data import DATASETS, data_root, load
+from cappaper.data import DATASETS, load
 from cappaper.paper import ledger
 from cappaper.paper.claims import CLAIMS
 from cappaper.paper.machines import machine
@@ -221,17 +221,6 @@ def weights(jobs: int) -> None:
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     digits = weights.digits_script(load("mnist", "test"))
     Path("book", weights.DIGITS).write_text(digits, encoding="utf-8")
-
-
-@commands.command()
-@click.argument("names", nargs=-1, required=True, type=click.Choice(DATASETS), metavar="NAME...")
-def data(names: Sequence[str]) -> None:
-    """Download data sets where they are missing, and check them."""
-    inside = {"digits": "inside scikit-learn", "mnist-sample": "inside cappaper"}
-    for name in names:
-        splits = ("test",) if name == "mnist-sample" else ("train", "test")
-        counts = " + ".join(str(len(load(name, split).labels)) for split in splits)
-        print(f"{name}: {counts} images, {inside.get(name, f'in {data_root()}')}")
 
 
 def _bar(part: str) -> Progress:
