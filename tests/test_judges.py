@@ -100,7 +100,9 @@ def test_a_success_counts_for_every_larger_radius():
     def attack(model, images, labels, *, eps, seed):
         return torch.where((images > 0.4045) == (eps > 0.15), images + eps / 2, images)
 
-    near, far = judges._attack("Any", "any", attack)().rows(Dark(), (x, y), 0, [0.1, 0.2])
+    near, far = judges._judge(judges.Attack, "Any", "any", attack)().rows(
+        Dark(), (x, y), 0, [0.1, 0.2]
+    )
     assert near["outcomes"] == "x" * 5 + "." * 5 and near["robust_accuracy"] == 0.5
     assert near["standard_accuracy"] == 1 and near["success_rate"] == 0.5
     assert far["outcomes"] == "x" * 10 and far["success_rate"] == 1
