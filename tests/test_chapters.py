@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cappaper.__main__ import main
-from cappaper.paper import chapters, cli, reproducing
+from cappaper.paper import chapters, cli
 from tests.conftest import ROOT
 from tests.test_notebooks import tagged
 from tests.trust.project import make
@@ -40,23 +40,6 @@ def test_both_configurations_of_the_book_are_one():
     copies = [ROOT / "_config.yml", ROOT / "book" / "_config.yml"]
     assert len({copy.read_text() for copy in copies}) == 1, "cp _config.yml book/"
     assert not any(copy.is_symlink() for copy in copies)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "says"),
-    [
-        ("name", "../../outside", "'../../outside' is no name of letters, digits and -"),
-        ("name", "", "'' is no name"),
-        ("source", "../notebooks/small", "needs notebooks/../notebooks/small.ipynb"),
-        ("parameters", {"a = 1; b": 2}, "'a = 1; b' of works is no name"),
-        ("parameters", {3: 2}, "3 of works is no name"),
-    ],
-)
-def test_a_manifest_names_no_other_places_and_no_code(project, field, value, says):
-    listed = yaml.safe_load((project / chapters.MANIFEST).read_text())
-    (project / chapters.MANIFEST).write_text(yaml.safe_dump([listed[0] | {field: value}]))
-    with pytest.raises(ValueError, match=re.escape(says)):
-        chapters.manifest(project)
 
 
 def test_a_chapter_gets_its_title_and_parameters(project, capfd):
@@ -122,11 +105,11 @@ def test_the_quick_profile_leaves_the_committed_book_alone(project):
 
 
 def test_a_staged_book_has_every_file_that_its_pages_show(tmp_path):
-    chapters.stage(ROOT, tmp_path, "quick")
+    chapters.stage(ROOT, tmp_path)
     for chapter in chapters.manifest(ROOT):
         for made in (ROOT / "book" / "results").glob(f"{chapter.name}.*"):
             shutil.copy(made, tmp_path / "results")
-    reproducing.write(tmp_path)
+    chapters.write(tmp_path)
     pages = "".join(page.read_text() for page in tmp_path.glob("*.md"))
     shown = re.findall(r"\(?\b(results/[\w./-]+\.\w+)", pages)
     assert "results/how-fast-cpu.md" in shown and "results/headline.svg" in shown
@@ -140,7 +123,6 @@ def test_a_staged_book_has_every_file_that_its_pages_show(tmp_path):
         (["reproduce", "--device", "cuda"], 1, "torch sees no CUDA device"),
         (["reproduce", "--profile", "huge"], 2, "'huge' is not one of 'quick', 'paper'"),
         (["reproduce", "--jobs", "0"], 2, "'--jobs': 0 is not in the range x>=1"),
-        (["data", "cifar"], 2, "'cifar' is not one of"),
         (["reprodcue"], 2, "No such command 'reprodcue'"),
     ],
 )
@@ -154,7 +136,7 @@ def test_bad_input_gets_a_sentence(project, capsys, monkeypatch, arguments, stat
 def calls_of(monkeypatch, *arguments):
     """What ``cappaper reproduce`` would run, and in how many processes at once."""
     calls = []
-    monkeypatch.setattr(reproducing, "side_by_side", lambda *given: calls.append(given[1:]) or [])
+    monkeypatch.setattr(chapters, "side_by_side", lambda *given: calls.append(given[1:]) or [])
     assert cli.main(["reproduce", "--no-build", *arguments]) == 0
     return calls[0]
 
@@ -209,13 +191,6 @@ def test_progress_reaches_a_terminal_and_no_page(project, monkeypatch, terminal)
     printed = [(o.name, o.text) for o in nbformat.read(source, 4).cells[-1].outputs]
     assert printed[1:] == [("stderr", "a warning\n")] and printed[0][1].endswith("a result\n")
     assert ("long step" in stream.getvalue()) is terminal
-
-
-def test_the_data_command_names_the_images(capsys):
-    assert cli.main(["data", "digits", "mnist-sample"]) == 0
-    digits, sample = capsys.readouterr().out.splitlines()
-    assert digits == "digits: 1437 + 360 images of 8×8, inside scikit-learn"
-    assert sample == "mnist-sample: 1000 images of 28×28, inside cappaper"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is absent")

@@ -53,8 +53,7 @@ def test_an_interval_answers_beyond_short_of_or_below_the_margin(cap, word):
     [([0.9] * 3, "yes"), ([0.55] * 3, "no"), (RELU, "no"), ([0.2] * 3, "reversed")],
 )
 def test_more_than_half_of_an_effect_must_be_left_under_better_evidence(left, word):
-    whole = Comparison("fig-04", "some_cap", {"attack": "PGD"})
-    half = Comparison("fig-04", "some_cap", {"attack": "other"}, half_of=whole)
+    half = Comparison("fig-04", "some_cap", {"attack": "other"}, half_of={"attack": "PGD"})
     both = [rates({0.1: HIGH, INF: RELU}), rates({0.1: left, INF: RELU}, attack="other")]
     assert half.answer(pd.concat(both)).word == word
 
@@ -72,19 +71,20 @@ def test_the_winner_under_pgd_is_chosen_at_its_own_radius():
     chosen = rates({0.1: HIGH, 1.0: RELU, INF: RELU})
     near = {0.1: [0.3] * 3, 1.0: [0.9] * 3, INF: RELU}
     table = pd.concat([chosen, rates(near, attack="other", eps=0.02)])
-    effect = effects.winner_under_pgd("other", 0.02, chosen_at=0.1)(table)
+    effect = effects.winner_under_pgd(table, "other", 0.02, chosen_at=0.1)
     assert effect.name == 0.1 and effect.mean == pytest.approx(-0.2)
 
 
-def test_placements_are_compared_at_the_lowest_cap_and_shapes_at_one():
+def test_the_best_of_several_is_compared_with_the_worst():
     parts = [rates({0.1: HIGH, 1.0: [0.0] * 3}, placement="1"), rates({0.1: RELU}, placement="2")]
-    effect = effects.placements("PGD", 0.1, "3-2")(pd.concat(parts))
+    effect = effects.best_and_worst(pd.concat(parts), "placement", beta=0.1, architecture="3-2")
     assert (effect.name, effect.other) == ("1", "2") and effect.mean == pytest.approx(0.31)
     other = rates({0.1: RELU}, architecture="2-3")
-    effect = effects.shapes("PGD", 0.1, 0.1)(pd.concat([parts[0], other]))
+    both = pd.concat([parts[0], other])
+    effect = effects.best_and_worst(both, "architecture", beta=0.1)
     assert (effect.name, effect.other) == ("3-2", "2-3")
     with pytest.raises(effects.Lacking):
-        effects.shapes("PGD", 0.1, 0.1, ["3-2"])(pd.concat([parts[0], other]))
+        effects.best_and_worst(both, "architecture", ["3-2"], beta=0.1)
 
 
 def test_growth_is_of_the_last_hidden_layer_over_the_first():
@@ -96,8 +96,8 @@ def test_growth_is_of_the_last_hidden_layer_over_the_first():
         for layer in (1, 2, 3)
     ]
     table = pd.DataFrame(rows)
-    assert effects.growth("PGD")(table)[:3] == pytest.approx(("ReLU", 2.0, 1.0))
-    slowest = effects.slower_growth("PGD")(table)
+    assert effects.growth(table, "PGD")[:3] == pytest.approx(("ReLU", 2.0, 1.0))
+    slowest = effects.slower_growth(table, "PGD")
     assert slowest.other == 0.1 and slowest[1:3] == pytest.approx((2.0, 1.5))
 
 

@@ -100,20 +100,23 @@ def test_a_success_counts_for_every_larger_radius():
     def attack(model, images, labels, *, eps, seed):
         return torch.where((images > 0.4045) == (eps > 0.15), images + eps / 2, images)
 
-    near, far = judges._attack("Any", "any", attack)().rows(Dark(), (x, y), 0, [0.1, 0.2])
+    near, far = judges._judge(judges.Attack, "Any", "any", attack)().rows(
+        Dark(), (x, y), 0, [0.1, 0.2]
+    )
     assert near["outcomes"] == "x" * 5 + "." * 5 and near["robust_accuracy"] == 0.5
     assert near["standard_accuracy"] == 1 and near["success_rate"] == 0.5
     assert far["outcomes"] == "x" * 10 and far["success_rate"] == 1
 
 
-def test_a_warning_of_autoattack_belongs_to_its_radius(monkeypatch):
+@pytest.mark.parametrize("doubts", [["zero gradient", "another"], []])
+def test_the_first_warning_of_autoattack_is_in_its_rows(monkeypatch, doubts):
     def doubting(model, x, y, *, eps, parts, seed):
-        if eps > 0.15:
-            warnings.warn("zero gradient", ReliabilityWarning, stacklevel=1)
+        for doubt in doubts:
+            warnings.warn(doubt, ReliabilityWarning, stacklevel=1)
         return x
 
     monkeypatch.setattr(judges, "auto_attack", doubting)
     model, x = mlp(64, [4]), load("digits", "test", limit=9).images
     data = x, model(x).argmax(1)  # all are correct
-    rows = paper.AutoAttack("square").rows(model, data, 0, [0.1, 0.2])
-    assert [row["warning"] for row in rows] == ["", "zero gradient"]
+    (row,) = paper.AutoAttack("square").rows(model, data, 0, [0.1])
+    assert row["warning"] == "".join(doubts[:1])

@@ -6,7 +6,10 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
+import nbformat
 import pytest
 
 from tests.browser import open_window
@@ -16,16 +19,20 @@ PATIENCE = 120_000  # milliseconds for a kernel to start and a notebook to run
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def notebooks(tmp_path_factory):
+    return Path(shutil.copytree(ROOT / "notebooks", tmp_path_factory.mktemp("lab") / "notebooks"))
+
+
+@pytest.fixture(scope="module")
+def lab(notebooks):
     """The address of a JupyterLab that shows a copy of the notebooks."""
-    folder = tmp_path_factory.mktemp("lab")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    folder = notebooks.parent
     log = folder / "log"
     options = ["--no-browser", "--allow-root", "--port=0", "--expose-app-in-browser"]
     with log.open("w") as out:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options, "--IdentityProvider.token="],
-            cwd=folder / "notebooks",
+            cwd=notebooks,
             env=os.environ | {"HOME": str(folder), "OMP_NUM_THREADS": "1"},
             stdout=out,
             stderr=out,
@@ -41,18 +48,18 @@ def lab(tmp_path_factory):
         server.wait()
 
 
-@pytest.fixture
-def notebook(lab):
-    """A page with the notebook open and every cell run."""
+@contextmanager
+def opened(lab, name, shown):
+    """A page with the notebook open, every cell run, and the element ``shown`` there."""
     with open_window() as window:
         page = window.page
         page.set_default_timeout(PATIENCE)
-        page.goto(f"{lab}/lab/tree/explore.ipynb?reset")
+        page.goto(f"{lab}/lab/tree/{name}?reset")
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         kernel = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
         page.wait_for_function(f"{kernel}?.status === 'idle'")
         page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_selector(".jp-OutputArea .widget-image")
+        page.wait_for_selector(shown)
         yield page
 
 
@@ -66,15 +73,24 @@ def changed(page, before):
     return page.eval_on_selector(PICTURE, "picture => picture.src")
 
 
-def test_a_slider_runs_the_attack_again_and_a_wrong_cap_is_refused(notebook):
-    page, shown = notebook, changed(notebook, None)
-    for name in ("ε", "test digit"):
-        slider = page.locator(".widget-slider", has_text=name).locator(".noUi-handle")
-        slider.focus()
+def test_a_slider_runs_the_attack_again(lab):
+    with opened(lab, "explore.ipynb", PICTURE) as page:
+        shown = changed(page, None)
+        for name in ("ε", "test digit"):
+            page.locator(".widget-slider", has_text=name).locator(".noUi-handle").focus()
+            page.keyboard.press("ArrowRight")
+            shown = changed(page, shown)
+
+
+def test_the_slider_of_a_figure_obeys_the_keyboard(lab, notebooks):
+    code = "from cappaper.paper import figures\nfigures.beta_explorer(figures.cap, [0.1, 0.5, 1.0])"
+    cells = [nbformat.v4.new_code_cell(code)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    small = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(small, notebooks / "small.ipynb")
+    with opened(lab, "small.ipynb", ".beta-explorer input") as page:
+        page.locator(".beta-explorer input").focus()
         page.keyboard.press("ArrowRight")
-        shown = changed(page, shown)
-    cap = page.locator(".widget-text", has_text="β of layer 1").locator("input")
-    cap.fill("-1")
-    cap.press("Enter")
-    page.wait_for_selector("text=a cap is a number above 0, or inf for ReLU")
-    assert page.eval_on_selector(PICTURE, "picture => picture.src") == shown
+        page.wait_for_function("document.querySelector('.beta-explorer output').value === 'β = 1'")
+        hidden = page.eval_on_selector_all(".beta-explorer img", "all => all.map(i => i.hidden)")
+        assert hidden == [True, True, False]

@@ -5,13 +5,13 @@ import re
 
 import pandas as pd
 
-from cappaper.paper import leaderboard
+from cappaper.paper import ledger
 from cappaper.paper.tables import STRONGEST
 from tests.answers import table_of
 from tests.browser import run_on_page
 from tests.conftest import ROOT
 
-TABLE = leaderboard.leaderboard(ROOT / "book")
+TABLE = ledger.leaderboard(ROOT / "book")
 
 
 def test_rows_are_ordered_and_bounds_agree():
@@ -28,7 +28,7 @@ def test_rows_are_ordered_and_bounds_agree():
 
 def test_the_page_has_every_row():
     page = (ROOT / "book" / "all-networks.md").read_text()
-    assert page == leaderboard.page(ROOT / "book")
+    assert page == ledger.networks_page(ROOT / "book")
     for _, row in TABLE.iterrows():
         assert f"| {row['network']} | {row['trained at ε']:g} | {row['epochs']} |" in page
 

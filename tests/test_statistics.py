@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from cappaper.paper.claims import MARGIN
-from cappaper.paper.statistics import LEVEL, Measured, above, over_constant, widest
+from cappaper.paper.effects import LEVEL, Measured, above, over_constant, widest
 from cappaper.paper.tables import outcomes
 
 

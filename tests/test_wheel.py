@@ -62,7 +62,6 @@ def test_without_extras_the_package_for_home_works(wheel, python, run, folder):
     few = ["--limit", 20, "--steps", 5, "--queries", 20, "--eps", "8/255"]
     said = run(cappaper, "check", "my_net.py:make", "--data", "mnist-sample", *few)
     assert "my_net.py:make: 20 images, L∞ ball of radius 0.0313725" in said
-    run(cappaper, "data", "digits", "mnist-sample")
     shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("_build"))
     assert "1. Perturbations grow" in run(cappaper, "claims")
     done = subprocess.run([cappaper, "reproduce"], capture_output=True, text=True)
@@ -72,4 +71,4 @@ def test_without_extras_the_package_for_home_works(wheel, python, run, folder):
 def test_with_the_extra_paper_everything_works(wheel, python, run):
     run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{wheel}[paper]")
     run(python, "-W", "ignore", "-c", IMPORT, *MODULES)
-    run(python.with_name("cappaper"), "data", "digits")
+    assert "reproduce" in run(python.with_name("cappaper"), "--help")

@@ -3,21 +3,31 @@
 import os
 import re
 import shutil
+import subprocess
 import sys
+import sysconfig
+import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
-from cappaper import checks
+from cappaper import checks, files
 from cappaper.files import together, whole
-from cappaper.paper.tables import read
+from cappaper.paper import cache, figures, ledger, tables
+from cappaper.paper.machines import Machine, side_by_side
 
 MANIFEST = Path("notebooks/chapters.yml")
 # Results that no chapter makes: benchmarks and trials.
 _MEASURED = ("how-fast-", "how-it-is-tested.", "mutants.", "coverage.", "referee.", "doubled.")
+_QUICK = (
+    "Quick profile: every figure and number here comes from small networks on scikit-learn's"
+    " 8×8 digits, not from MNIST. The text was written for MNIST."
+)
 
 
 class ChapterError(RuntimeError):
@@ -45,18 +55,11 @@ def manifest(root: Path) -> list[Chapter]:
         wanted = "must be a list of chapters with name, source, title and perhaps parameters"
         raise ValueError(f"{MANIFEST} {wanted}: {' '.join(str(error).split())}") from error
     names = [chapter.name for chapter in listed]
-    notebooks = {path.name for path in (root / "notebooks").glob("*.ipynb")}
-    for chapter in listed:
-        # Names become files, and names of parameters become code.
-        if not re.fullmatch(r"\w[\w.-]*", f"{chapter.name}"):
-            raise ValueError(f"{MANIFEST}: {chapter.name!r} is no name of letters, digits and -")
-        for parameter in chapter.parameters:
-            if not f"{parameter}".isidentifier():
-                raise ValueError(f"{MANIFEST}: {parameter!r} of {chapter.name} is no name")
-        if names.count(chapter.name) > 1:
-            raise ValueError(f"{MANIFEST} has two chapters called {chapter.name}")
-        if f"{chapter.source}.ipynb" not in notebooks:
-            raise ValueError(f"{MANIFEST}: {chapter.name} needs notebooks/{chapter.source}.ipynb")
+    for name, source in ((chapter.name, chapter.source) for chapter in listed):
+        if names.count(name) > 1:
+            raise ValueError(f"{MANIFEST} has two chapters called {name}")
+        if not (root / "notebooks" / f"{source}.ipynb").exists():
+            raise ValueError(f"{MANIFEST}: {name} needs notebooks/{source}.ipynb")
     return listed
 
 
@@ -67,14 +70,83 @@ def select(chapters: Sequence[Chapter], names: Sequence[str]) -> list[Chapter]:
     return [chapter for chapter in chapters if not names or chapter.name in names]
 
 
-def longest_first(chapters: Sequence[Chapter], root: Path) -> list[Chapter]:
-    """Chapters by the seconds in their committed tables, so that no long one is left to the end."""
+def reproduce(profile: str, names: Sequence[str], here: Machine, build: bool) -> None:
+    """Run the chapters of these names, or all of them, and build the book."""
+    root, paper = Path.cwd(), profile == "paper"
+    listed = manifest(root)
+    chosen = select(listed, names)
+    # Only the paper profile may change the committed book.
+    book = root / "book" if paper else root / "build" / "quick"
+    # Digits train in less time than a process starts: quick chapters share the cores instead.
+    at_once, within = (1, here.jobs) if paper else (here.jobs, 1)
+    with _lock(book):
+        for folder in (cache.root(), book / "chapters", book / "results"):
+            files.sweep(folder)
+        if not paper:
+            if not names:
+                shutil.rmtree(book, ignore_errors=True)
+            stage(root, book)
+        print(f"{len(chosen)} chapters, profile {profile}, on {here}", flush=True)
+        parameters = {"profile": profile, "device": here.device, "jobs": within}
+        labels = [f"[{i}/{len(chosen)}] {one.name}" for i, one in enumerate(chosen, 1)]
+        calls = [(c, root, book, parameters, n) for c, n in zip(chosen, labels, strict=True)]
+        if failed := [error for _, error in side_by_side(_attempt, calls, at_once) if error]:
+            raise ChapterError("; ".join(failed))
+        missing = [c.name for c in listed if not (book / "chapters" / f"{c.name}.ipynb").exists()]
+        if missing:
+            print(f"The book is not built: {', '.join(missing)} did not run yet.")
+            return
+        write(book)
+        if build:
+            _build(book)
 
-    def seconds(chapter: Chapter) -> float:
-        table = root / "book" / "results" / f"{chapter.name}.csv"
-        return sum(read(table).get("seconds", ())) if table.exists() else 0.0
 
-    return sorted(chapters, key=seconds, reverse=True)
+def write(book: Path) -> None:
+    """Write what a book makes of its tables: the ledger, its pages, and the headline."""
+    ledger.write(book)
+    table = tables.read(book / "results" / "how-robust.csv")
+    figures.save(figures.headline(table), str(book / "results" / "headline"))
+
+
+def stage(root: Path, folder: Path) -> None:
+    """Copy the book without chapters and their results, under the line that says it is quick."""
+    leave = shutil.ignore_patterns("_build", "chapters", "results")
+    shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)
+    (folder / "results").mkdir(exist_ok=True)
+    for path in (root / "book" / "results").iterdir():
+        if path.name.startswith(_MEASURED):
+            shutil.copy(path, folder / "results")
+    path = folder / "_config.yml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config["sphinx"]["config"]["html_theme_options"]["announcement"] = _QUICK
+    path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+
+
+def _lock(book: Path) -> AbstractContextManager[Any]:
+    """Only one run at a time writes to a book; a second one waits."""
+    place = cache.place("locks", str(book.resolve()))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(place).acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another run that writes to {book.relative_to(Path.cwd())}", flush=True)
+        return FileLock(place).acquire()
+
+
+def _attempt(
+    chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any], label: str
+) -> str:
+    """Run one chapter; its error is returned, so that the others still run."""
+    start, failure = time.monotonic(), ""
+    if sys.stdout.isatty():
+        print(f"{label}: running", flush=True)
+    try:
+        execute(chapter, root, book, parameters)
+    except ChapterError as error:
+        failure = str(error)
+    end = "failed" if failure else f"{chapter.title}, {time.monotonic() - start:.0f} s"
+    print(f"{label}: {end}", flush=True)
+    return failure
 
 
 def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]) -> Path:
@@ -129,7 +201,7 @@ def _run(name: str, notebook: Any, out: Path | None, cwd: Path, parameters: dict
     bars = sys.stderr if sys.stderr.isatty() else None
     # The kernel's own log repeats the errors that reach us as exceptions.
     given: dict[str, Any] = {"extra_arguments": ["--IPKernelApp.log_level=50"], "cwd": cwd}
-    given |= {"progress_bar": False, "stderr_file": bars}
+    given |= {"progress_bar": False, "stderr_file": bars, "coalesce_streams": True}
     try:
         executed = papermill.execute_notebook(notebook, out, parameters, **given)
     except papermill.PapermillExecutionError as error:
@@ -142,29 +214,22 @@ def _run(name: str, notebook: Any, out: Path | None, cwd: Path, parameters: dict
         for key in ("papermill", "widgets", "execution"):
             part.metadata.pop(key, None)
     for cell in executed.cells:
-        outputs = cell.get("outputs", [])
-        for output in outputs:
+        for output in cell.get("outputs", []):
             # Without its state a widget shows an error; the static page has a picture beside it.
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-        if errors := [output for output in outputs if output.get("name") == "stderr"]:
-            text = "".join(output.text for output in errors)
-            # As a terminal shows it: a progress bar returns to the start of its line, and ends.
-            lines = (line.rpartition("\r")[2].rstrip() for line in text.split("\n"))
-            errors[0].text = "".join(f"{line}\n" for line in lines if line)
-            shown = [output for output in outputs if output not in errors]
-            cell.outputs = shown + [output for output in errors[:1] if output.text]
+            if output.get("name") == "stderr":  # a bar returns to the start of its line, and ends
+                output.text = re.sub(r".*\r", "", output.text)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
     return executed
 
 
-def stage(root: Path, folder: Path, announcement: str) -> None:
-    """Copy the book without chapters and their results; put a line on top of every page."""
-    leave = shutil.ignore_patterns("_build", "chapters", "results")
-    shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)
-    (folder / "results").mkdir(exist_ok=True)
-    for path in (root / "book" / "results").iterdir():
-        if path.name.startswith(_MEASURED):
-            shutil.copy(path, folder / "results")
-    path = folder / "_config.yml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config["sphinx"]["config"]["html_theme_options"]["announcement"] = announcement
-    path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+def _build(book: Path) -> None:
+    """Build a book's pages with warnings as errors, and say where to open them."""
+    print("building the book", flush=True)
+    jupyter_book = str(Path(sysconfig.get_path("scripts"), "jupyter-book"))
+    command = [jupyter_book, "build", str(book), "-W", "--keep-going", "-q"]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if built.returncode:
+        raise ValueError(f"the book does not build:\n{built.stdout}{built.stderr}")
+    print(f"Open {(book / '_build/html/index.html').relative_to(Path.cwd())} in a browser.")

@@ -14,8 +14,7 @@ import pandas as pd
 import yaml
 
 from cappaper.paper import effects
-from cappaper.paper.effects import Lacking, Measure
-from cappaper.paper.statistics import Effect
+from cappaper.paper.effects import Effect, Lacking
 from cappaper.paper.tables import network_name, show_markdown
 
 MARGIN = 0.02  #: Two points of accuracy: a smaller difference is none.
@@ -39,35 +38,28 @@ class Comparison:
     asks: str = ""
     says: str = ""
     margin: float = MARGIN
-    half_of: Comparison | None = None  # instead of the margin: half of this effect
+    half_of: Mapping[str, Any] | None = None  # for half of another effect as the margin
 
-    @classmethod
-    def read(cls, entry: dict[str, Any]) -> Comparison:
-        """From an entry of ``claims.yml``."""
-        rest = {key: value for key, value in entry.items() if key not in ("with", "half_of")}
-        half = entry.get("half_of")
-        return cls(**rest, given=entry["with"], half_of=cls.read(half) if half else None)
-
-    def effect(self, table: pd.DataFrame) -> Effect:
-        """The effect in the chapter's table.
+    def effect(self, table: pd.DataFrame, given: Mapping[str, Any] | None = None) -> Effect:
+        """The effect in the chapter's table; ``given`` replaces the measure's arguments.
 
         Raises:
             Lacking: the table lacks the networks.
             ValueError: it lacks a column: it is another table.
         """
         try:
-            measure: Measure = getattr(effects, self.measure)(**self.given)
-            return measure(table)
+            effect: Effect = getattr(effects, self.measure)(table, **(given or self.given))
         except KeyError as error:
             columns = ", ".join(map(str, table))
             message = f"the table of {self.chapter} has no column {error}: its columns are "
             raise ValueError(message + columns) from error
+        return effect
 
     def answer(self, table: pd.DataFrame) -> Answer:
         """Yes if the interval lies beyond the margin, no if short of it, reversed if below 0."""
         try:
             effect = self.effect(table)
-            half = self.half_of.effect(table) if self.half_of else None
+            half = self.effect(table, self.half_of) if self.half_of else None
         except Lacking:
             return Answer("not decided", "The table lacks the networks to compare.", self.chapter)
         low, high = (max(half.low, 0) / 2, half.high / 2) if half else (self.margin, self.margin)
@@ -98,13 +90,6 @@ class Claim:
     real: list[Comparison]
     evidence: list[Comparison] = field(default_factory=list)
 
-    @classmethod
-    def read(cls, entry: dict[str, Any]) -> Claim:
-        """From an entry of ``claims.yml``."""
-        lists = ("reproduced", "real", "evidence")
-        read = {key: [Comparison.read(e) for e in entry.get(key, [])] for key in lists}
-        return cls(**{**entry, **read})
-
     @property
     def comparisons(self) -> list[Comparison]:
         return [*self.reproduced, *self.real, *self.evidence]
@@ -120,10 +105,15 @@ class Claim:
         return answers
 
 
-CLAIMS = [
-    Claim.read(entry)
-    for entry in yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="utf-8"))
-]
+def _claim(entry: dict[str, Any]) -> Claim:
+    """From an entry of ``claims.yml``."""
+    kinds = ("reproduced", "real", "evidence")
+    comparisons = {kind: [Comparison(**one) for one in entry.get(kind, [])] for kind in kinds}
+    return Claim(**{**entry, **comparisons})
+
+
+_TEXT = Path(__file__).with_suffix(".yml").read_text(encoding="utf-8")
+CLAIMS = [_claim(entry) for entry in yaml.safe_load(_TEXT)]
 
 
 def show_verdicts(chapter: str, table: pd.DataFrame) -> None:

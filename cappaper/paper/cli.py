@@ -3,21 +3,26 @@
 What only the book's commands need is imported inside them, so the others work without its packages.
 """
 
-import math
+import importlib
 import os
+import runpy
 import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import click
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from cappaper import checks
 from cappaper.attacks.common import Progress
-from cappaper.data import DATASETS, data_root, load
-from cappaper.paper import ledger, user_code
+from cappaper.data import DATASETS, load
+from cappaper.paper import ledger
 from cappaper.paper.claims import CLAIMS
 from cappaper.paper.machines import machine
 from cappaper.paper.profiles import PROFILES
@@ -66,28 +71,22 @@ def commands() -> None:
 @click.option("--only", multiple=True, metavar="CHAPTER", help="A chapter, or several with commas.")
 @_device
 @click.option("--jobs", type=_COUNT, help="Processes on a CPU; else one for each core.")
-@click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster: tls://host:8786.")
 @click.option("--no-build", is_flag=True, help="Stop before the book is built.")
-def reproduce(
-    profile: str, only: Sequence[str], device: str, jobs: int, scheduler: str, no_build: bool
-) -> None:
+def reproduce(profile: str, only: Sequence[str], device: str, jobs: int, no_build: bool) -> None:
     """Run chapters, then build the book around them."""
-    from cappaper.paper import reproducing
+    from cappaper.paper import chapters
 
-    if scheduler and jobs:
-        raise ValueError("got both --jobs and --scheduler: a cluster has its own workers")
-    here = machine(device, scheduler or jobs or os.cpu_count() or 1)
-    reproducing.run(profile, ",".join(only).split(",") * bool(only), here, not no_build)
+    here = machine(device, jobs or os.cpu_count() or 1)
+    chapters.reproduce(profile, ",".join(only).split(",") * bool(only), here, not no_build)
 
 
 def _radius(context: click.Context, parameter: click.Parameter, text: str) -> float:
     """A radius as the field writes it: 0.1 or 8/255."""
-    above, _, below = text.partition("/")
     try:
-        radius = float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        radius = math.nan
-    if not 0 <= radius < math.inf:
+        radius = float(Fraction(text))
+    except (ArithmeticError, ValueError):
+        radius = -1
+    if radius < 0:
         raise click.BadParameter(f"{text!r} is not a number of at least 0, such as 0.1 or 8/255")
     return radius
 
@@ -114,18 +113,70 @@ def check(
         if out.is_dir() or not out.parent.is_dir():
             raise ValueError(f"{out} cannot be written: name a file in a folder that exists")
     here = machine(device).device
-    images, labels = (part[:limit].to(here) for part in user_code.images(data))
-    network = user_code.model(model).to(here)
+    images, labels = (part[:limit].to(here) for part in _images(data))
+    network = _model(model).to(here)
     report = robustness_report(network, images, labels, name=model, progress=_bar, **settings)
     print(report)
     if len(labels.unique()) == 1:
         print(f"\nAll {len(labels)} images are of class {labels[0]}: is the data set sorted?")
     for path, text in ((to_json, report.json), (to_html, report.html)):
-        try:
-            if path:
-                path.write_text(text(), encoding="utf-8")
-        except OSError as error:
-            raise OSError(f"{path} cannot be written: {error.strerror}") from error
+        if path:
+            path.write_text(text(), encoding="utf-8")
+
+
+def _model(name: str) -> nn.Module:
+    """The classifier that ``module:name`` is, or returns."""
+    value = _value(name)
+    if not isinstance(value, nn.Module):
+        raise ValueError(f"{name} must be or return a torch module, got {type(value).__name__}")
+    return value
+
+
+def _images(name: str) -> tuple[Tensor, Tensor]:
+    """The test images and labels of a known data set, or those that ``module:name`` returns."""
+    if name in DATASETS:
+        return load(name, "test")
+    if ":" not in name:
+        checks.one_of(name, (*DATASETS, "MODULE:FACTORY"), "data")
+    match _value(name):
+        case [Tensor() as x, Tensor() as y]:
+            return x, y
+    raise ValueError(f"{name} must return two tensors, images and labels")
+
+
+def _value(name: str) -> Any:
+    """The value of ``module:name``; a function is called, a torch module is not."""
+    place, _, attribute = name.rpartition(":")
+    if not place or not attribute:
+        raise ValueError(f"{name!r} must read MODULE:FACTORY, such as my_net.py:make")
+    path = Path(place)
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise ValueError(f"there is no file {place}")
+    sys.path.insert(0, str(path.resolve().parent if is_file else Path.cwd()))
+    if is_file:
+        names = _run(place, lambda: runpy.run_path(place, run_name=path.stem))
+    else:
+        names = _run(place, lambda: vars(importlib.import_module(place)))
+    if attribute not in names:
+        raise ValueError(f"{place} has no {attribute!r}")
+    value = names[attribute]
+    return value if isinstance(value, nn.Module) or not callable(value) else _run(name, value)
+
+
+def _run(name: str, function: Callable[[], Any]) -> Any:
+    """Run the user's code as a script without arguments; an error names the line that failed."""
+    arguments, sys.argv = sys.argv, [name]
+    try:
+        return function()
+    except ImportError as error:
+        raise ValueError(f"{name} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        raise ValueError(f"{name} fails: {where}") from error
+    finally:
+        sys.argv = arguments
 
 
 @commands.command()
@@ -136,9 +187,9 @@ def claims(write: bool) -> None:
     if not book.is_dir():
         raise FileNotFoundError("there is no book/ here: run from the project's folder")
     if write:
-        from cappaper.paper import reproducing
+        from cappaper.paper import chapters
 
-        reproducing.write(book)
+        chapters.write(book)
     for row in ledger.verdicts(book).to_dict("records"):
         if row["kind"] == "reproduced":
             print(f"{row['claim']}. {CLAIMS[row['claim'] - 1].claim}")
@@ -160,6 +211,14 @@ def refresh() -> None:
 
 
 @commands.command()
+@click.argument("names", nargs=-1, required=True, type=click.Choice(DATASETS), metavar="NAME...")
+def data(names: Sequence[str]) -> None:
+    """Download data sets where they are missing, and check them."""
+    for name in names:
+        print(f"{name}: {len(load(name, 'test').labels)} test images")
+
+
+@commands.command()
 @click.option("--jobs", type=_COUNT, default=1, help="Processes on a CPU.")
 def weights(jobs: int) -> None:
     """Train the networks that the package brings along; write them, and the live page's digits."""
@@ -170,18 +229,6 @@ def weights(jobs: int) -> None:
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     digits = weights.digits_script(load("mnist", "test"))
     Path("book", weights.DIGITS).write_text(digits, encoding="utf-8")
-
-
-@commands.command()
-@click.argument("names", nargs=-1, required=True, type=click.Choice(DATASETS), metavar="NAME...")
-def data(names: Sequence[str]) -> None:
-    """Download data sets where they are missing, and check them."""
-    for name in names:
-        inside = {"digits": "inside scikit-learn", "mnist-sample": "inside cappaper"}
-        parts = [load(name, s) for s in ("train", "test") if s == "test" or name != "mnist-sample"]
-        counts = " + ".join(str(len(part.labels)) for part in parts)
-        shape = "×".join(map(str, parts[0].images.shape[2:]))
-        print(f"{name}: {counts} images of {shape}, {inside.get(name, f'in {data_root()}')}")
 
 
 def _bar(part: str) -> Progress:

@@ -1,150 +1,215 @@
-"""What a result table says of a claim: the effect that it measured.
+"""What a result table says of a claim: effects, with intervals over seeds and test images.
 
 ``kept`` is the share of the correctly classified images that withstand an attack: one minus its
-success rate.
+success rate. ``where`` are columns and the values that count in them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from scipy import special
 
-from cappaper.paper.statistics import LEVEL, Effect, Measured, above, over_constant, widest
-from cappaper.paper.tables import groups
+from cappaper.paper.tables import ROBUST, groups
+
+LEVEL = 0.05  #: The chance that an interval misses the truth.
+TEST_IMAGES = {"mnist": 10_000, "digits": 360}  #: A table with fewer images has drawn them.
+
+
+class Measured(NamedTuple):
+    """A number per seed. ``images`` test images, a share ``drawn``, stand for all of them."""
+
+    values: pd.Series
+    images: int = 0
+    drawn: float = 1.0
+    robust: np.ndarray[Any, Any] | None = None  # 0 or 1, [seeds, images]
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @classmethod
+    def of_rows(cls, rows: pd.DataFrame, value: str) -> Measured:
+        """From one row for each seed.
+
+        Raises:
+            ValueError: a seed has two rows.
+        """
+        if rows["seed"].duplicated().any():
+            raise ValueError("a network has duplicate rows: the table holds one for each seed")
+        rows = rows.sort_values("seed")
+        values = rows.set_index("seed")[value]
+        if value not in ("robust_accuracy", "kept") or not len(rows):
+            return cls(values)
+        images = int(rows["images"].iloc[0])
+        drawn = images / TEST_IMAGES[str(rows["dataset"].iloc[0])]
+        if value == "kept" or drawn == 1 or "outcomes" not in rows or rows["outcomes"].isna().any():
+            return cls(values, images, drawn)
+        robust = np.array([[mark == ROBUST for mark in row] for row in rows["outcomes"]], float)
+        return cls(values, images, drawn, robust)
+
+
+class Effect(NamedTuple):
+    """What one network has more than another, in the mean over seeds, and its interval.
+
+    The interval allows for the choice of ``name`` among several candidates.
+    """
+
+    name: Any
+    ours: float
+    theirs: float
+    low: float
+    high: float
+    other: Any = "ReLU"
+
+    @property
+    def mean(self) -> float:
+        return self.ours - self.theirs
+
+
+def above(candidates: Mapping[Any, Measured], control: Measured) -> Effect:
+    """The candidate with the highest mean against a control.
+
+    By Student's t with the pooled variance of all networks, corrected for as many comparisons as
+    there are candidates (Bonferroni): a little wider than Dunnett's intervals.
+    """
+    best = max(candidates, key=lambda name: candidates[name].mean)
+    ours, networks = (best, candidates[best]), [*candidates.values(), control]
+    return _difference(ours, ("ReLU", control), networks, len(candidates))
+
+
+def widest(groups: Mapping[Any, Measured]) -> Effect:
+    """The highest mean of several against the lowest: as :func:`above`, over all pairs."""
+    low, *_, high = sorted(groups.items(), key=lambda item: item[1].mean)
+    return _difference(high, low, list(groups.values()), math.comb(len(groups), 2))
+
+
+def over_constant(name: Any, network: Measured, constant: float) -> Effect:
+    """A mean over seeds against a number, by Student's t."""
+    count, half = len(network.values), math.inf
+    if count > 1:
+        t = special.stdtrit(count - 1, 1 - LEVEL / 2)
+        half = t * float(network.values.std()) / math.sqrt(count)
+    gain = network.mean - constant
+    return Effect(name, network.mean, constant, gain - half, gain + half, "no growth")
+
+
+def _difference(
+    ours: tuple[Any, Measured],
+    theirs: tuple[Any, Measured],
+    networks: Sequence[Measured],
+    comparisons: int,
+) -> Effect:
+    """An infinite interval where the spread over seeds is unknown."""
+    (name, one), (other, two) = ours, theirs
+    freedom = sum(len(network.values) - 1 for network in networks)
+    half, tail = math.inf, LEVEL / comparisons / 2
+    if freedom:
+        squares = [((n.values - n.mean) ** 2).sum() for n in networks]
+        variance = sum(squares) / freedom * (1 / len(one.values) + 1 / len(two.values))
+        seeds = special.stdtrit(freedom, 1 - tail) * math.sqrt(variance)
+        images = special.ndtri(1 - tail) * math.sqrt(_image_variance(one, two))
+        half = math.hypot(seeds, images)
+    gain = one.mean - two.mean
+    return Effect(name, one.mean, two.mean, gain - half, gain + half, other)
+
+
+def _image_variance(one: Measured, other: Measured) -> float:
+    """Of a difference, from the draw of the test images, which the networks share."""
+    if one.drawn >= 1:
+        return 0.0
+    if one.robust is not None and other.robust is not None:
+        variance = float((one.robust.mean(axis=0) - other.robust.mean(axis=0)).var(ddof=1))
+    else:  # as for two independent draws, which vary no less
+        variance = sum(network.mean * (1 - network.mean) for network in (one, other))
+    return variance / one.images * (1 - one.drawn)
 
 
 class Lacking(Exception):
     """A table has the columns, but not the networks that are compared."""
 
 
-class Measure(Protocol):
-    """A table's effect, with an interval that misses the truth with the chance ``level``."""
-
-    def __call__(self, table: pd.DataFrame, level: float = LEVEL) -> Effect: ...
-
-
 def some_cap(
-    value: str = "robust_accuracy", by: str = "beta", relu: Any = math.inf, **where: Any
-) -> Measure:
+    table: pd.DataFrame,
+    value: str = "robust_accuracy",
+    by: str = "beta",
+    relu: Any = math.inf,
+    **where: Any,
+) -> Effect:
     """What the best cap has more than ReLU."""
-
-    def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
-        rows = _where(table, **where)
-        if value == "kept":
-            rows = rows.assign(kept=rows["robust_accuracy"] / rows["standard_accuracy"])
-        networks = {name: Measured.of_rows(one, value) for name, one in groups(rows, by)}
-        control = networks.pop(relu, None)
-        if control is None or not networks:
-            raise Lacking
-        return above(networks, control, level)
-
-    return measure
+    rows = _where(table, **where)
+    if value == "kept":
+        rows = rows.assign(kept=rows["robust_accuracy"] / rows["standard_accuracy"])
+    networks = {name: Measured.of_rows(one, value) for name, one in groups(rows, by)}
+    control = networks.pop(relu, None)
+    if control is None or not networks:
+        raise Lacking
+    return above(networks, control)
 
 
-def one_cap(cap: float | None = None, **where: Any) -> Measure:
+def one_cap(table: pd.DataFrame, cap: float | None = None, **where: Any) -> Effect:
     """What one cap, or else the lowest, has more than ReLU."""
-
-    def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
-        rows = _where(table, **where)
-        chosen = rows["beta"].min() if cap is None else cap
-        return some_cap()(rows[rows["beta"].isin([chosen, math.inf])], level)
-
-    return measure
+    rows = _where(table, **where)
+    chosen = rows["beta"].min() if cap is None else cap
+    return some_cap(rows[rows["beta"].isin([chosen, math.inf])])
 
 
-def winner_under_pgd(attack: str, eps: float, chosen_at: float) -> Measure:
+def winner_under_pgd(table: pd.DataFrame, attack: str, eps: float, chosen_at: float) -> Effect:
     """What the cap that keeps most under PGD at another radius has more than ReLU."""
-
-    def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
-        rows = _where(table, training_eps=0)
-        under_pgd = _where(rows, attack="PGD", eps=chosen_at)
-        mean = under_pgd["robust_accuracy"].groupby(under_pgd["beta"]).mean()
-        mean = mean.drop(math.inf, errors="ignore")
-        if mean.empty:
-            raise Lacking
-        rows = rows[rows["beta"].isin([mean.idxmax(), math.inf])]
-        return some_cap(attack=attack, eps=eps)(rows, level)
-
-    return measure
+    rows = _where(table, training_eps=0)
+    under_pgd = _where(rows, attack="PGD", eps=chosen_at)
+    mean = under_pgd["robust_accuracy"].groupby(under_pgd["beta"]).mean()
+    mean = mean.drop(math.inf, errors="ignore")
+    if mean.empty:
+        raise Lacking
+    best: Any = mean.idxmax()
+    return one_cap(rows, best, attack=attack, eps=eps)
 
 
-def placements(attack: str, eps: float, hidden: str) -> Measure:
-    """At the lowest cap: the best choice of capped layers against the worst."""
-
-    def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
-        rows = _where(table, attack=attack, eps=eps, architecture=hidden)
-        return _between(_where(rows, beta=rows["beta"].min()), "placement", level)
-
-    return measure
-
-
-def shapes(attack: str, eps: float, beta: float, names: Sequence[str] = ()) -> Measure:
-    """Of networks of equal size with the same cap: the best shape against the worst."""
-
-    def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
-        rows = _where(table, attack=attack, eps=eps, beta=beta)
-        rows = rows[rows["architecture"].isin(names)] if names else rows
-        return _between(rows, "architecture", level)
-
-    return measure
-
-
-def growth(attack: str) -> Measure:
-    """How much a relative L2 distance grows, last hidden layer over first, through deep ReLU."""
-
-    def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
-        return over_constant("ReLU", _growths(table, attack)[math.inf], 1.0, level)
-
-    return measure
-
-
-def slower_growth(attack: str) -> Measure:
-    """How much more that distance grows through ReLU than through the cap that slows it most."""
-
-    def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
-        grown = {beta: Measured(-one.values) for beta, one in _growths(table, attack).items()}
-        relu = grown.pop(math.inf)
-        if not grown:
-            raise Lacking
-        gain = above(grown, relu, level)
-        return gain._replace(ours=-gain.theirs, theirs=-gain.ours, name="ReLU", other=gain.name)
-
-    return measure
-
-
-def failing(initialisation: str) -> Measure:
-    """The test error of the deepest network with the lowest cap, and of the same one with ReLU."""
-
-    def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
-        rows = _where(table, trained=True, layer=1)
-        rows = _where(rows, depth=rows["depth"].max())
-        relu = _where(rows, beta=math.inf, initialisation="default")
-        caps = _where(rows, initialisation=initialisation)
-        caps = _where(caps, beta=caps["beta"].min())
-        rows = pd.concat([relu, caps[caps["beta"] < math.inf]])
-        return some_cap("error")(rows.assign(error=1 - rows["accuracy"]), level)
-
-    return measure
-
-
-def nearest() -> Measure:
-    """How much farther away the nearest example of all searches lies: the median, in L2."""
-
-    def measure(table: pd.DataFrame, level: float = LEVEL) -> Effect:
-        found = table["median_l2"].groupby([table["beta"], table["seed"]]).min().reset_index()
-        return some_cap("median_l2")(found, level)
-
-    return measure
-
-
-def _between(rows: pd.DataFrame, by: str, level: float) -> Effect:
+def best_and_worst(table: pd.DataFrame, by: str, among: Sequence[str] = (), **where: Any) -> Effect:
+    """The best against the worst of networks that differ in ``by``, or of those ``among`` them."""
+    rows = _where(table, **where)
+    rows = rows[rows[by].isin(among)] if among else rows
     networks = {n: Measured.of_rows(one, "robust_accuracy") for n, one in groups(rows, by)}
     if len(networks) < 2:
         raise Lacking
-    return widest(networks, level)
+    return widest(networks)
+
+
+def growth(table: pd.DataFrame, attack: str) -> Effect:
+    """How much a relative L2 distance grows, last hidden layer over first, through deep ReLU."""
+    return over_constant("ReLU", _growths(table, attack)[math.inf], 1.0)
+
+
+def slower_growth(table: pd.DataFrame, attack: str) -> Effect:
+    """How much more that distance grows through ReLU than through the cap that slows it most."""
+    grown = {beta: Measured(-one.values) for beta, one in _growths(table, attack).items()}
+    relu = grown.pop(math.inf)
+    if not grown:
+        raise Lacking
+    gain = above(grown, relu)
+    return gain._replace(ours=-gain.theirs, theirs=-gain.ours, name="ReLU", other=gain.name)
+
+
+def failing(table: pd.DataFrame, initialisation: str) -> Effect:
+    """The test error of the deepest network with the lowest cap, and of the same one with ReLU."""
+    rows = _where(table, trained=True, layer=1)
+    rows = _where(rows, depth=rows["depth"].max())
+    relu = _where(rows, beta=math.inf, initialisation="default")
+    caps = _where(rows, initialisation=initialisation)
+    caps = _where(caps, beta=caps["beta"].min())
+    rows = pd.concat([relu, caps[caps["beta"] < math.inf]])
+    return some_cap(rows.assign(error=1 - rows["accuracy"]), "error")
+
+
+def nearest(table: pd.DataFrame) -> Effect:
+    """How much farther away the nearest example of all searches lies: the median, in L2."""
+    found = table["median_l2"].groupby([table["beta"], table["seed"]]).min().reset_index()
+    return some_cap(found, "median_l2")
 
 
 def _growths(table: pd.DataFrame, attack: str) -> dict[Any, Measured]:

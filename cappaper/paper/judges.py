@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +22,20 @@ from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset
 from cappaper.evaluation import EpsAttack, is_robust
-from cappaper.paper.tables import UNKNOWN, outcome_row, outcomes
+from cappaper.paper.tables import UNKNOWN, Row, outcome_row, outcomes
 from cappaper.surrogate import surrogate_gradient
 
-Row = dict[str, Any]
 Radii = Sequence[float]
 
 
 class Judge(ABC):
-    """A question about one network: a frozen dataclass, whose ``repr`` is part of a cache key."""
+    """A question about one network: a frozen dataclass, whose ``repr`` is part of a cache key.
+
+    ``function`` takes the network, images, labels and the judge's settings.
+    """
 
     trained: bool = True  # False: the question is about the network before training
+    function: ClassVar[Callable[..., Any]]
 
     @property
     @abstractmethod
@@ -54,11 +57,15 @@ class Judge(ABC):
 class Attack(Judge):
     """An attack at growing ε: a success counts for every larger ε too."""
 
-    function: ClassVar[Callable[..., Tensor]]  # takes the seed and the judge's settings
-
     def bind(self, seed: int) -> EpsAttack:
         """The attack as a function, ``attack(model, x, y, eps=...) -> x_adv``."""
         return partial(self.function, seed=seed, **self.settings())
+
+    def times(self, effort: int) -> Any:
+        """The same attack with ``effort`` times the steps and queries."""
+        given = self.settings()
+        longer = {key: effort * given[key] for key in ("steps", "queries") if key in given}
+        return dataclasses.replace(cast(Any, self), **longer)
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
         attacks = [partial(self.bind(seed), eps=eps) for eps in epsilons]
@@ -76,16 +83,49 @@ def attack_rows(name: str, epsilons: Radii, robust: Tensor) -> list[Row]:
     return rows
 
 
-def _attack(
-    kind: str, name: str, function: Callable[..., Tensor], **settings: Any
-) -> Callable[..., Attack]:
-    """A dataclass of attacks: ``function`` with the network's seed; ``settings`` are defaults."""
+class Proof(Judge):
+    """A proof for each image that no attack can succeed; ``function`` returns the outcomes."""
+
+    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
+        prove = partial(self.function, model, *test, **self.settings())
+        standard = accuracy(model, test)
+        return [outcome_row(self.name, eps, standard, prove(eps=eps)) for eps in epsilons]
+
+
+class Search(Judge):
+    """A search for near adversarial examples: how often it succeeds, and at which distance.
+
+    ``function`` returns an example for each image, still classified correctly where it failed.
+    """
+
+    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
+        """One row, its rates over the correct images; one without an example is infinitely far."""
+        correct = is_correct(model, *test)
+        images, labels = test.images[correct], test.labels[correct]
+        standard, success, median = correct.double().mean().item(), math.nan, math.nan
+        if len(labels):
+            adversarial = self.function(model, images, labels, seed=seed, **self.settings())
+            fooled = ~is_correct(model, adversarial, labels)
+            length = (adversarial - images).flatten(1).norm(dim=1)
+            length[~fooled] = math.inf
+            success, median = fooled.double().mean().item(), length.median().item()
+        row: Row = {"attack": self.name, "standard_accuracy": standard}
+        row |= {"robust_accuracy": standard * (1 - success), "success_rate": success}
+        return [row | {"median_l2": median, "images": len(test.labels)}]
+
+
+def accuracy(model: nn.Module, test: Dataset) -> float:
+    return is_correct(model, *test).double().mean().item()
+
+
+def _judge(base: type, kind: str, name: str, function: Callable[..., Any], **settings: Any) -> Any:
+    """A dataclass of judges with this function; ``settings`` are its fields and their defaults."""
     fields = [(key, type(value), value) for key, value in {**settings, "name": name}.items()]
     about = function.__doc__ or ""
     if function.__module__ != __name__:
         about = f":func:`cappaper.{function.__name__}` with these settings and the network's seed."
     space = {"function": staticmethod(function), "__module__": __name__, "__doc__": about}
-    return dataclasses.make_dataclass(kind, fields, bases=(Attack,), frozen=True, namespace=space)
+    return dataclasses.make_dataclass(kind, fields, bases=(base,), frozen=True, namespace=space)
 
 
 def _unchanged(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> Tensor:
@@ -112,27 +152,46 @@ def _along_slope(
         return pgd(model, x, y, eps, steps=steps, seed=seed, early_exit=False)
 
 
-Clean = _attack("Clean", "no attack", _unchanged)
-Noise = _attack("Noise", "noise", _noise)
-FGSM = _attack("FGSM", "FGSM", _fgsm)
-PGD = _attack("PGD", "PGD", pgd, steps=40, norm="linf", restarts=1, early_exit=True)
-AdaptivePGD = _attack("AdaptivePGD", "cap-aware PGD", adaptive_pgd, steps=40, restarts=1)
-SmoothPGD = _attack("SmoothPGD", "cap-aware PGD", _along_slope, steps=40, sharpness=10.0)
+def _exact(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, time_limit: float) -> str:
+    """:func:`cappaper.exact_robustness`; an image without an answer in time is unknown."""
+    answer = exact_robustness(model, x, y, eps, time_limit=time_limit)
+    images = zip(outcomes(answer.robust.tolist()), answer.undecided.tolist(), strict=True)
+    return "".join(UNKNOWN if undecided else outcome for outcome, undecided in images)
 
 
-@dataclass(frozen=True)
-class Strongest(Attack):
-    """:func:`cappaper.strongest_attack` with these settings and the network's seed."""
+def _cw(
+    model: nn.Module, x: Tensor, y: Tensor, *, seed: int, sharpness: float | None, **settings: Any
+) -> Tensor:
+    """:func:`cappaper.cw_l2`; with a ``sharpness``, by the :func:`~cappaper.surrogate_gradient`."""
+    with surrogate_gradient(model, sharpness):
+        return cw_l2(model, x, y, **settings)
 
-    steps: int = 100
-    restarts: int = 1
-    queries: int = 5000
-    name: str = "all attacks"
-    function = staticmethod(strongest_attack)
 
-    def times(self, effort: int) -> Strongest:
-        """The same attack with ``effort`` times the steps and queries."""
-        return dataclasses.replace(self, steps=effort * self.steps, queries=effort * self.queries)
+def _growing_balls(
+    model: nn.Module, x: Tensor, y: Tensor, *, seed: int, steps: int, radii: Radii
+) -> Tensor:
+    """:func:`cappaper.adaptive_pgd` in L2 balls of growing radius, up to its first success."""
+    attack = partial(adaptive_pgd, model, steps=steps, norm="l2", seed=seed)
+    return run_in_turn(model, [partial(attack, eps=radius) for radius in radii], x, y)
+
+
+Clean = _judge(Attack, "Clean", "no attack", _unchanged)
+Noise = _judge(Attack, "Noise", "noise", _noise)
+FGSM = _judge(Attack, "FGSM", "FGSM", _fgsm)
+PGD = _judge(Attack, "PGD", "PGD", pgd, steps=40, norm="linf", restarts=1, early_exit=True)
+AdaptivePGD = _judge(Attack, "AdaptivePGD", "cap-aware PGD", adaptive_pgd, steps=40, restarts=1)
+SmoothPGD = _judge(Attack, "SmoothPGD", "cap-aware PGD", _along_slope, steps=40, sharpness=10.0)
+Strongest = _judge(
+    Attack, "Strongest", "all attacks", strongest_attack, steps=100, restarts=1, queries=5000
+)
+Exact = _judge(Proof, "Exact", "exact", _exact, time_limit=30.0)
+# A black pixel starts at w = -7.3: with few steps, the steps must be long.
+_search = {"steps": 300, "search_steps": 9, "lr": 0.1, "initial_const": 1e-2, "sharpness": None}
+CW = _judge(Search, "CW", "CW", _cw, **_search)
+_radii = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 3.0)
+GrowingBalls = _judge(
+    Search, "GrowingBalls", "cap-aware PGD (L2)", _growing_balls, steps=40, radii=_radii
+)
 
 
 @dataclass(frozen=True)
@@ -159,33 +218,12 @@ class AutoAttack(Attack):
         return attack
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        """The rows of any attack; ``warning`` is AutoAttack's first warning at this ε."""
-        first_warning: dict[float, str] = {}
-
-        def recorded(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", ReliabilityWarning)
-                adversarial = self.bind(seed)(model, x, y, eps=eps)
-            for warning in caught:
-                if issubclass(warning.category, ReliabilityWarning):
-                    first_warning.setdefault(eps, str(warning.message))
-            return adversarial
-
-        robust = is_robust(model, *test, [partial(recorded, eps=eps) for eps in epsilons])
-        rows = attack_rows(self.name, epsilons, robust)
-        return [row | {"warning": first_warning.get(row["eps"], "")} for row in rows]
-
-
-class Proof(Judge):
-    """A proof for single images: no attack can succeed."""
-
-    @abstractmethod
-    def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str:
-        """The outcome of every image."""
-
-    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        name, standard = self.name, accuracy(model, test)
-        return [outcome_row(name, e, standard, self.outcomes(model, test, e)) for e in epsilons]
+        """The rows of any attack; ``warning`` is AutoAttack's first."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ReliabilityWarning)
+            rows = super().rows(model, test, seed, epsilons)
+        said = [str(w.message) for w in caught if issubclass(w.category, ReliabilityWarning)]
+        return [row | {"warning": said[0] if said else ""} for row in rows]
 
 
 @dataclass(frozen=True)
@@ -198,78 +236,6 @@ class Certificate(Proof):
     def name(self) -> str:
         return f"certified by {self.method.upper()}"
 
-    def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str:
-        return outcomes(certify(model, *test, eps, self.method).tolist())
-
-
-@dataclass(frozen=True)
-class Exact(Proof):
-    """:func:`cappaper.exact_robustness`; an image without an answer in time is unknown."""
-
-    time_limit: float = 30.0
-    name: str = "exact"
-
-    def outcomes(self, model: nn.Module, test: Dataset, eps: float) -> str:
-        answer = exact_robustness(model, *test, eps, time_limit=self.time_limit)
-        images = zip(outcomes(answer.robust.tolist()), answer.undecided.tolist(), strict=True)
-        return "".join(UNKNOWN if undecided else outcome for outcome, undecided in images)
-
-
-class Search(Judge):
-    """A search for near adversarial examples: how often it succeeds, and at which distance."""
-
-    @abstractmethod
-    def search(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
-        """An example for each image; still classified correctly where the search failed."""
-
-    def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        """One row. ``success_rate`` and ``median_l2`` are over the correct images.
-
-        An image without an example counts as infinitely far.
-        """
-        correct = is_correct(model, *test)
-        images, labels = test.images[correct], test.labels[correct]
-        standard, success, median = correct.double().mean().item(), math.nan, math.nan
-        if len(labels):
-            adversarial = self.search(model, images, labels, seed)
-            fooled = ~is_correct(model, adversarial, labels)
-            length = (adversarial - images).flatten(1).norm(dim=1)
-            length[~fooled] = math.inf
-            success, median = fooled.double().mean().item(), length.median().item()
-        row: Row = {"attack": self.name, "standard_accuracy": standard}
-        row |= {"robust_accuracy": standard * (1 - success), "success_rate": success}
-        return [row | {"median_l2": median, "images": len(test.labels)}]
-
-
-@dataclass(frozen=True)
-class CW(Search):
-    """:func:`cappaper.cw_l2`; with a ``sharpness``, by the :func:`~cappaper.surrogate_gradient`."""
-
-    steps: int = 300
-    search_steps: int = 9
-    lr: float = 0.1  # a black pixel starts at w = -7.3: with few steps, the steps must be long
-    initial_const: float = 1e-2
-    sharpness: float | None = None
-    name: str = "CW"
-
-    def search(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
-        settings = self.settings()
-        with surrogate_gradient(model, settings.pop("sharpness")):
-            return cw_l2(model, x, y, **settings)
-
-
-@dataclass(frozen=True)
-class GrowingBalls(Search):
-    """:func:`cappaper.adaptive_pgd` in L2 balls of growing radius, up to its first success."""
-
-    steps: int = 40
-    radii: tuple[float, ...] = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 3.0)
-    name: str = "cap-aware PGD (L2)"
-
-    def search(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
-        attack = partial(adaptive_pgd, steps=self.steps, norm="l2", seed=seed)
-        return run_in_turn(model, [partial(attack, model, eps=r) for r in self.radii], x, y)
-
-
-def accuracy(model: nn.Module, test: Dataset) -> float:
-    return is_correct(model, *test).double().mean().item()
+    @staticmethod
+    def function(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, method: str) -> str:
+        return outcomes(certify(model, x, y, eps, method).tolist())

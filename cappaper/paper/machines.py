@@ -1,4 +1,4 @@
-"""The device and the processes that do the work: on this machine, or on a Dask cluster."""
+"""The device and the processes that do the work."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from cappaper import checks
@@ -15,39 +15,29 @@ from cappaper import checks
 
 @dataclass(frozen=True)
 class Machine:
-    """A device, ``"cpu"`` or ``"cuda"``, and ``jobs``: processes, or a Dask scheduler's address."""
+    """A device, ``"cpu"`` or ``"cuda"``, and the number of processes that work side by side."""
 
     device: str = "cpu"
-    jobs: int | str = 1
+    jobs: int = 1
 
     def __str__(self) -> str:
         """In words, for the provenance of a table."""
         if self.device == "cuda":
             return f"cuda ({torch.cuda.get_device_name()})"
-        if isinstance(self.jobs, str):
-            return f"{self.device} (a Dask cluster, 1 thread a worker)"
         return f"{self.device} ({self.jobs} process{'es' * (self.jobs > 1)} of 1 thread)"
 
 
-def machine(device: str = "auto", jobs: int | str = 1) -> Machine:
-    """This machine, or a Dask cluster of CPUs at ``jobs="tls://host:8786"``.
+def machine(device: str = "auto", jobs: int = 1) -> Machine:
+    """This machine: ``"auto"`` takes CUDA if there is any; a GPU gets one process.
 
-    Who reaches a scheduler's port runs code on the cluster. With ``tls://`` only holders of a
-    certificate do: Dask's own configuration, ``distributed.comm.tls``, names the files. ``tcp://``
-    is for a network in which you trust everyone.
-
-    ``"auto"`` takes CUDA if there is any; a GPU gets one process. No result depends on ``jobs``.
-    Bad values, and CUDA where there is none, raise a ValueError.
+    No result depends on ``jobs``. Bad values, and CUDA where there is none, raise a ValueError.
     """
     checks.one_of(device, ("auto", "cpu", "cuda"), "device")
-    cluster, there = isinstance(jobs, str) and "://" in jobs, torch.cuda.is_available()
-    if not cluster and (not isinstance(jobs, int) or jobs < 1):
-        address = ", or a scheduler's address such as tls://host:8786" * isinstance(jobs, str)
-        raise ValueError(f"jobs must be a whole number of at least 1{address}, got {jobs!r}")
-    if device == "cuda" and (cluster or not there):
-        where = "a cluster works on CPUs" if cluster else "torch sees no CUDA device"
-        raise ValueError(f"device 'cuda' was asked for, but {where}: use device 'cpu'")
-    return Machine("cpu", jobs) if device == "cpu" or cluster or not there else Machine("cuda")
+    checks.count(jobs, "jobs")
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ValueError("device 'cuda' was asked for, but torch sees no CUDA device: use 'cpu'")
+    return Machine("cuda") if there and device != "cpu" else Machine("cpu", jobs)
 
 
 @contextmanager
@@ -62,43 +52,22 @@ def one_thread() -> Iterator[None]:
 
 
 def side_by_side(
-    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], jobs: int | str, label: str = ""
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], jobs: int, label: str = ""
 ) -> Iterator[tuple[int, Any]]:
     """Positions and results of ``function(*call)`` for every call, in the order they finish.
 
-    ``jobs`` processes share the calls, or the workers of the Dask scheduler at this address: the
-    networks are too small for a second thread. A ``label`` asks for a progress bar.
+    ``jobs`` processes share the calls: the networks are too small for a second thread. A ``label``
+    asks for a progress bar.
     """
     # A bar is for a terminal, or for a kernel, which passes it on.
     watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
+    jobs = max(1, min(jobs, len(calls)))
+    # After joblib's own five minutes an idle worker would end, with a warning in the chapter.
+    more = {"pre_dispatch": jobs, "idle_worker_timeout": 3600} if jobs > 1 else {}
+    workers = Parallel(jobs, return_as="generator_unordered", **more)
+    finished = workers(delayed(_call)(i, function, call) for i, call in enumerate(calls))
     hidden = not (label and watched)
-    bar = tqdm(total=len(calls), desc=label, leave=False, file=sys.stderr, disable=hidden)
-    with bar, _workers(jobs, len(calls)) as workers:
-        for result in workers(delayed(_call)(i, function, call) for i, call in enumerate(calls)):
-            bar.update()
-            yield result
-
-
-@contextmanager
-def _workers(jobs: int | str, calls: int) -> Iterator[Parallel]:
-    if isinstance(jobs, int):
-        jobs = max(1, min(jobs, calls))
-        # After joblib's own five minutes an idle worker would end, with a warning in the chapter.
-        more = {"pre_dispatch": jobs, "idle_worker_timeout": 3600} if jobs > 1 else {}
-        yield Parallel(jobs, return_as="generator_unordered", **more)
-        return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ValueError('a scheduler needs Dask: pip install "cappaper[cluster]"') from error
-    try:
-        client = Client(jobs, set_as_default=False, timeout=10)
-    except TypeError as error:  # Dask's sentence on a certificate that its configuration lacks
-        raise ValueError(f"{jobs} needs certificates, in Dask's configuration: {error}") from error
-    except OSError as error:
-        raise OSError(f"no Dask scheduler answers at {jobs}") from error
-    with client, parallel_config("dask", client=client):
-        yield Parallel(-1, return_as="generator_unordered", batch_size=1)
+    yield from tqdm(finished, label, len(calls), leave=False, file=sys.stderr, disable=hidden)
 
 
 def _call(i: int, function: Callable[..., Any], call: tuple[Any, ...]) -> tuple[int, Any]:

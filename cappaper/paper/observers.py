@@ -10,8 +10,9 @@ from torch import nn
 
 from cappaper.data import Dataset
 from cappaper.masking import MaskingReport, masking_report
-from cappaper.paper.judges import Attack, Judge, Radii, Row, accuracy
+from cappaper.paper.judges import Attack, Judge, Radii, accuracy
 from cappaper.paper.layers import layer_distances, layer_signals
+from cappaper.paper.tables import Row
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import ast
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cappaper import checks
@@ -21,30 +21,27 @@ class _Kind(NamedTuple):
         return isinstance(value, self.types) and not flag and self.holds(value)
 
 
-def _choice(names: Sequence[str]) -> _Kind:
-    return _Kind(f"one of {', '.join(names)}", (str,), lambda v: v in names)
-
-
+_NUMBER, _DEVICES = (int, float), ("auto", "cpu", "cuda")
 _COUNT = _Kind("a whole number of at least 1", (int,), lambda v: v >= 1)
-_CAP = _Kind("a number above 0, .inf for ReLU", (int, float), lambda v: v > 0)
-_ABOVE = _Kind("a finite number above 0", (int, float), lambda v: 0 < v < math.inf)
-_WEIGHT = _Kind("a finite number of at least 0", (int, float), lambda v: 0 <= v < math.inf)
-_SHARE = _Kind("a number from 0 to 1", (int, float), lambda v: 0 <= v <= 1)
-_LAYERS = _Kind("a list of counts", (list,), lambda v: v and all(map(_COUNT.takes, v)))
 _KINDS = {
-    "hidden epochs effort images steps looks width depths": _COUNT,
-    "jobs": _Kind("a whole number of at least 1, or an address", (int, str)),
+    "jobs hidden epochs effort images steps looks width depths": _COUNT,
     "seeds": _Kind("a whole number", (int,)),
-    "beta betas trained_betas longer_betas": _CAP,
-    "lr sharpness time_limit factors constants start twin": _ABOVE,
-    "eps epsilons small_eps standard_eps training_eps cycle": _SHARE,
-    "penalties": _WEIGHT,
-    "architectures": _LAYERS,
+    "beta betas trained_betas longer_betas": _Kind(
+        "a number above 0, .inf for ReLU", _NUMBER, lambda v: v > 0
+    ),
+    "lr sharpness time_limit factors constants start twin": _Kind(
+        "a finite number above 0", _NUMBER, lambda v: 0 < v < math.inf
+    ),
+    "eps epsilons small_eps standard_eps training_eps cycle": _Kind(
+        "a number from 0 to 1", _NUMBER, lambda v: 0 <= v <= 1
+    ),
+    "penalties": _Kind("a finite number of at least 0", _NUMBER, lambda v: 0 <= v < math.inf),
+    "architectures": _Kind("a list of counts", (list,), lambda v: v and all(map(_COUNT.takes, v))),
     "reverse": _Kind("true or false", (bool,)),
     "save_to chapter": _Kind("text", (str,)),
-    "profile": _choice(tuple(PROFILES)),
-    "device": _choice(("auto", "cpu", "cuda")),
-    "parts": _choice(PARTS),
+    "profile": _Kind(f"one of {', '.join(PROFILES)}", (str,), lambda v: v in PROFILES),
+    "device": _Kind(f"one of {', '.join(_DEVICES)}", (str,), lambda v: v in _DEVICES),
+    "parts": _Kind(f"one of {', '.join(PARTS)}", (str,), lambda v: v in PARTS),
 }
 _KIND_OF = {name: kind for names, kind in _KINDS.items() for name in names.split()}
 # Lists whose default, None, does not say so.
@@ -80,14 +77,13 @@ def check_parameters(namespace: dict[str, Any]) -> None:
 def _check(name: str, value: Any, is_list: bool) -> None:
     kind = _KIND_OF[name]
     entries = checks.entries(value) if is_list else (value,)
-    if entries and all(map(kind.takes, entries)):
-        if name == "betas" and all(map(math.isinf, entries)):
-            raise ValueError("parameter betas must hold a cap, not ReLU (.inf) alone")
-        return
-    wanted = f"a list of one or more values, each {kind.words}" if is_list else kind.words
-    texts = [v for v in entries or (value,) if isinstance(v, str) and str not in kind.types]
-    hint = _TEXT if texts else ""
-    raise ValueError(f"parameter {name} must be {wanted}, got {checks.shown(value)}{hint}")
+    if not entries or not all(map(kind.takes, entries)):
+        wanted = f"a list of one or more values, each {kind.words}" if is_list else kind.words
+        text = str not in kind.types and any(isinstance(v, str) for v in entries or (value,))
+        hint = _TEXT if text else ""
+        raise ValueError(f"parameter {name} must be {wanted}, got {checks.shown(value)}{hint}")
+    if name == "betas" and all(map(math.isinf, entries)):
+        raise ValueError("parameter betas must hold a cap, not ReLU (.inf) alone")
 
 
 def _assigned(cell: str) -> dict[str, str]:

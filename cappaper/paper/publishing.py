@@ -63,10 +63,8 @@ def git_commit(root: Path = Path(__file__).parents[2]) -> str:
         return subprocess.run(["git", *arguments.split()], cwd=root, capture_output=True, text=True)
 
     # A copy inside another project's repository has no commit of its own.
-    top = shutil.which("git") and git("rev-parse --show-toplevel").stdout.strip()
-    if not top or Path(top).resolve() != root.resolve() or git("rev-parse HEAD").returncode:
+    if not (shutil.which("git") and (root / ".git").exists()):
         return "unknown"
-    commit = git("rev-parse --short=12 HEAD").stdout.strip()
     # Not of book/: chapters write their results there while they run.
     edited = git("diff --quiet HEAD -- cappaper notebooks").returncode
-    return f"{commit}-dirty" if edited else commit
+    return git("rev-parse --short=12 HEAD").stdout.strip() + "-dirty" * (edited != 0)

@@ -116,7 +116,6 @@ def networks(specs: Sequence[Spec], machine: Machine = _HERE) -> list[nn.Module]
     for i, trained in side_by_side(train, calls, machine.jobs, "training"):
         for spec, state in trained.items():
             weights[spec] = state
-            cache.keep(places[spec], state)  # a worker of a cluster has a disk of its own
         calls[i][2].unlink(missing_ok=True)
     models: list[nn.Module] = []
     for spec in specs:

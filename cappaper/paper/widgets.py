@@ -1,5 +1,6 @@
 """Controls for every setting of one attack on one digit."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from cappaper.activations import CappedReLU
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.data import Dataset
-from cappaper.paper.figures.parts import COLOURS, Picture, draw_pixels, style
-from cappaper.paper.figures.slider import above_picture, show, still
+from cappaper.paper.figures.parts import COLOURS, Picture, beta_label, draw_pixels, style
+from cappaper.paper.figures.slider import show, still
 from cappaper.zoo import PRETRAINED, about, pretrained
 
+CAPS = [(beta_label(cap), cap) for cap in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, math.inf)]
 ATTACKS: dict[str, Callable[..., Tensor]] = {"PGD": pgd, "cap-aware PGD": adaptive_pgd}
 
 
@@ -34,7 +36,7 @@ def attacked_digit(
 
     ``betas`` replaces the caps of a trained network, which is not trained again.
     """
-    model = _network(network, tuple(map(float, betas or about(network)["beta"])))
+    model = _network(network, tuple(betas or _caps(network)))
     x, y = test.images[digit : digit + 1], test.labels[digit : digit + 1]
     adversarial = ATTACKS[attack](model, x, y, eps, steps=steps)
     with torch.no_grad():
@@ -56,58 +58,52 @@ def attacked_digit(
     return figure
 
 
-def explore(test: Dataset, *, names: Sequence[str] = PRETRAINED, start: str = "cap-0.05") -> None:
+def explore(test: Dataset) -> None:
     """Show controls for network, caps, attack, ε, steps and digit above the attacked digit.
 
     The attack runs again when a control moves. A page without a kernel shows the first picture.
-    ``names`` are networks of :func:`cappaper.pretrained`, and ``test`` has images of MNIST.
+    ``test`` has images of MNIST.
     """
-    box = controls(test, names, start)
+    box = controls(test)
     text = "A digit, the digit as PGD has changed it, the change, and the classes of both"
-    show(box, still(box.children[-1].value, text), text)
+    show(still(box.children[-1].value, text), text, **box._repr_mimebundle_())
 
 
-def controls(test: Dataset, names: Sequence[str], start: str) -> ipywidgets.VBox:
+def controls(test: Dataset, start: str = "cap-0.05") -> ipywidgets.VBox:
     """The controls, and the picture as the last of them."""
     style = {"description_width": "7em"}
     wide: dict[str, Any] = {"style": style, "layout": {"width": "26em"}}
-    network = ipywidgets.Dropdown(options=list(names), value=start, description="network", **wide)
+    network = ipywidgets.Dropdown(options=PRETRAINED, value=start, description="network", **wide)
     caps = [
-        ipywidgets.Text(str(beta), description=f"β of layer {i}", **wide)
-        for i, beta in enumerate(about(start)["beta"], 1)
+        ipywidgets.Dropdown(options=CAPS, value=beta, description=f"β of layer {i}", **wide)
+        for i, beta in enumerate(_caps(start), 1)
     ]
-    refusals = [ipywidgets.HTML() for _ in caps]
     attack = ipywidgets.ToggleButtons(options=list(ATTACKS), description="attack", style=style)
     eps = ipywidgets.FloatSlider(0.1, min=0, max=0.4, step=0.01, description="ε", **wide)
     steps = ipywidgets.IntSlider(40, min=1, max=100, description="steps", **wide)
     last = len(test.labels) - 1
     digit = ipywidgets.IntSlider(0, min=0, max=last, description="test digit", **wide)
+    moving = [network, *caps, attack, eps, steps, digit]
+    picture = ipywidgets.Image(format="png")
 
-    def draw() -> bytes | None:
-        betas = [_cap(cap.value) for cap in caps]
-        for beta, refusal in zip(betas, refusals, strict=True):
-            refusal.value = "" if beta else "<b>a cap is a number above 0, or inf for ReLU</b>"
-        if not all(betas):
-            return None
+    def draw(_: object = None) -> None:
         settings = {"attack": attack.value, "eps": eps.value, "steps": steps.value}
-        settings |= {"network": network.value, "betas": betas}
-        return attacked_digit(test, digit.value, **settings).png()
+        settings |= {"network": network.value, "betas": [cap.value for cap in caps]}
+        picture.value = attacked_digit(test, digit.value, **settings).png()
 
     def take_caps(_: object) -> None:
-        for cap, beta in zip(caps, about(network.value)["beta"], strict=True):
-            cap.value = str(beta)
+        for cap, beta in zip(caps, _caps(network.value), strict=True):
+            cap.value = beta
 
     network.observe(take_caps, names="value")  # before the picture is drawn
-    pairs = [ipywidgets.HBox(pair) for pair in zip(caps, refusals, strict=True)]
-    others = (attack, eps, steps, digit)
-    return above_picture([network, *pairs, *others], [network, *caps, *others], draw)
+    for control in moving:
+        control.observe(draw, names="value")
+    draw()
+    return ipywidgets.VBox([*moving, picture])
 
 
-def _cap(text: str) -> float | None:
-    try:
-        return beta if (beta := float(text)) > 0 else None
-    except ValueError:
-        return None
+def _caps(network: str) -> list[float]:
+    return [float(beta) for beta in about(network)["beta"]]
 
 
 @lru_cache(maxsize=32)

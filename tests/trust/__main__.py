@@ -19,7 +19,6 @@ KINDS = {
     "damage": ("damaged cache entries", 500, damage.trial, "each was named, and the table equal"),
     "kills": ("runs stopped at a random moment", 60, runs.killed, "the table was equal"),
     "together": ("rounds of runs at once", 20, runs.at_once, "the tables were equal"),
-    "lost": ("lost workers of a cluster", 10, runs.worker_lost, "the table was equal"),
 }
 TABLE = Path("book/results/how-it-is-tested.csv")
 

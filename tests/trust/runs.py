@@ -1,7 +1,6 @@
-"""Runs that are stopped, that share a cache, or that lose a worker: the table stays the same."""
+"""Runs that are stopped or that share a cache: the table stays the same."""
 
 import functools
-import os
 import random
 import shutil
 import signal
@@ -9,8 +8,6 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-
-from distributed import LocalCluster
 
 from tests.trust import project
 
@@ -34,20 +31,6 @@ def at_once(draw: random.Random, folder: Path) -> None:
         for run in [project.start(folder, "--jobs", count) for count in jobs]:
             assert _table(folder, run) == _undisturbed()[0], f"with {cache} cache a table differs"
         shutil.rmtree(folder / "build")
-
-
-def worker_lost(draw: random.Random, folder: Path) -> None:
-    """Kill one of two Dask workers in the middle of a run."""
-    expected, _ = _undisturbed()
-    project.make(folder)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        run = project.start(folder, "--scheduler", cluster.scheduler_address)
-        # The first entry in the cache shows that the workers have begun.
-        while run.poll() is None and not any(folder.rglob("*.kept")):
-            time.sleep(0.1)
-        time.sleep(draw.uniform(0, 3))
-        os.kill(cluster.workers[draw.choice([0, 1])].pid, signal.SIGKILL)
-        assert _table(folder, run) == expected, "without a worker the table differs"
 
 
 @functools.cache

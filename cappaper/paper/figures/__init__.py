@@ -1,21 +1,15 @@
 """The figures of the book, each a function from a result table to a picture."""
 
-from cappaper.paper.figures.grids import (
-    by_layer,
-    followed,
-    heat_maps,
-    hidden,
-    over_epochs,
-    sandwich,
-)
+from cappaper.paper.figures.grids import followed, headline, heat_maps, hidden, sandwich
 from cappaper.paper.figures.lines import (
+    by_layer,
     cap,
     curve_at,
     functions,
     hardening,
-    headline,
     over_beta,
     over_budget,
+    over_epochs,
     placements,
     steepness,
 )

@@ -1,7 +1,6 @@
-"""Figures that are grids: of numbers, of bars, of images, and of panels with lines."""
+"""Figures of fields with numbers, of bars and of images, and the headline."""
 
 import itertools
-import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +10,9 @@ import pandas as pd
 from torch import Tensor
 
 from cappaper.paper.figures import parts
-from cappaper.paper.figures.lines import OF_IMAGES, ROBUST
+from cappaper.paper.figures.lines import ROBUST
 from cappaper.paper.figures.parts import Picture
-from cappaper.paper.tables import RATES, groups, network_name, over_seeds
+from cappaper.paper.tables import RATES, groups, over_seeds
 
 
 @parts.style()
@@ -26,11 +25,11 @@ def heat_maps(
     """
     mean = table.groupby([rows, "beta"], sort=False)[list(values)].mean()
     names, betas = list(dict.fromkeys(table[rows])), sorted(table["beta"].unique())
-    figure, axes = parts.stacked(len(values), height=0.27 * len(names) + 0.4, sharex=True)
-    for axis, value in zip(axes, values, strict=True):
+    figure, axes = parts.panels(len(values), height=0.27 * len(names) + 0.4, sharex=True)
+    for axis, value in zip(axes[:, 0], values, strict=True):
         parts.draw_grid(axis, mean[value].unstack("beta").reindex(index=names, columns=betas))
         axis.set_title(parts.NAMES[value])
-    parts.beta_axis(axes[-1], betas)
+    parts.beta_axis(axes[-1, 0], betas)
     figure.supylabel(label, size="medium")
     return figure
 
@@ -42,9 +41,9 @@ def sandwich(table: pd.DataFrame, rows: Sequence[str], bounds: Sequence[str] = (
     ``table`` has columns ``training_eps``, ``eps`` (one for each training), ``attack``, ``beta``
     and ``robust_accuracy``; ``rows`` are the judges. A line parts ``bounds``, the certificates.
     """
-    panels = groups(table, "training_eps")
-    figure, axes = parts.stacked(len(panels), height=0.27 * len(rows) + 0.8)
-    for axis, (training_eps, panel) in zip(axes, panels, strict=True):
+    trainings = groups(table, "training_eps")
+    figure, axes = parts.panels(len(trainings), height=0.27 * len(rows) + 0.8)
+    for axis, (training_eps, panel) in zip(axes[:, 0], trainings, strict=True):
         mean = panel.groupby(["attack", "beta"])[ROBUST].mean().unstack("beta")
         grid = mean.reindex(index=list(rows)).sort_index(axis=1)
         parts.draw_grid(axis, grid)
@@ -67,12 +66,12 @@ def hidden(table: pd.DataFrame, by: str, weak: str, strong: str, *points: str) -
     """
     summary = over_seeds(table, ["eps", by, "attack"], [ROBUST])
     names = list(dict.fromkeys(table[by]))
-    panels, places = groups(summary, "eps"), np.arange(len(names))
+    radii, places = groups(summary, "eps"), np.arange(len(names))
     attacked = "trained and attacked" if table["training_eps"].equals(table["eps"]) else "attacked"
     bars: dict[str, Any] = {"height": 0.55, "edgecolor": parts.COLOURS[0]}
     whiskers: dict[str, Any] = {"fmt": "none", "color": "black", "capsize": 2}
-    figure, axes = parts.stacked(len(panels), height=0.42 * len(names) + 0.3, sharex=True)
-    for axis, (eps, rows) in zip(axes, panels, strict=True):
+    figure, axes = parts.panels(len(radii), height=0.42 * len(names) + 0.3, sharex=True)
+    for axis, (eps, rows) in zip(axes[:, 0], radii, strict=True):
         at = rows.pivot(index=by, columns="attack").reindex(names)
         mean, spread = at[ROBUST], at[f"{ROBUST}_spread"].fillna(0)
         left, shown = mean[strong].to_numpy(), mean[weak].to_numpy()
@@ -88,53 +87,7 @@ def hidden(table: pd.DataFrame, by: str, weak: str, strong: str, *points: str) -
         axis.set_yticks(places, [textwrap.fill(str(name), 18) for name in names], size=parts.SMALL)
         axis.set_xlim(*parts.SHARES)
         axis.invert_yaxis()
-    axes[-1].set_xlabel("robust accuracy")
-    return parts.legend(figure)
-
-
-@parts.style()
-def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Picture:
-    """A row for each of ``values`` over the layers, a column per architecture, a line per β.
-
-    ``table`` has columns ``architecture``, ``beta``, ``layer``, ``seed`` and ``values``, at one ε.
-    """
-    summary = over_seeds(table, ["architecture", "beta", "layer"], values)
-    architectures = groups(summary, "architecture", sort=False)
-    figure = Picture(figsize=(parts.WIDTH, 2.1 * len(values) + 0.8))
-    axes = figure.subplots(len(values), len(architectures), sharey="row", squeeze=False)
-    for column, (architecture, rows) in zip(axes.T, architectures, strict=True):
-        widths = architecture.split("-")
-        equal = len(widths) > 2 and len(set(widths)) == 1
-        column[0].set_title(f"{len(widths)} × {widths[0]}" if equal else "–".join(widths))
-        layers = rows["layer"].unique()
-        for axis, value in zip(column, values, strict=True):
-            parts.draw_lines(axis, parts.by_network(rows, rows["beta"].unique()), value)
-            axis.set_xticks(range(len(layers)), map(str, layers))
-    for axis, value in zip(axes[:, 0], values, strict=True):
-        axis.set_ylabel(parts.NAMES[value])
-    figure.supxlabel("hidden layer", size="medium")
-    return parts.legend(figure)
-
-
-@parts.style()
-def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
-    """Robust accuracy over the epochs of a training: a panel per β, a line for each of ``attacks``.
-
-    ``table`` has columns ``beta``, ``attack``, ``epochs``, ``seed`` and ``robust_accuracy``.
-    """
-    summary = over_seeds(table, ["beta", "attack", "epochs"], [ROBUST]).sort_values("epochs")
-    networks = groups(summary, "beta")[::-1]
-    height = math.ceil(len(networks) / 2)
-    figure = Picture(figsize=(parts.WIDTH, 2.1 * height + 0.6))
-    axes = figure.subplots(height, 2, sharex=True, sharey=True)
-    for axis, (beta, rows) in zip(axes.flat, networks, strict=False):
-        axis.set_title(network_name(beta))
-        lines = [(attack, rows[rows["attack"] == attack]) for attack in attacks]
-        parts.draw_lines(axis, lines, ROBUST, "epochs")
-    for axis in axes.flat[len(networks) :]:
-        axis.set_visible(False)
-    figure.supxlabel("epochs of training", size="medium")
-    figure.supylabel(OF_IMAGES, size="medium")
+    axes[-1, 0].set_xlabel("robust accuracy")
     return parts.legend(figure)
 
 
@@ -163,4 +116,36 @@ def followed(table: pd.DataFrame, images: dict[str, list[tuple[str, Tensor]]]) -
             parts.draw_pixels(field, image)
             field.set_title(text, size=parts.SMALL, loc="center")
             parts.draw_pixels(change, image - row[0][1], change=0.1)
+    return figure
+
+
+@parts.style()
+def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
+    """Accuracy over β without attack, under PGD, and under the attack that knows about the cap.
+
+    ``table`` is that of the chapter *How robust*; networks of standard training count.
+    """
+    chosen = table[(table["training_eps"] == 0) & (table["eps"] == eps)]
+    wide = chosen.pivot_table("robust_accuracy", "beta", "attack")
+    none, pgd, aware = (wide[name] for name in ("no attack", "PGD", "cap-aware PGD"))
+    places, best = range(len(wide)), int(pgd.to_numpy().argmax())
+    top, bottom = pgd.iloc[best], aware.iloc[best]
+    falls = int((pgd < top / 2).to_numpy().argmax())
+    names = ("no attack", "the paper's attack", "an attack that\nknows about the cap")
+    # Each name is where its line has room around it: above, to the right, above.
+    spots = ((best, 1.06), (falls - 0.3, top / 2), (0, bottom + 0.13))
+    first, second, third, *_ = parts.COLOURS
+    looks = ((third, "^", "-."), (first, "o", "-"), (second, "s", "--"))
+    figure = Picture(figsize=(parts.WIDTH, 4.2))
+    axis = figure.subplots()
+    lines = zip((none, pgd, aware), names, spots, looks, strict=True)
+    for values, name, spot, (colour, mark, dash) in lines:
+        axis.plot(places, values, color=colour, marker=mark, linestyle=dash)
+        axis.text(*spot, name, color=colour, va="center")
+    axis.fill_between(places, aware, pgd, color="#999999", alpha=0.25)
+    axis.text(best, (top + bottom) / 2, "hidden,\nnot gone", ha="center", va="center")
+    axis.set_title("A low cap stops PGD.\nIt does not stop an attack that knows about it.")
+    axis.set_ylabel(f"accuracy at ε = {eps:g}")
+    axis.set_ylim(-0.03, 1.13)
+    parts.beta_axis(axis, list(wide.index))
     return figure

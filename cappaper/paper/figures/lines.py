@@ -13,29 +13,28 @@ from torch import Tensor
 from cappaper.activations import capped_relu
 from cappaper.paper.figures import parts
 from cappaper.paper.figures.parts import Line, Picture
-from cappaper.paper.tables import RATES, groups, over_seeds
+from cappaper.paper.tables import RATES, groups, network_name, over_seeds
 
 OF_IMAGES = "share of the test images"
 ROBUST = "robust_accuracy"
 _RADIUS = "attack radius ε (0: no attack)"
 
 
-def panels(
-    content: Sequence[tuple[str, str, Sequence[Line]]], x: str = "", label: str = OF_IMAGES
+def _panels(
+    content: Sequence[tuple[str, str, Sequence[Line]]], x: str = "", columns: int = 1, **look: Any
 ) -> tuple[Picture, list[Axes]]:
-    """Panels of lines: for each a title, the column with the means, and its lines.
+    """Panels with lines, row by row: of each its title, the column with the means, and its lines.
 
-    ``x`` is the column on the horizontal axis (ranks without it), ``label`` the vertical axis's.
+    ``x`` is the column on the horizontal axis; without it lines go over ranks.
     """
-    figure, axes = parts.stacked(len(content), sharex=True)
-    for axis, (title, value, lines) in zip(axes, content, strict=True):
+    figure, axes = parts.panels(-(-len(content) // columns), columns, **look)
+    used, free = list(axes.flat[: len(content)]), axes.flat[len(content) :]
+    for axis, (title, value, lines) in zip(used, content, strict=True):
         axis.set_title(parts.NAMES.get(title, title))
         parts.draw_lines(axis, lines, value, x)
-        if value not in RATES:
-            axis.set_ylim(0, None)
-    if all(value in RATES for _, value, _ in content):
-        figure.supylabel(label, size="medium")
-    return figure, axes
+    for axis in free:
+        axis.set_visible(False)
+    return figure, used
 
 
 @parts.style()
@@ -52,22 +51,25 @@ def over_beta(table: pd.DataFrame, by: str = "eps", values: Sequence[str] = RATE
     ]
     # An attack does not change standard accuracy: one line without a name is enough.
     clean: list[Line] = [(None, lines[0][1])] if by == "eps" else lines
-    figure, axes = panels([(v, v, clean if v == RATES[0] else lines) for v in values])
+    content = [(v, v, clean if v == RATES[0] else lines) for v in values]
+    figure, axes = _panels(content, sharex=True)
+    if set(values) <= set(RATES):
+        figure.supylabel(OF_IMAGES, size="medium")
     parts.beta_axis(axes[-1], betas)
     return parts.legend(figure)
 
 
 @parts.style()
-def placements(table: pd.DataFrame, rates: Sequence[str] = RATES[:2]) -> Picture:
-    """A panel for each of ``rates`` over β, a line per choice of capped layers, and ReLU's level.
+def placements(table: pd.DataFrame) -> Picture:
+    """Standard and robust accuracy over β, a line per choice of capped layers, and ReLU's level.
 
-    ``table`` has columns ``placement``, ``beta``, ``seed`` and ``rates``, at one ε.
+    ``table`` has columns ``placement``, ``beta``, ``seed`` and both rates, at one ε.
     """
     plain = table[table["placement"] == "none"]
     capped = table.drop(plain.index).sort_values("placement", kind="stable")
     names = [f"layer{'s' * ('+' in name)} {name} capped" for name in capped["placement"]]
-    figure = over_beta(capped.assign(placement=names), "placement", rates)
-    for axis, rate in zip(figure.axes, rates, strict=True):
+    figure = over_beta(capped.assign(placement=names), "placement", RATES[:2])
+    for axis, rate in zip(figure.axes, RATES[:2], strict=True):
         level = axis.axhline(plain[rate].mean(), color="black", linewidth=1)
         level.set_label("ReLU, no layer capped")
     return parts.legend(figure)
@@ -84,11 +86,12 @@ def over_budget(table: pd.DataFrame, factor_of: dict[str, float]) -> Picture:
     chosen = chosen.assign(factor=chosen["attack"].map(factor_of))
     by = ["training_eps", "eps", "beta", "factor"]
     summary = over_seeds(chosen, by, [ROBUST]).sort_values(by)
-    content = []
+    betas, content = summary["beta"].unique(), []
     for (trained, eps), rows in groups(summary, by[:2]):
         title = f"{'adversarial' if trained else 'standard'} training, attacked at ε = {eps:g}"
-        content.append((title, ROBUST, parts.by_network(rows, summary["beta"].unique())))
-    figure, axes = panels(content, "factor", "robust accuracy")
+        content.append((title, ROBUST, parts.by_network(rows, betas)))
+    figure, axes = _panels(content, "factor", sharex=True)
+    figure.supylabel("robust accuracy", size="medium")
     for axis in axes:
         axis.set_xscale("log", base=2)
         axis.set_xticks(list(factor_of.values()), [f"{f:g}" for f in factor_of.values()])
@@ -104,11 +107,13 @@ def hardening(table: pd.DataFrame) -> Picture:
     ``standard_accuracy`` and ``robust_accuracy``, of one attack.
     """
     summary = _from_zero(table, ["training_eps", "beta", "eps"])
-    trainings, content = groups(summary, "training_eps"), []
-    for eps, rows in trainings:
-        title = f"trained at ε = {eps:g}" if eps else "standard training"
-        content.append((title, ROBUST, parts.by_network(rows, summary["beta"].unique())))
-    figure, axes = panels(content, "eps", "robust accuracy")
+    betas, trainings = summary["beta"].unique(), groups(summary, "training_eps")
+    content = [
+        (f"trained at ε = {eps:g}" if eps else "standard training", ROBUST, lines)
+        for eps, lines in ((eps, parts.by_network(rows, betas)) for eps, rows in trainings)
+    ]
+    figure, axes = _panels(content, "eps", sharex=True)
+    figure.supylabel("robust accuracy", size="medium")
     for axis, (eps, _) in zip(axes, trainings, strict=True):
         if eps:
             axis.axvline(eps, color="#888888", linewidth=1, zorder=1, label="training ε")
@@ -117,16 +122,57 @@ def hardening(table: pd.DataFrame) -> Picture:
 
 
 @parts.style()
-def steepness(families: dict[str, pd.DataFrame], rates: Sequence[str] = RATES[:2]) -> Picture:
-    """A panel for each of ``rates``, over the slope of an activation scaled to outputs in [0, 1].
+def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
+    """Robust accuracy over the epochs of a training: a panel per β, a line for each of ``attacks``.
 
-    ``families`` has a table for each line, with columns ``slope``, ``seed`` and ``rates``.
+    ``table`` has columns ``beta``, ``attack``, ``epochs``, ``seed`` and ``robust_accuracy``.
+    """
+    summary = over_seeds(table, ["beta", "attack", "epochs"], [ROBUST]).sort_values("epochs")
+    content = []
+    for beta, rows in groups(summary, "beta")[::-1]:
+        lines = [(attack, rows[rows["attack"] == attack]) for attack in attacks]
+        content.append((network_name(beta), ROBUST, lines))
+    figure, _ = _panels(content, "epochs", columns=2, height=2.1, sharex=True, sharey=True)
+    figure.supxlabel("epochs of training", size="medium")
+    figure.supylabel(OF_IMAGES, size="medium")
+    return parts.legend(figure)
+
+
+@parts.style()
+def by_layer(table: pd.DataFrame, values: Sequence[str] = ("linf", "l2")) -> Picture:
+    """A row for each of ``values`` over the layers, a column per architecture, a line per β.
+
+    ``table`` has columns ``architecture``, ``beta``, ``layer``, ``seed`` and ``values``, at one ε.
+    """
+    summary = over_seeds(table, ["architecture", "beta", "layer"], values)
+    architectures = groups(summary, "architecture", sort=False)
+    figure, axes = parts.panels(len(values), len(architectures), height=2.1, sharey="row")
+    for column, (architecture, rows) in zip(axes.T, architectures, strict=True):
+        widths = architecture.split("-")
+        equal = len(widths) > 2 and len(set(widths)) == 1
+        column[0].set_title(f"{len(widths)} × {widths[0]}" if equal else "–".join(widths))
+        layers = rows["layer"].unique()
+        for axis, value in zip(column, values, strict=True):
+            parts.draw_lines(axis, parts.by_network(rows, rows["beta"].unique()), value)
+            axis.set_xticks(range(len(layers)), map(str, layers))
+    for axis, value in zip(axes[:, 0], values, strict=True):
+        axis.set_ylabel(parts.NAMES[value])
+    figure.supxlabel("hidden layer", size="medium")
+    return parts.legend(figure)
+
+
+@parts.style()
+def steepness(families: dict[str, pd.DataFrame]) -> Picture:
+    """Standard and robust accuracy over an activation's slope, scaled to outputs in [0, 1].
+
+    ``families`` has a table for each line, with columns ``slope``, ``seed`` and both rates.
     """
     lines: list[Line] = [
-        (name, over_seeds(table, ["slope"], rates).sort_values("slope"))
+        (name, over_seeds(table, ["slope"], RATES[:2]).sort_values("slope"))
         for name, table in families.items()
     ]
-    figure, axes = panels([(rate, rate, lines) for rate in rates], "slope")
+    figure, axes = _panels([(rate, rate, lines) for rate in RATES[:2]], "slope", sharex=True)
+    figure.supylabel(OF_IMAGES, size="medium")
     for axis in axes:
         axis.set_xscale("log")
     axes[-1].set_xlabel("slope at full range")
@@ -142,7 +188,7 @@ def curve_at(table: pd.DataFrame, beta: float) -> Picture:
     """
     chosen = {"color": parts.COLOURS[0], "linewidth": 2.4, "marker": "o", "zorder": 3}
     other = {"color": "#bbbbbb", "linewidth": 1, "zorder": 1, "label": "other β"}
-    figure, (axis,) = parts.stacked(1, height=2.6)
+    figure, ((axis,),) = parts.panels(1, height=2.6)
     for each, rows in groups(_from_zero(table, ["beta", "eps"]), "beta"):
         look: Any = chosen | {"label": f"β = {parts.beta_label(beta)}"} if each == beta else other
         spread = rows[f"{ROBUST}_spread"].fillna(0) if each == beta else None
@@ -159,42 +205,10 @@ def _from_zero(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 @parts.style()
-def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
-    """Accuracy over β without attack, under PGD, and under the attack that knows about the cap.
-
-    ``table`` is that of the chapter *How robust*; networks of standard training count.
-    """
-    chosen = table[(table["training_eps"] == 0) & (table["eps"] == eps)]
-    wide = chosen.pivot_table("robust_accuracy", "beta", "attack")
-    none, pgd, aware = (wide[name] for name in ("no attack", "PGD", "cap-aware PGD"))
-    places, best = range(len(wide)), int(pgd.to_numpy().argmax())
-    top, bottom = pgd.iloc[best], aware.iloc[best]
-    falls = int((pgd < top / 2).to_numpy().argmax())
-    names = ("no attack", "the paper's attack", "an attack that\nknows about the cap")
-    # Each name is where its line has room around it: above, to the right, above.
-    spots = ((best, 1.06), (falls - 0.3, top / 2), (0, bottom + 0.13))
-    first, second, third, *_ = parts.COLOURS
-    looks = ((third, "^", "-."), (first, "o", "-"), (second, "s", "--"))
-    figure = Picture(figsize=(parts.WIDTH, 4.2))
-    axis = figure.subplots()
-    lines = zip((none, pgd, aware), names, spots, looks, strict=True)
-    for values, name, spot, (colour, mark, dash) in lines:
-        axis.plot(places, values, color=colour, marker=mark, linestyle=dash)
-        axis.text(*spot, name, color=colour, va="center")
-    axis.fill_between(places, aware, pgd, color="#999999", alpha=0.25)
-    axis.text(best, (top + bottom) / 2, "hidden,\nnot gone", ha="center", va="center")
-    axis.set_title("A low cap stops PGD.\nIt does not stop an attack that knows about it.")
-    axis.set_ylabel(f"accuracy at ε = {eps:g}")
-    axis.set_ylim(-0.03, 1.13)
-    parts.beta_axis(axis, list(wide.index))
-    return figure
-
-
-@parts.style()
 def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: float) -> Picture:
     """Activations, by name, as curves over pre-activations from ``low`` to ``high``."""
     z = torch.linspace(low, high, 401)
-    figure, (axis,) = parts.stacked(1, height=2.6)
+    figure, ((axis,),) = parts.panels(1, height=2.6)
     looks = parts.line_styles()
     for (name, function), (colour, _, dash) in zip(curves.items(), looks, strict=False):
         axis.plot(z, function(z), color=colour, linestyle=dash, label=name)
@@ -203,13 +217,13 @@ def functions(curves: dict[str, Callable[[Tensor], Tensor]], low: float, high: f
 
 
 @parts.style()
-def cap(beta: float, limit: float = 2.0) -> Picture:
+def cap(beta: float) -> Picture:
     """ReLU, its cap at β, and the region where the gradient is zero."""
-    z = torch.linspace(-limit / 2, limit, 401)
-    figure, (axis,) = parts.stacked(1, height=2.2)
-    axis.axvspan(-limit / 2, 0, color="#eeeeee", label="gradient is zero")
-    if beta < limit:
-        axis.axvspan(beta, limit, color="#eeeeee")
+    z = torch.linspace(-1, 2, 401)
+    figure, ((axis,),) = parts.panels(1, height=2.2)
+    axis.axvspan(-1, 0, color="#eeeeee", label="gradient is zero")
+    if beta < 2:
+        axis.axvspan(beta, 2, color="#eeeeee")
     axis.plot(z, torch.relu(z), color="black", linestyle=":", label="ReLU")
     axis.plot(z, capped_relu(z, beta), color=parts.COLOURS[0], linewidth=2.4, label=f"β = {beta:g}")
     axis.set(xlabel="pre-activation z", ylabel="a(z, β)")

@@ -97,10 +97,12 @@ def save(figure: Picture, save_to: str) -> Picture:
     return figure
 
 
-def stacked(panels: int, height: float = 1.9, **shared: Any) -> tuple[Picture, list[Axes]]:
-    """A figure of panels one above the other, each ``height`` inches, within :func:`style`."""
-    figure = Picture(figsize=(WIDTH, height * panels + 0.8))
-    return figure, list(figure.subplots(panels, 1, squeeze=False, **shared)[:, 0])
+def panels(
+    rows: int, columns: int = 1, height: float = 1.9, **shared: Any
+) -> tuple[Picture, np.ndarray[Any, Any]]:
+    """A figure of panels, each ``height`` inches, and its axes ``[rows, columns]``."""
+    figure = Picture(figsize=(WIDTH, height * rows + 0.8))
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
 def beta_label(beta: float) -> str:
@@ -116,7 +118,7 @@ def beta_axis(axis: Axes, betas: Sequence[float]) -> None:
 
 def line_styles() -> Iterator[tuple[Any, ...]]:
     """Colour, mark and dash of one line after another; no two of six share any."""
-    return zip(cycle(COLOURS), cycle(_MARKS), cycle(_DASHES), strict=False)
+    return cycle(zip(COLOURS, _MARKS, _DASHES, strict=True))
 
 
 def by_network(rows: pd.DataFrame, betas: Iterable[float]) -> list[Line]:
@@ -131,12 +133,14 @@ def draw_lines(axis: Axes, lines: Iterable[Line], value: str, x: str = "") -> No
             places = rows[x].to_numpy() if x else np.arange(len(rows))
             mean, spread = rows[value].to_numpy(), rows[f"{value}_spread"].fillna(0).to_numpy()
             axis.plot(places, mean, color=colour, marker=mark, linestyle=dash, label=label)
-            band: dict[str, Any] = {"color": colour, "alpha": 0.15, "linewidth": 0}
-            axis.fill_between(places, mean - spread, mean + spread, **band)
+            low, high = mean - spread, mean + spread
+            axis.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
     if value in _SHARES:
         axis.set_ylim(*SHARES)
     elif value in _NORMS:
         axis.set_yscale("log")
+    elif value == "median_l2":
+        axis.set_ylim(0, None)
 
 
 def draw_grid(axis: Axes, grid: pd.DataFrame) -> None:

@@ -1,14 +1,13 @@
-"""A slider for β, which works on a page without a kernel, too."""
+"""A slider for β that needs no kernel."""
 
 import base64
 from collections.abc import Callable, Sequence
 
-import ipywidgets
 from IPython.display import display
 
 from cappaper.paper.figures.parts import Picture, beta_label
 
-# The script of the slider on a page without a kernel; no ids, as a page may have several sliders.
+# No ids: a page may have several sliders.
 _SCRIPT = (
     "const box = this.closest('.beta-explorer');"
     "box.querySelectorAll('img').forEach((image, i) => { image.hidden = i != this.value; });"
@@ -20,10 +19,7 @@ _SCRIPT = (
 def beta_explorer(
     draw: Callable[[float], Picture], betas: Sequence[float], *, start: float | None = None
 ) -> None:
-    """Show ``draw(β)`` under a slider that turns β.
-
-    In a notebook with a kernel the slider is an ipywidget, and ``draw`` is called as it moves. The
-    same output has a picture for each β and a script for pages without a kernel.
+    """Show ``draw(β)`` under a slider that turns β, in a notebook as on a page of the book.
 
     Args:
         draw: makes the figure for one β.
@@ -33,51 +29,29 @@ def beta_explorer(
     Raises:
         ValueError: there is no β, or ``start`` is none of them.
     """
-    if not betas:
-        raise ValueError("an explorer needs at least one max value β")
-    start = betas[len(betas) // 2] if start is None else start
-    if start not in betas:
+    start = betas[len(betas) // 2] if betas and start is None else start
+    if start is None or start not in betas:
         raise ValueError(f"β = {start} is not on the slider: use one of {list(betas)}")
-    frames = {beta_label(beta): draw(beta).png() for beta in betas}
-    first = list(betas).index(start)
+    labels = [beta_label(beta) for beta in betas]
     images = "".join(
-        still(png, f"the figure at β = {beta}", f'data-beta="{beta}"{" hidden" * (i != first)}')
-        for i, (beta, png) in enumerate(frames.items())
+        still(draw(beta).png(), f"the figure at β = {label}", f'data-beta="{label}"{hidden}')
+        for beta, label in zip(betas, labels, strict=True)
+        for hidden in (" hidden" * (beta != start),)
     )
-    static = (
+    first = list(betas).index(start)
+    show(
         '<div class="beta-explorer"><label>max value β '
-        f'<input type="range" min="0" max="{len(frames) - 1}" value="{first}"'
-        f' oninput="{_SCRIPT}"></label> <output>β = {beta_label(start)}</output><br>{images}</div>'
+        f'<input type="range" min="0" max="{len(betas) - 1}" value="{first}"'
+        # JupyterLab would take the arrow keys for its own.
+        f' oninput="{_SCRIPT}" onkeydown="event.stopPropagation()"></label>'
+        f" <output>β = {labels[first]}</output><br>{images}</div>",
+        f"β explorer over {', '.join(labels)}",
     )
-    slider = ipywidgets.SelectionSlider(
-        options=list(zip(frames, betas, strict=True)), value=start, description="max value β"
-    )
-    slider.style.description_width, slider.layout.width = "initial", "28em"
-    box = above_picture([slider], [slider], lambda: draw(slider.value).png())
-    show(box, static, f"β explorer over {', '.join(frames)}")
 
 
-def above_picture(
-    rows: Sequence[ipywidgets.Widget],
-    controls: Sequence[ipywidgets.Widget],
-    draw: Callable[[], bytes | None],
-) -> ipywidgets.VBox:
-    """Rows with controls above a PNG, which is drawn again when a control moves, unless None."""
-    picture = ipywidgets.Image(format="png", value=draw())
-
-    def redraw(_: object) -> None:
-        if png := draw():
-            picture.value = png
-
-    for control in controls:
-        control.observe(redraw, names="value")
-    return ipywidgets.VBox([*rows, picture])
-
-
-def show(box: ipywidgets.VBox, static: str, text: str) -> None:
-    """Show controls; a page without a kernel shows ``static`` HTML, a terminal ``text``."""
-    bundle = dict(box._repr_mimebundle_())
-    display(bundle | {"text/html": static, "text/plain": text}, raw=True)
+def show(html: str, text: str, **more: object) -> None:
+    """Show HTML, in a terminal ``text``; ``more`` are other forms of the output."""
+    display(more | {"text/html": html, "text/plain": text}, raw=True)
 
 
 def still(png: bytes, alt: str, attributes: str = "") -> str:
