@@ -26,12 +26,11 @@ from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset, load
 from cappaper.evaluation import Rates, evaluate, is_robust, robustness_curve
 from cappaper.masking import Indicator, MaskingReport, masking_report
-from cappaper.models import convnet, mlp, rescale
+from cappaper.models import PRETRAINED, convnet, mlp, pretrained, rescale
 from cappaper.population import Population
 from cappaper.report import RobustnessReport, robustness_report
 from cappaper.surrogate import surrogate_gradient
 from cappaper.training import fit
-from cappaper.zoo import PRETRAINED, pretrained
 
 # fmt: off
 __all__ = [  # noqa: RUF022

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from cappaper.activations import CappedReLU
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.data import Dataset
+from cappaper.models import PRETRAINED, about, pretrained
 from cappaper.paper.figures.parts import COLOURS, Picture, draw_pixels, style
 from cappaper.paper.figures.slider import above_picture, show, still
-from cappaper.zoo import PRETRAINED, about, pretrained
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {"PGD": pgd, "cap-aware PGD": adaptive_pgd}
 
