@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cappaper import checks
-from cappaper.activations import Activation, CappedReLU, per_layer
+from cappaper.activations import Activation, CappedReLU
 
 WEIGHTS = Path(__file__).with_name("weights")
 PRETRAINED = tuple(sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))
@@ -45,7 +45,7 @@ def mlp(
     torch.Size([2, 10])
     """
     hidden = checks.sequence(hidden, "hidden", "widths", empty=True)
-    caps = per_layer(beta, len(hidden))
+    caps = checks.per_layer(beta, len(hidden))
     return _network(in_features, [], [*hidden, num_classes], caps, seed, activation)
 
 
@@ -75,7 +75,7 @@ def convnet(
     if len(hidden) < 2:
         raise ValueError("hidden must hold at least one convolution and the dense layer")
     filters, units = [in_channels, *hidden[:-1]], [hidden[-1], num_classes]
-    return _network(side, filters, units, per_layer(beta, len(hidden)), seed, activation)
+    return _network(side, filters, units, checks.per_layer(beta, len(hidden)), seed, activation)
 
 
 def _network(
@@ -139,7 +139,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
         )
     factors = [1.0]
     with torch.no_grad():
-        for cap, new in zip(caps, per_layer(beta, len(caps)), strict=True):
+        for cap, new in zip(caps, checks.per_layer(beta, len(caps)), strict=True):
             if math.isinf(old := cap.beta.item()) != math.isinf(new):
                 raise ValueError(f"a cap at {old:g} cannot be rescaled to {new:g}, finite or not")
             cap.beta.copy_(CappedReLU(new).beta)
