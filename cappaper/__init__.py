@@ -15,23 +15,28 @@ import pkgutil
 import warnings
 
 from cappaper._version import __version__
-from cappaper.activations import CappedReLU, ScaledSigmoid, capped_relu, replace_relu
+from cappaper.activations import (
+    Bounded,
+    CappedReLU,
+    ScaledSigmoid,
+    capped_relu,
+    register_bounded,
+    replace_relu,
+)
 from cappaper.attacks.auto_pgd import apgd, cw_l2
 from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
 from cappaper.attacks.square import square
 from cappaper.attacks.strongest import auto_attack, strongest_attack
-from cappaper.bounded import Bounded, register_bounded
 from cappaper.certificates.bounds import certified_accuracy, certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.data import Dataset, load
 from cappaper.evaluation import Rates, evaluate, is_robust, robustness_curve
 from cappaper.masking import Indicator, MaskingReport, masking_report
-from cappaper.models import convnet, mlp, rescale
+from cappaper.models import PRETRAINED, convnet, mlp, pretrained, rescale
 from cappaper.population import Population
 from cappaper.report import RobustnessReport, robustness_report
 from cappaper.surrogate import surrogate_gradient
 from cappaper.training import fit
-from cappaper.zoo import PRETRAINED, pretrained
 
 # fmt: off
 __all__ = [  # noqa: RUF022

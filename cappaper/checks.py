@@ -210,6 +210,20 @@ def sequence(
     return listed
 
 
+def each(value: Any, count: int, what: str, of: str, *, whole: bool = False) -> list[Any]:
+    """One number for all of ``count``, or a sequence with one number for each, as a list."""
+    values = entries(value)
+    values = (value,) * count if values is None else values
+    if len(values) != count:
+        raise ValueError(f"got {len(values)} {what}s for {count} {of}: give one or {count}")
+    for one in values:
+        number(one, f"the {what}", whole=whole)
+    return [int(one) if whole else float(one) for one in values]
+
+
+per_layer = partial(each, what="max value", of="layers")
+
+
 def entries(values: Any) -> tuple[Any, ...] | None:
     """The entries of a sequence, or of an array of one dimension; None of anything else."""
     if isinstance(values, (np.ndarray, Tensor)) and values.ndim == 1:

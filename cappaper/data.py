@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,12 +61,17 @@ def load(name: str, split: str, *, root: Folder = None, limit: int | None = None
     checks.one_of(split, ("train", "test"), "split")
     checks.count(1 if limit is None else limit, "limit")
     if name == "digits":
-        data = _digits(split)
-    elif name == "mnist-sample":
-        data = _sample(split)
+        images, labels = _digits(split)
+    elif name == "mnist":
+        images, labels = _mnist(split, data_root(root))
+    elif split == "test":
+        with np.load(SAMPLE) as arrays:
+            images, labels = (torch.from_numpy(arrays[key]) for key in ("images", "labels"))
     else:
-        data = _mnist(split, data_root(root))
-    return Dataset(*(part[:limit] for part in data))
+        raise ValueError("mnist-sample has no images for training: train on mnist")
+    side, white = IMAGE_SIDE[name], 16 if name == "digits" else 255
+    pixels = images[:limit].float().div(white).reshape(-1, 1, side, side)
+    return Dataset(pixels, labels[:limit].long())
 
 
 def data_root(root: Folder = None) -> Path:
@@ -73,25 +79,16 @@ def data_root(root: Folder = None) -> Path:
     return Path(root or os.environ.get("CAPPAPER_DATA") or "~/.cache/cappaper/data").expanduser()
 
 
-def _digits(split: str) -> Dataset:
+def _digits(split: str) -> Iterable[Tensor]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     x, y = load_digits(return_X_y=True)
     parts = train_test_split(x, y, test_size=360, random_state=0, stratify=y)
-    images, labels = map(torch.from_numpy, parts[split == "test" :: 2])
-    return Dataset(images.float().div(16).reshape(-1, 1, 8, 8), labels.long())
+    return map(torch.from_numpy, parts[split == "test" :: 2])
 
 
-def _sample(split: str) -> Dataset:
-    if split == "train":
-        raise ValueError("mnist-sample has no images for training: train on mnist")
-    with np.load(SAMPLE) as arrays:
-        images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
-    return Dataset(images.float().div(255).unsqueeze(1), labels.long())
-
-
-def _mnist(split: str, root: Path) -> Dataset:
+def _mnist(split: str, root: Path) -> Iterable[Tensor]:
     base, raw = import_torchvision().datasets.MNIST, root / "MNIST" / "raw"
     for file, expected in MNIST_MD5.items():
         if (path := raw / file).exists() and hashlib.md5(path.read_bytes()).hexdigest() != expected:
@@ -105,7 +102,7 @@ def _mnist(split: str, root: Path) -> Dataset:
         why = " ".join(f"could not be read or downloaded ({error})".split())
         helps = "delete damaged files, put others there, or set CAPPAPER_DATA"
         raise FileNotFoundError(f"{raw} {why}: {helps}") from error
-    return Dataset(data.data.float().div(255).unsqueeze(1), data.targets.long())
+    return data.data, data.targets
 
 
 def import_torchvision() -> Any:

@@ -1,15 +1,21 @@
-"""Networks like the paper's, and the same network under another cap."""
+"""Networks like the paper's, the same network under another cap, and trained networks."""
 
 import copy
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from cappaper import checks
-from cappaper.activations import Activation, CappedReLU, per_layer
+from cappaper.activations import Activation, CappedReLU
+
+WEIGHTS = Path(__file__).with_name("weights")
+PRETRAINED = tuple(sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))
+"""The names that :func:`pretrained` knows."""
 
 
 def mlp(
@@ -39,7 +45,7 @@ def mlp(
     torch.Size([2, 10])
     """
     hidden = checks.sequence(hidden, "hidden", "widths", empty=True)
-    caps = per_layer(beta, len(hidden))
+    caps = checks.per_layer(beta, len(hidden))
     return _network(in_features, [], [*hidden, num_classes], caps, seed, activation)
 
 
@@ -69,7 +75,7 @@ def convnet(
     if len(hidden) < 2:
         raise ValueError("hidden must hold at least one convolution and the dense layer")
     filters, units = [in_channels, *hidden[:-1]], [hidden[-1], num_classes]
-    return _network(side, filters, units, per_layer(beta, len(hidden)), seed, activation)
+    return _network(side, filters, units, checks.per_layer(beta, len(hidden)), seed, activation)
 
 
 def _network(
@@ -133,7 +139,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
         )
     factors = [1.0]
     with torch.no_grad():
-        for cap, new in zip(caps, per_layer(beta, len(caps)), strict=True):
+        for cap, new in zip(caps, checks.per_layer(beta, len(caps)), strict=True):
             if math.isinf(old := cap.beta.item()) != math.isinf(new):
                 raise ValueError(f"a cap at {old:g} cannot be rescaled to {new:g}, finite or not")
             cap.beta.copy_(CappedReLU(new).beta)
@@ -143,3 +149,37 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
             if part.bias is not None:
                 part.bias.mul_(after)
     return model
+
+
+def pretrained(name: str) -> nn.Sequential:
+    """A network of the book, trained on MNIST, with hidden layers of 300 and 100 units and seed 0.
+
+    Args:
+        name: one of ``cappaper.PRETRAINED``: the cap of both layers, or ``"relu"``, and the ε of
+            adversarial training, if any (``"-adversarial"`` for 0.3, ``"-adversarial-0.1"``).
+
+    Returns:
+        A module in eval mode, from images ``[B, 1, 28, 28]`` in [0, 1] to logits ``[B, 10]``. Its
+        weights are stored in half precision.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> pretrained("cap-0.05")(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
+    """
+    from safetensors.torch import load_file
+
+    header = about(name)
+    model = mlp(784, header["hidden"], beta=[float(beta) for beta in header["beta"]])
+    model.load_state_dict(load_file(WEIGHTS / f"{name}.safetensors"))
+    return model.eval()
+
+
+def about(name: str) -> dict[str, Any]:
+    """The widths, caps, training, data and seed of a network of :func:`pretrained`."""
+    from safetensors import safe_open
+
+    checks.one_of(name, PRETRAINED, "network")
+    with safe_open(WEIGHTS / f"{name}.safetensors", framework="pt") as file:
+        return {key: json.loads(value) for key, value in file.metadata().items()}

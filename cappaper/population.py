@@ -59,7 +59,13 @@ class Population(nn.Module):
             checks.module(model, "a member of a population")
             checks.no_hooks(model, "a member of a population")
         for model in models[1:]:
-            _check_same_layout(models[0], model)
+            pairs = zip_longest(_layout(models[0]), _layout(model))
+            if different := [one or other for one, other in pairs if one != other]:
+                raise ValueError(
+                    "the members of a population must share one architecture: the layers, their"
+                    " order, tied weights, modes, shapes or settings differ, first at"
+                    f" {different[0][0] or 'the top'}"
+                )
         parameters, buffers = stack_module_state([copy_of(m) for m in models])
         for name, tensor in parameters.items():
             trained = tensor.requires_grad
@@ -152,16 +158,6 @@ def set_mode(model: nn.Module, training: bool) -> None:
     """Train or eval mode; a module of ``torch.export`` has one mode only, and keeps it."""
     with suppress(NotImplementedError):
         model.train(training)
-
-
-def _check_same_layout(one: nn.Module, other: nn.Module) -> None:
-    """Refuse members that differ in more than the numbers in their parameters and buffers."""
-    pairs = zip_longest(_layout(one), _layout(other))
-    if different := [a or b for a, b in pairs if a != b]:
-        raise ValueError(
-            "the members of a population must share one architecture: the layers, their order, tied"
-            f" weights, modes, shapes or settings differ, first at {different[0][0] or 'the top'}"
-        )
 
 
 def _layout(model: nn.Module) -> Iterator[tuple[Any, ...]]:

@@ -13,8 +13,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from cappaper import checks
+from cappaper.activations import Bounded, reader_of
 from cappaper.attacks.common import undisturbed
-from cappaper.bounded import Bounded, reader_of
 from cappaper.population import Population
 
 

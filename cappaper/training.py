@@ -1,8 +1,12 @@
-"""Training, standard and adversarial, of one network or of a population."""
+"""Training, standard and adversarial, of one network or a population; how it resumes."""
 
+import hashlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +15,8 @@ from torch import Tensor, nn
 from cappaper import checks
 from cappaper.activations import CappedReLU, M
 from cappaper.attacks.common import Attack
-from cappaper.checkpoints import Checkpoint, identity
-from cappaper.population import Population, set_mode, template_of
+from cappaper.files import whole
+from cappaper.population import Population, described, set_mode, template_of
 
 
 def fit(
@@ -80,9 +84,10 @@ def fit(
         raise ValueError("got both attack and attack_at: give one of them")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no weights to train: none requires a gradient")
-    seeds = _seeds(seed, len(model) if isinstance(model, Population) else 1)
+    count = len(model) if isinstance(model, Population) else 1
+    seeds = checks.each(seed, count, "seed", "networks", whole=True)
     generators = [torch.Generator().manual_seed(s) for s in seeds]
-    caps = learned_caps(model)
+    caps = _learned_caps(model)
     set_mode(model, True)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     # A single example that is left joins the step before: BatchNorm refuses it alone.
@@ -93,8 +98,8 @@ def fit(
         done, stored = 0, None
         if checkpoint is not None:
             settings = (seeds, epochs, batch_size, lr, attack, attack_at)
-            about = identity(model, x, y, *settings)
-            stored = Checkpoint(Path(checkpoint), about, model, optimizer, generators)
+            about = _identity(model, x, y, *settings)
+            stored = _Checkpoint(Path(checkpoint), about, model, optimizer, generators)
             done = stored.resume(epochs)
             if done and progress is not None:
                 progress(done, epochs)
@@ -150,21 +155,75 @@ def _random_state(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def learned_caps(model: nn.Module) -> list[nn.Parameter]:
+def _learned_caps(model: nn.Module) -> list[nn.Parameter]:
     """The max values that training moves; of a population, those of all members."""
-    names = [
-        f"{name}.beta" if name else "beta"
+    names = {
+        f"{name}.beta".removeprefix(".")
         for name, part in template_of(model).named_modules()
         if isinstance(part, CappedReLU)
+    }
+    return [one for name, one in model.named_parameters() if name.replace("__", ".") in names]
+
+
+def _identity(model: nn.Module, x: Tensor, y: Tensor, *settings: Any) -> str:
+    """A digest of the architecture, caps, data and settings of a training."""
+    layers = [
+        (name, type(part).__qualname__, "" if isinstance(part, CappedReLU) else part.extra_repr())
+        for name, part in template_of(model).named_modules()
     ]
-    weights = {name.replace("__", "."): weight for name, weight in model.named_parameters()}
-    return [weights[name] for name in names if name in weights]
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
+    # A learned cap is a parameter and moves; a fixed one is a buffer.
+    caps = [(name, cap.tolist()) for name, cap in model.named_buffers() if name.endswith("beta")]
+    about = described((layers, shapes, caps, settings, x, y))
+    return hashlib.sha256(about.encode()).hexdigest()
 
 
-def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    seeds = list(checks.entries(seed) or [seed] * count)
-    if len(seeds) != count:
-        raise ValueError(f"got {len(seeds)} seeds for {count} networks: give one, or {count}")
-    for one in seeds:
-        checks.whole(one, "the seed")
-    return [int(one) for one in seeds]
+@dataclass
+class _Checkpoint:
+    """The file of one training's state. ``about`` is its :func:`_identity`."""
+
+    path: Path
+    about: str
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    generators: Sequence[torch.Generator]
+
+    def save(self, epoch: int) -> None:
+        """Write the state after so many epochs; a reader never sees half a file."""
+        state = {
+            "about": self.about,
+            "epoch": epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generators": [generator.get_state() for generator in self.generators],
+            "global": torch.get_rng_state(),  # of dropout and the like
+        }
+        # Through memory: on a full disk, Python's own error says so, and torch's does not.
+        torch.save(state, stored := io.BytesIO())
+        with whole(self.path) as unfinished:
+            unfinished.write_bytes(stored.getvalue())
+
+    def resume(self, epochs: int) -> int:
+        """Restore the state of a training of ``epochs``; how many are done, 0 without a file.
+
+        A file that is damaged, or of another training, raises a ValueError.
+        """
+        if not self.path.exists():
+            return 0
+        try:
+            state = torch.load(self.path, weights_only=True, map_location="cpu")
+            other, epoch, weights = (state[key] for key in ("about", "epoch", "model"))
+        except Exception as error:
+            raise ValueError(f"{self.path} is no checkpoint of a training: delete it") from error
+        if other != self.about:
+            helps = "delete it, or name another file"
+            raise ValueError(f"{self.path} belongs to another training: {helps}")
+        finite = all(weights[name].isfinite().all() for name, _ in self.model.named_parameters())
+        if not (finite and epoch in range(1, epochs + 1)):
+            raise ValueError(f"{self.path} is damaged: delete it")
+        self.model.load_state_dict(weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for generator, before in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(before)
+        torch.set_rng_state(state["global"])
+        return int(epoch)

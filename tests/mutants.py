@@ -34,9 +34,9 @@ TARGETS = {
         " attacks/strongest",
         "attacks attack_manners auto_pgd carlini strongest adaptive",
     ),
-    "training": ("training checkpoints population", "training members checkpoints models"),
+    "training": ("training population", "training members checkpoints models"),
     "certificates": ("certificates/bounds certificates/exact", "certification layers"),
-    "surrogate": ("bounded surrogate masking", "surrogate activations adaptive masking"),
+    "surrogate": ("surrogate masking activations", "surrogate activations adaptive masking"),
     "decisions": (
         "paper/claims paper/effects",
         "statistics claims",

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from cappaper import PRETRAINED, Dataset, load, masking_report, pretrained, strongest_attack
 from cappaper.attacks.common import is_correct
+from cappaper.models import about
 from cappaper.paper.publishing import git_commit
 from cappaper.paper.tables import markdown_table, save
-from cappaper.zoo import about
 
 
 @click.command()

@@ -14,8 +14,8 @@ from cappaper import (
     Bounded,
     Population,
     ScaledSigmoid,
+    activations,
     adaptive_pgd,
-    bounded,
     fit,
     masking_report,
     mlp,
@@ -104,7 +104,7 @@ class Own(nn.Module):
 
 
 def test_a_custom_function_warns_until_its_module_is_registered(trained, digits, monkeypatch):
-    monkeypatch.setattr(bounded, "_READERS", dict(bounded._READERS))
+    monkeypatch.setattr(activations, "_READERS", dict(activations._READERS))
     x, y = (tensor[:60] for tensor in digits[1])
     net = respelled(trained[0], lambda beta: Own())
     with pytest.warns(UnreachedWarning, match="custom autograd function StraightThrough"):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from cappaper import PRETRAINED, CappedReLU, load, pretrained, zoo
+from cappaper import PRETRAINED, CappedReLU, load, models, pretrained
 from cappaper.paper import weights
 
 
@@ -13,7 +13,7 @@ def test_the_networks_are_those_of_the_book():
     listed = weights.specs()
     assert set(PRETRAINED) == set(listed)
     for name in PRETRAINED:
-        assert zoo.about(name) == weights.metadata(listed[name])
+        assert models.about(name) == weights.metadata(listed[name])
 
 
 def test_no_two_have_one_title_on_the_live_page(tmp_path):
@@ -39,8 +39,8 @@ def test_stored_weights_come_back_in_half_precision(tmp_path, monkeypatch):
     model = weights.specs()["cap-0.05"].build()
     said = weights.metadata(weights.specs()["cap-0.05"])
     weights._store(model, said, tmp_path / "own.safetensors")
-    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
-    monkeypatch.setattr(zoo, "PRETRAINED", ("own",))
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(models, "PRETRAINED", ("own",))
     for one, other in zip(model.parameters(), pretrained("own").parameters(), strict=True):
         assert torch.equal(one.half().float(), other)
     with pytest.raises(ValueError, match="unknown network 'none': use one of own"):

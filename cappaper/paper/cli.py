@@ -22,12 +22,12 @@ from tqdm import tqdm
 from cappaper import checks
 from cappaper.attacks.common import Progress
 from cappaper.data import DATASETS, load
+from cappaper.models import WEIGHTS
 from cappaper.paper import ledger
 from cappaper.paper.claims import CLAIMS
 from cappaper.paper.machines import machine
 from cappaper.paper.profiles import PROFILES
 from cappaper.report import robustness_report
-from cappaper.zoo import FOLDER
 
 _DATA = f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels."
 _PROFILE = click.Choice(list(PROFILES))
@@ -225,7 +225,7 @@ def weights(jobs: int) -> None:
     from cappaper.paper import chapters, weights
 
     chapters.manifest(Path.cwd())  # raises outside the project's folder
-    for path in weights.train(FOLDER, machine(jobs=jobs)):
+    for path in weights.train(WEIGHTS, machine(jobs=jobs)):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     digits = weights.digits_script(load("mnist", "test"))
     Path("book", weights.DIGITS).write_text(digits, encoding="utf-8")

@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.activations import Activation, CappedReLU, ScaledSigmoid, per_layer
+from cappaper.activations import Activation, CappedReLU, ScaledSigmoid
 from cappaper.attacks.common import Attack
 from cappaper.attacks.pgd import pgd
+from cappaper.checks import per_layer
 from cappaper.data import IMAGE_SIDE, load
 from cappaper.models import convnet, mlp, rescale
 from cappaper.paper.profiles import Profile

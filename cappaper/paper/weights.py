@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cappaper.data import Dataset
+from cappaper.models import about, pretrained
 from cappaper.paper.experiment import Adversary, Spec, sweep
 from cappaper.paper.machines import Machine
 from cappaper.paper.profiles import profile
 from cappaper.paper.runner import networks
 from cappaper.paper.tables import network_name
-from cappaper.zoo import about, pretrained
 
 DIGITS = Path("extra/live/digits.js")
 # Name, epochs, adversary and caps, as in the chapters that train these networks.

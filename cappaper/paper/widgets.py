@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from cappaper.activations import CappedReLU
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.data import Dataset
+from cappaper.models import PRETRAINED, about, pretrained
 from cappaper.paper.figures.parts import COLOURS, Picture, beta_label, draw_pixels, style
 from cappaper.paper.figures.slider import show, still
-from cappaper.zoo import PRETRAINED, about, pretrained
 
 CAPS = [(beta_label(cap), cap) for cap in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, math.inf)]
 ATTACKS: dict[str, Callable[..., Tensor]] = {"PGD": pgd, "cap-aware PGD": adaptive_pgd}
