@@ -5,7 +5,11 @@
   const ATTACKS = [["PGD", 0], ["Cap-aware PGD", 10]];
   const root = document.getElementById("live");
   const base = document.currentScript.src.replace(/[^/]*$/, "");
-  const state = { name: "cap-0.05", digit: 0, eps: 0.1, step: 0, timer: 0, drawn: null, seed: 1 };
+  // A network's name is its cap and its training: "relu", "cap-1-adversarial".
+  const state = { cap: "cap-0.05", training: "", digit: 0, eps: 0.1, step: 0, timer: 0, drawn: null,
+    label: 0, seed: 1 };
+  const name = () => state.cap + state.training;
+  const a = (digit) => (digit === 8 ? "an 8" : `a ${digit}`);
   let sides = [];
 
   function make(tag, attributes = {}, ...children) {
@@ -47,15 +51,17 @@
     });
     const loss = make("dd"), silent = make("dd");
     const verdict = make("p", { class: "live-verdict" });
-    const element = make("section", { "aria-label": title },
+    const pictures = make("section", { "aria-label": title },
       make("h2", {}, title), verdict,
       make("div", { class: "live-pictures" },
         make("figure", {}, picture, make("figcaption", {}, "attacked")),
-        make("figure", {}, delta, make("figcaption", {}, "changed"))),
+        make("figure", {}, delta, make("figcaption", {}, "changed"))));
+    const numbers = make("section", { "aria-label": `${title}, in numbers` },
+      make("h2", {}, title),
       make("dl", {}, make("dt", {}, "loss"), loss,
         make("dt", {}, "units without gradient"), silent),
       ...bars.map((bar) => bar.row));
-    return { element, picture, delta, bars, loss, silent, verdict };
+    return { pictures, numbers, picture, delta, bars, loss, silent, verdict };
   }
 
   const panels = ATTACKS.map(([title]) => panel(title));
@@ -66,11 +72,10 @@
     width: SIDE, height: SIDE, class: "live-board", role: "img",
     "aria-label": "a board to draw a digit on with a pointer; the digits above need none",
   });
-  const written = make("select", { id: "live-label", onchange: restart },
-    ...Array.from({ length: 10 }, (_, digit) => make("option", { value: digit }, `${digit}`)));
 
+  // The label of a drawn digit is what the network says before the attack.
   function chosen() {
-    if (state.drawn) return { image: state.drawn, label: Number(written.value) };
+    if (state.drawn) return { image: state.drawn, label: state.label };
     const [label, image] = Live.digits[state.digit];
     return { image, label };
   }
@@ -78,8 +83,9 @@
   function restart() {
     stop();
     state.step = 0;
-    const net = Live.networks[state.name];
-    if (!net) return load(state.name);
+    const net = Live.networks[name()];
+    if (!net) return load(name());
+    if (state.drawn) state.label = Live.look(net, state.drawn, 0).predicted;
     const { image, label } = chosen();
     const start = Live.randomStart(image, state.eps, state.seed);
     sides = ATTACKS.map(([, sharpness]) =>
@@ -87,11 +93,11 @@
     show(sides.map(() => Live.look(net, image, label)), [image, image]);
   }
 
-  function load(name) {
+  function load(wanted) {
     say("Loading the network …");
     document.head.append(make("script", {
-      src: `${base}networks/${name}.js`,
-      onload: () => { if (state.name === name) restart(); },
+      src: `${base}networks/${wanted}.js`,
+      onload: () => { if (name() === wanted) restart(); },
       onerror: () => say("This network could not be loaded."),
     }));
   }
@@ -135,7 +141,7 @@
       });
       loss.textContent = look.loss.toPrecision(3);
       silent.textContent = `${Math.round(100 * look.silent)} %`;
-      verdict.textContent = look.predicted === label ? `still a ${label}` : `taken for a ${look.predicted}`;
+      verdict.textContent = look.predicted === label ? `still ${a(label)}` : `taken for ${a(look.predicted)}`;
     });
     const verdicts = ATTACKS.map(([title], i) => `${title}: ${panels[i].verdict.textContent}`);
     const at = state.step ? `After step ${state.step} of ${STEPS}` : "Before the attack";
@@ -193,12 +199,29 @@
       const thumb = canvas("");
       thumb.setAttribute("aria-hidden", "true");
       paint(thumb, image);
-      return [i, thumb, `a ${label}, number ${i + 1}`, i === state.digit];
+      return [i, thumb, `${a(label)}, number ${i + 1}`, i === state.digit];
     });
-    const nets = Live.available.map(([name, text]) => {
-      const content = make("span", {}, text);
-      return [name, content, text, name === state.name];
+    const split = Live.available.map(([net, text]) => {
+      const [, cap, training] = net.match(/^(.*?)((?:-adversarial.*)?)$/);
+      const [what, how = "standard"] = text.split(/, (.*)/);
+      return { net, cap, training, what, how };
     });
+    const rows = [["cap", "what"], ["training", "how"]].map(([key, text]) => {
+      const names = new Map(split.map((entry) => [entry[key], entry[text]]));
+      const entries = [...names].map(([value, label]) =>
+        [value, make("span", {}, label), label, value === state[key]]);
+      return make("div", { class: "live-nets", role: "group", "aria-label": key },
+        ...radios(`live-${key}`, entries, (value) => { state[key] = value; allow(); restart(); }));
+    });
+    // Not every cap comes with every training.
+    function allow() {
+      const there = split.filter((entry) => entry.training === state.training);
+      if (!there.some((entry) => entry.cap === state.cap)) state.cap = there[0].cap;
+      rows[0].querySelectorAll("input").forEach((input) => {
+        input.disabled = !there.some((entry) => entry.cap === input.value);
+        input.checked = input.value === state.cap;
+      });
+    }
     const clear = draw();
     const slider = make("input", { type: "range", id: "live-eps", min: 0, max: 0.4, step: 0.01,
       value: state.eps, oninput: turn });
@@ -209,29 +232,25 @@
       restart();
     }
     root.append(
-      make("fieldset", {}, make("legend", {}, "A test digit"),
-        make("div", { class: "live-digits" }, ...radios("live-digit", thumbs, pick)),
-        make("details", {}, make("summary", {}, "or draw one"), board,
-          make("div", { class: "live-row" },
-            make("label", { for: "live-label" }, "it is a "), written,
-            make("button", { type: "button", onclick: clear }, "Clear")))),
-      make("fieldset", {}, make("legend", {}, "The network"),
-        make("div", { class: "live-nets" }, ...radios("live-net", nets, (name) => {
-          state.name = name;
-          restart();
-        }))),
+      make("fieldset", {}, make("legend", {}, "The network, and its training"), ...rows),
+      make("div", { class: "live-sides" }, ...panels.map((side) => side.pictures)),
+      said,
       make("fieldset", {}, make("legend", {}, "The attack"),
-        make("div", { class: "live-row" },
-          make("label", { for: "live-eps" }, "largest change of a pixel"), slider, epsilon),
         make("div", { class: "live-row" }, play,
           make("button", { type: "button", onclick: () => { stop(); step(); } }, "Step"),
           make("button", { type: "button", onclick: restart }, "Start over"),
           make("button", { type: "button", onclick: () => { state.seed++; restart(); } },
-            "Another random start"))),
-      said,
-      make("div", { class: "live-sides" }, ...panels.map((side) => side.element)));
+            "Another random start")),
+        make("div", { class: "live-row" },
+          make("label", { for: "live-eps" }, "largest change of a pixel"), slider, epsilon)),
+      make("fieldset", {}, make("legend", {}, "The digit"),
+        make("div", { class: "live-digits" }, ...radios("live-digit", thumbs, pick)),
+        make("details", {}, make("summary", {}, "or draw one"), board,
+          make("button", { type: "button", onclick: clear }, "Clear"))),
+      make("div", { class: "live-sides" }, ...panels.map((side) => side.numbers)));
     root.hidden = false;
     document.querySelectorAll(".live-still").forEach((still) => { still.hidden = true; });
+    allow();
     turn();
   }
 
