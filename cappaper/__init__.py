@@ -58,8 +58,8 @@ __all__ = [  # noqa: RUF022
 _MOVED = {  # names of the version before; they go in the next one
     "standing": "cappaper:is_robust",
     "exact_gradient": "contextlib:nullcontext",
-    "layer_distances": "cappaper.paper.layers:layer_distances",
-    "layer_signals": "cappaper.paper.layers:layer_signals",
+    "layer_distances": "cappaper.paper.observers:layer_distances",
+    "layer_signals": "cappaper.paper.observers:layer_signals",
 }
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cappaper import CappedReLU, mlp
-from cappaper.paper.layers import layer_distances, layer_signals
+from cappaper.paper.observers import layer_distances, layer_signals
 
 
 def test_signals_agree_with_a_computation_by_hand(digits):
