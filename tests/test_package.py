@@ -76,7 +76,7 @@ def test_the_base_install_answers_and_the_book_says_what_to_install():
         assert status == 0 or answer[1].count("\n") == 1, answer
 
 
-@pytest.mark.parametrize("old", ["standing", "exact_gradient", "layer_distances", "layer_signals"])
+@pytest.mark.parametrize("old", ["standing", "layer_distances"])
 def test_old_names_lead_to_new_ones_with_a_warning(old):
     with pytest.warns(DeprecationWarning, match=f"cappaper.{old} is now ") as caught:
         value = getattr(cappaper, old)

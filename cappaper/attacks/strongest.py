@@ -110,15 +110,13 @@ def auto_attack(
 ) -> Tensor:
     """AutoAttack, the standard version, by ``pyautoattack``, its authors' package.
 
-    Source: Croce and Hein, arXiv 2003.01690.
+    Source: Croce and Hein, arXiv 2003.01690. Its random starts depend on the batch, too.
 
     Args:
         model, y, norm, batch_size, progress, seed: as :func:`~cappaper.pgd`, for 4 classes or more.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
         parts: some of :data:`PARTS`; each attacks what the ones before have left.
-
-    Its random starts depend on the batch, too.
 
     Returns:
         Examples shaped like ``x``: a success of each, or ``x`` itself where there was none.
