@@ -56,16 +56,15 @@ __all__ = [  # noqa: RUF022
 # fmt: on
 
 _MOVED = {  # names of the version before; they go in the next one
-    "standing": "cappaper:is_robust",
-    "exact_gradient": "contextlib:nullcontext",
-    "layer_distances": "cappaper.paper.observers:layer_distances",
-    "layer_signals": "cappaper.paper.observers:layer_signals",
+    "standing": "cappaper.is_robust",
+    "exact_gradient": "contextlib.nullcontext",
+    "layer_distances": "cappaper.paper.observers.layer_distances",
+    "layer_signals": "cappaper.paper.observers.layer_signals",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _MOVED:
         raise AttributeError(f"module 'cappaper' has no attribute {name!r}")
-    new = _MOVED[name].replace(":", ".")
-    warnings.warn(f"cappaper.{name} is now {new}", DeprecationWarning, stacklevel=2)
+    warnings.warn(f"cappaper.{name} is now {_MOVED[name]}", DeprecationWarning, stacklevel=2)
     return pkgutil.resolve_name(_MOVED[name])

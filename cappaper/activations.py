@@ -62,12 +62,12 @@ class CappedReLU(nn.Module):
 
     def __init__(self, beta: float = math.inf, *, learned: bool = False) -> None:
         super().__init__()
+        _check_max_value(beta, finite=learned)
+        value = torch.tensor(float(beta))
         if learned:
-            checks.positive(beta, "a learned max value β")
-            self.beta = nn.Parameter(torch.tensor(float(beta)))
+            self.beta = nn.Parameter(value)
         else:
-            _check_max_value(beta)
-            self.register_buffer("beta", torch.tensor(float(beta)))
+            self.register_buffer("beta", value)
 
     def forward(self, z: Tensor) -> Tensor:
         return cap(z, self.beta)
@@ -111,9 +111,9 @@ def replace_relu(
 ) -> nn.Module:
     """Copy a model with its ReLUs capped: same weights, same training mode.
 
-    The ReLUs must be modules that the model lists, as torchvision's are. What a ``forward`` calls
-    as a function, such as ``torch.nn.functional.relu``, stays, without a warning: no images are
-    here to run it with.
+    The ReLUs must be modules that the model lists, as torchvision's are. A function that
+    a ``forward`` calls, such as ``torch.nn.functional.relu``, stays, without a warning, because
+    the model is not run.
 
     Args:
         model: any torch module; it stays as it is.
@@ -182,10 +182,9 @@ def copy_of(model: M) -> M:
         raise ValueError(f"{type(model).__name__} cannot be deep-copied: {why}") from error
 
 
-def _check_max_value(beta: float) -> None:
-    checks.number(beta, "the max value β")
-    if not beta > 0:
-        raise ValueError(f"the max value β must be above 0, got {beta}")
+def _check_max_value(beta: float, finite: bool = False) -> None:
+    if finite or beta != math.inf:
+        checks.positive(beta, "a learned max value β" if finite else "a max value β other than ∞")
 
 
 class Bounded(NamedTuple):

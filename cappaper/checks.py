@@ -45,8 +45,8 @@ def batch(x: Tensor, y: Tensor) -> None:
     low, high = torch.aminmax(x.detach())
     if not (low >= 0 and high <= 1):  # NaN fails too
         raise ValueError(
-            f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}, out of it by"
-            f" {max(-low, high - 1):.3g}: x.clamp(0, 1) mends what is rounding, x / 255 bytes"
+            f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}, outside it by"
+            f" {max(-low, high - 1):.3g}: divide bytes by 255, or clamp rounding errors"
         )
 
 
@@ -73,9 +73,7 @@ def pictures(x: Tensor, y: Tensor, attack: str) -> None:
 def adversarial(examples: Tensor, x: Tensor, radius: float = 1.0) -> None:
     """Refuse what an attack may not return for images ``x``."""
     if not (isinstance(examples, Tensor) and examples.shape == x.shape):
-        raise ValueError(
-            f"the attack must return images of shape {list(x.shape)}, got {shown(examples)}"
-        )
+        raise ValueError(f"an attack must give images of shape {[*x.shape]}, got {shown(examples)}")
     if not (examples.amin() >= 0 and examples.amax() <= 1):  # NaN fails too
         raise ValueError("the attack must return finite images in [0, 1]")
     # In an L2 ball no pixel moves further than in the L∞ ball; the rest is rounding.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +60,12 @@ def load(name: str, split: str, *, root: Folder = None, limit: int | None = None
     checks.one_of(split, ("train", "test"), "split")
     checks.count(1 if limit is None else limit, "limit")
     if name == "digits":
-        images, labels = _digits(split)
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        x, y = load_digits(return_X_y=True)
+        parts = train_test_split(x, y, test_size=360, random_state=0, stratify=y)
+        images, labels = map(torch.from_numpy, parts[split == "test" :: 2])
     elif name == "mnist":
         images, labels = _mnist(split, data_root(root))
     elif split == "test":
@@ -79,16 +83,7 @@ def data_root(root: Folder = None) -> Path:
     return Path(root or os.environ.get("CAPPAPER_DATA") or "~/.cache/cappaper/data").expanduser()
 
 
-def _digits(split: str) -> Iterable[Tensor]:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    x, y = load_digits(return_X_y=True)
-    parts = train_test_split(x, y, test_size=360, random_state=0, stratify=y)
-    return map(torch.from_numpy, parts[split == "test" :: 2])
-
-
-def _mnist(split: str, root: Path) -> Iterable[Tensor]:
+def _mnist(split: str, root: Path) -> tuple[Tensor, Tensor]:
     base, raw = import_torchvision().datasets.MNIST, root / "MNIST" / "raw"
     for file, expected in MNIST_MD5.items():
         if (path := raw / file).exists() and hashlib.md5(path.read_bytes()).hexdigest() != expected:

@@ -49,8 +49,8 @@ def evaluate(
         attack: ``attack(model, x, y) -> x_adv``, for example ``partial(pgd, eps=0.1)``.
         batch_size: examples attacked at once; a loader has its own.
 
-    The model is in eval mode. One that draws at random is judged by the mean of its probabilities
-    over 64 passes. Logits that are NaN count as wrong before the attack, and as no success after.
+    The model runs in eval mode. If it draws at random, the mean of its probabilities over 64 passes
+    is judged. Logits that are NaN are wrong before the attack, and no success after it.
 
     Warns:
         ReliabilityWarning: as :func:`~cappaper.pgd`.
@@ -88,8 +88,7 @@ def robustness_curve(
     [0.0, 1.0]
     """
     epsilons = checks.sequence(epsilons, "epsilons", "radii", ascending=True)
-    for eps in epsilons:
-        checks.eps(eps)
+    checks.eps(epsilons[0])
     attacks = [partial(attack, eps=eps) for eps in epsilons]
     return _curve(model, _split(x, y, batch_size), attacks)
 
@@ -99,8 +98,8 @@ def is_robust(
 ) -> Tensor:
     """Which examples one classifier gets right, as booleans ``[1 + len(attacks), N]``.
 
-    The first row is before any attack, and each row below it after one attack more, which gets
-    what is still robust. Arguments and errors are as in :func:`evaluate`.
+    The first row is before any attack; each further row is after one more attack, which gets what
+    is still robust. Arguments and errors are as in :func:`evaluate`.
 
     >>> from cappaper import fgsm, load, mlp
     >>> is_robust(mlp(64, [32]), *load("digits", "test"), [partial(fgsm, eps=1.0)]).shape

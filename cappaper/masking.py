@@ -75,6 +75,7 @@ class MaskingReport:
         robust = [*self.by_steps.values()]
         last, best = robust[-1], min(robust)
         one, plain, aware = self.one_step, self.control, self.adaptive
+        knows = f"an attack that knows about the cap leaves {aware:.3f}"
         widest = max(self.by_eps)
         any_image = self.by_eps[widest] if widest >= 1 else None
         rises = [(b[1] - a[1], a[0], b[0]) for a, b in pairwise(self.by_eps.items())]
@@ -90,11 +91,7 @@ class MaskingReport:
             (last - self.noise, f"random points leave {self.noise:.3f}, PGD leaves {last:.3f}"),
             (last - best, f"the longest PGD leaves {last:.3f}, the best one {best:.3f}"),
             (rise, f"PGD leaves {{:.3f}} more at ε = {high:g} than at ε = {low:g}"),
-            (
-                plain - aware,
-                f"an attack that knows about the cap leaves {aware:.3f},"
-                f" as many runs of PGD leave {plain:.3f}",
-            ),
+            (plain - aware, f"{knows}, as many runs of PGD leave {plain:.3f}"),
         ]
         for (value, says), (name, (threshold, cure)) in zip(rows, _TABLE.items(), strict=True):
             says = "not measured" if value is None else says.format(value)

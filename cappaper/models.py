@@ -32,10 +32,10 @@ def mlp(
     Args:
         in_features: pixels of an image (channels × height × width).
         hidden: units of each hidden layer, from the input on, for example ``[300, 100]``.
-        num_classes: of the logits ``[B, num_classes]`` that it returns.
+        num_classes: number of classes; the network returns logits ``[B, num_classes]``.
         beta: the max value of every hidden layer, or one per hidden layer; ``inf`` is ReLU.
-        seed: of the initialisation, torch's default; the global random state stays as it was.
-        activation: made from each layer's ``beta``: also :class:`~cappaper.ScaledSigmoid`.
+        seed: seed of torch's default initialisation; the global random state stays as it was.
+        activation: makes a layer from its ``beta``, such as :class:`~cappaper.ScaledSigmoid`.
 
     Raises:
         TypeError, ValueError: a width that is no whole number of at least 1; a ``beta`` that is
@@ -135,7 +135,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     known += [isinstance(cap, CappedReLU) for cap in caps]
     if not all(known) or len(weighted) == len(caps) or len({*parts}) < len(parts):
         raise ValueError(
-            "rescale needs a network as mlp and convnet make it, no layer in two places"
+            "rescale needs a network as mlp and convnet make it, with no layer in two places"
         )
     factors = [1.0]
     with torch.no_grad():

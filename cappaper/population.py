@@ -61,20 +61,17 @@ class Population(nn.Module):
         for model in models[1:]:
             pairs = zip_longest(_layout(models[0]), _layout(model))
             if different := [one or other for one, other in pairs if one != other]:
-                raise ValueError(
-                    "the members of a population must share one architecture: the layers, their"
-                    " order, tied weights, modes, shapes or settings differ, first at"
-                    f" {different[0][0] or 'the top'}"
-                )
+                share = "must share one architecture, its modes and its settings"
+                where = different[0][0] or "the top"
+                raise ValueError(f"members of a population {share}: they differ first at {where}")
         parameters, buffers = stack_module_state([copy_of(m) for m in models])
-        for name, tensor in parameters.items():
-            trained = tensor.requires_grad
-            self.register_parameter(_flat(name), nn.Parameter(tensor.detach(), trained))
+        for name, stack in parameters.items():
+            self.register_parameter(_flat(name), nn.Parameter(stack.detach(), stack.requires_grad))
         for name, tensor in buffers.items():
             self.register_buffer(_flat(name), tensor)
         self._names = {_flat(name): name for name in (*parameters, *buffers)}
-        # In a tuple, so that the templates' own tensors are not taken for the population's. The
-        # first computes, and may keep vmap's tensors, which cannot be copied; the second is copied.
+        # A tuple hides their tensors from the population. The first computes, and may keep
+        # tensors of vmap, which cannot be copied; the second is copied.
         self._templates = (copy.deepcopy(models[0]), copy.deepcopy(models[0]))
         self._size = len(models)
         self._sample_dims = sample_dims
@@ -82,7 +79,7 @@ class Population(nn.Module):
 
     @property
     def template(self) -> nn.Module:
-        """The layers that all members share; the numbers in it are the first member's at first."""
+        """The layers that all members share; its numbers are initially the first member's."""
         return self._templates[0]
 
     def __len__(self) -> int:
@@ -106,7 +103,7 @@ class Population(nn.Module):
         return super().train(mode)
 
     def _fresh(self) -> nn.Module:
-        """A copy of the layers, in the modes that they are in."""
+        """A copy of the layers, in their present modes."""
         fresh = copy.deepcopy(self._templates[1])
         for part, its in zip(fresh.modules(), self.template.modules(), strict=True):
             part.training = its.training
@@ -116,14 +113,10 @@ class Population(nn.Module):
         return self.__dict__ | {"_templates": (self._fresh(), self._templates[1])}
 
     def forward(self, x: Tensor) -> Tensor:
-        own_inputs = x.ndim == self._sample_dims + 2
-        if not own_inputs and x.ndim != self._sample_dims + 1:
-            raise ValueError(
-                f"a population takes inputs [B, ...] or [M, B, ...] of {self._sample_dims + 1} or"
-                f" {self._sample_dims + 2} dimensions, got shape {list(x.shape)}"
-            )
-        if own_inputs and len(x) != len(self):
-            raise ValueError(f"got inputs for {len(x)} members, the population has {len(self)}")
+        own_inputs, shared = (x.ndim == self._sample_dims + more for more in (2, 1))
+        if not shared and not (own_inputs and len(x) == len(self)):
+            shapes = f"[B, ...] of {self._sample_dims + 1} dimensions, or [{len(self)}, B, ...]"
+            raise ValueError(f"the population takes inputs {shapes}, got shape {list(x.shape)}")
 
         def one(tensors: dict[str, Tensor], x: Tensor) -> Any:
             return functional_call(self.template, tensors, (x,))
@@ -147,11 +140,6 @@ class Population(nn.Module):
 def members(model: nn.Module) -> list[nn.Module]:
     """The members of a population; a single model is its own only member."""
     return list(model) if isinstance(model, Population) else [model]
-
-
-def template_of(model: nn.Module) -> nn.Module:
-    """The template of a population; a single model is its own."""
-    return model.template if isinstance(model, Population) else model
 
 
 def set_mode(model: nn.Module, training: bool) -> None:

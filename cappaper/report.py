@@ -129,8 +129,7 @@ def robustness_report(
     ball: dict[str, Any] = {"eps": eps, "seed": seed}
     every = partial(strongest_attack, steps=steps, queries=queries, **ball)
     every = partial(every, batch_size=len(y) // 10 or 1, progress=bar("strongest attack"))
-    calm = undisturbed(model, in_eval_mode=True)
-    with calm, warnings.catch_warnings(record=True) as caught:
+    with undisturbed(model, in_eval_mode=True), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         warn_unreached(model, x, y, "the attacks")
         warnings.simplefilter("ignore", UnreachedWarning)  # it was given once, above

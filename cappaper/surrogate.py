@@ -1,4 +1,4 @@
-"""A gradient where a bounded activation has none: exact outputs, a smooth slope behind them."""
+"""A gradient where a bounded activation has none: outputs stay exact, the slope is smooth."""
 
 import math
 import threading

@@ -1,9 +1,8 @@
-"""Training, standard and adversarial, of one network or a population; how it resumes."""
+"""Standard and adversarial training of a network or a population, with checkpoints."""
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from cappaper import checks
 from cappaper.activations import CappedReLU, M
 from cappaper.attacks.common import Attack
 from cappaper.files import whole
-from cappaper.population import Population, described, set_mode, template_of
+from cappaper.population import Population, described, members, set_mode
 
 
 def fit(
@@ -87,18 +86,19 @@ def fit(
     count = len(model) if isinstance(model, Population) else 1
     seeds = checks.each(seed, count, "seed", "networks", whole=True)
     generators = [torch.Generator().manual_seed(s) for s in seeds]
-    caps = _learned_caps(model)
     set_mode(model, True)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     # A single example that is left joins the step before: BatchNorm refuses it alone.
     starts = range(0, max(1, len(y) - (batch_size > 1)), batch_size)
-    per_epoch = len(starts)
-    steps, first = epochs * per_epoch, True
-    with _random_state(seeds[0], x.device):
-        done, stored = 0, None
+    steps, first = epochs * len(starts), True
+    done, stored, gpus = 0, None, [x.device] if x.is_cuda else []
+    with torch.random.fork_rng(gpus):
+        # Dropout and the like draw from the first seed. torch.manual_seed would reseed every GPU.
+        own = (torch.cuda.default_generators[gpu.index] for gpu in gpus)
+        for generator in (torch.default_generator, *own):
+            generator.manual_seed(seeds[0])
         if checkpoint is not None:
-            settings = (seeds, epochs, batch_size, lr, attack, attack_at)
-            about = _identity(model, x, y, *settings)
+            about = _identity(model, x, y, seeds, epochs, batch_size, lr, attack, attack_at)
             stored = _Checkpoint(Path(checkpoint), about, model, optimizer, generators)
             done = stored.resume(epochs)
             if done and progress is not None:
@@ -106,7 +106,7 @@ def fit(
         for epoch in range(done, epochs):
             order = torch.stack([torch.randperm(len(y), generator=g) for g in generators])
             batches = torch.tensor_split(order.to(y.device), [*starts[1:]], dim=-1)
-            for step, batch in enumerate(batches, epoch * per_epoch):
+            for step, batch in enumerate(batches, epoch * len(starts)):
                 chosen = batch if isinstance(model, Population) else batch[0]
                 images, labels = x[chosen], y[chosen]
                 current = attack if attack_at is None else attack_at(step, steps)
@@ -122,18 +122,16 @@ def fit(
                 logits = model(images)
                 if first:
                     checks.logits(logits, labels)
-                    if not logits.requires_grad:
-                        raise ValueError("no gradient leads from the logits to weights to train")
                 # The sum over members of their mean losses: no gradient depends on another member.
                 loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
                 (loss / batch.shape[-1]).backward()
                 optimizer.step()
                 first = False
+            helps = "try a smaller learning rate"
             if not all(p.isfinite().all() for p in model.parameters()):
-                helps = "try a smaller learning rate"
                 raise ValueError(f"training diverged: weights are not finite; {helps}")
-            if not all((cap > 0).all() for cap in caps):
-                helps = "take a smaller learning rate"
+            caps = [p for one in members(model) for p in one.modules() if isinstance(p, CappedReLU)]
+            if not all((cap.beta > 0).all() for cap in caps):
                 raise ValueError(f"training moved a learned max value β to 0 or below: {helps}")
             if stored is not None:
                 stored.save(epoch + 1)
@@ -144,38 +142,17 @@ def fit(
     return model
 
 
-@contextmanager
-def _random_state(seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout and the like draw from this seed inside the block, and as before after it."""
-    gpu = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(gpu):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU
-        for one in gpu:
-            torch.cuda.default_generators[one.index].manual_seed(seed)
-        yield
-
-
-def _learned_caps(model: nn.Module) -> list[nn.Parameter]:
-    """The max values that training moves; of a population, those of all members."""
-    names = {
-        f"{name}.beta".removeprefix(".")
-        for name, part in template_of(model).named_modules()
-        if isinstance(part, CappedReLU)
-    }
-    return [one for name, one in model.named_parameters() if name.replace("__", ".") in names]
-
-
 def _identity(model: nn.Module, x: Tensor, y: Tensor, *settings: Any) -> str:
     """A digest of the architecture, caps, data and settings of a training."""
+    template = model.template if isinstance(model, Population) else model
     layers = [
         (name, type(part).__qualname__, "" if isinstance(part, CappedReLU) else part.extra_repr())
-        for name, part in template_of(model).named_modules()
+        for name, part in template.named_modules()
     ]
     shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
     # A learned cap is a parameter and moves; a fixed one is a buffer.
     caps = [(name, cap.tolist()) for name, cap in model.named_buffers() if name.endswith("beta")]
-    about = described((layers, shapes, caps, settings, x, y))
-    return hashlib.sha256(about.encode()).hexdigest()
+    return hashlib.sha256(described((layers, shapes, caps, settings, x, y)).encode()).hexdigest()
 
 
 @dataclass
@@ -204,10 +181,7 @@ class _Checkpoint:
             unfinished.write_bytes(stored.getvalue())
 
     def resume(self, epochs: int) -> int:
-        """Restore the state of a training of ``epochs``; how many are done, 0 without a file.
-
-        A file that is damaged, or of another training, raises a ValueError.
-        """
+        """Restore a training's state; how many of its ``epochs`` are done, 0 without a file."""
         if not self.path.exists():
             return 0
         try:
@@ -216,8 +190,7 @@ class _Checkpoint:
         except Exception as error:
             raise ValueError(f"{self.path} is no checkpoint of a training: delete it") from error
         if other != self.about:
-            helps = "delete it, or name another file"
-            raise ValueError(f"{self.path} belongs to another training: {helps}")
+            raise ValueError(f"{self.path} belongs to another training: delete it or rename it")
         finite = all(weights[name].isfinite().all() for name, _ in self.model.named_parameters())
         if not (finite and epoch in range(1, epochs + 1)):
             raise ValueError(f"{self.path} is damaged: delete it")

@@ -67,7 +67,9 @@ def test_an_interrupt_leaves_nothing_behind(twenty, name, together):
 
 def test_two_threads_that_evaluate_one_model_leave_its_modes_and_buffers(twenty):
     layers = [nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Dropout(0.9), nn.Linear(8, 10)]
-    model = nn.Sequential(*layers).train()
+    model = nn.Sequential(*layers)
+    x, y = twenty.images, model.eval()(twenty.images).argmax(1)
+    model.train()
     kept, gate = copy.deepcopy(model.state_dict()), threading.Barrier(2)
     modes = []
 
@@ -79,7 +81,7 @@ def test_two_threads_that_evaluate_one_model_leave_its_modes_and_buffers(twenty)
         return x
 
     threads = [
-        threading.Thread(target=evaluate, args=(model, *twenty, partial(attack, wait=wait)))
+        threading.Thread(target=evaluate, args=(model, x, y, partial(attack, wait=wait)))
         for wait in (False, True)
     ]
     other = threads[0]

@@ -78,7 +78,7 @@ X, Y = torch.rand(8, 1, 2, 2), torch.arange(8)
         ({"seed": [1, 2]}, ValueError, "2 seeds for 1 network"),
         ({"model": Population([mlp(4, [3])] * 3), "seed": [1]}, ValueError, "1 seeds for 3"),
         ({"attack": pgd, "attack_at": lambda *at: pgd}, ValueError, "give one of them"),
-        ({"attack": lambda net, x, y: x.flatten(1), "epochs": 1}, ValueError, "must return"),
+        ({"attack": lambda net, x, y: x.flatten(1), "epochs": 1}, ValueError, "must give images"),
         ({"model": nn.Sequential(nn.Flatten(), nn.ReLU()), "epochs": 1}, ValueError, "no weights"),
         ({"model": mlp(4, [3], num_classes=7), "epochs": 1}, ValueError, "0 to 6"),
     ],

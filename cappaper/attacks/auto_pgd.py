@@ -15,7 +15,7 @@ from cappaper.attacks.balls import BALLS, column
 from cappaper.attacks.common import Averaged, Progress
 
 _MOMENTUM = 0.75  # α in equation 1 of the paper
-_RISES = 0.75  # ρ in its condition 1: a step is halved where fewer steps than this share rose
+_RISES = 0.75  # ρ in its condition 1: the step size is halved if fewer steps raised the loss
 
 
 def apgd(
@@ -32,7 +32,7 @@ def apgd(
     progress: Progress | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Auto-PGD: momentum, and a step size that is halved where it stops to pay.
+    """Auto-PGD: PGD with momentum, and with a step size that is halved when progress stalls.
 
     The defaults are APGD-CE of AutoAttack's standard version; ``targets=9`` is its APGD-T.
 
@@ -135,7 +135,7 @@ class _State(common.State):
 
 
 def _checkpoints(steps: int) -> dict[int, int]:
-    """The steps at which a run asks whether its step size still pays, each with the one before."""
+    """The steps at which a run may halve its step size, each with the one before."""
     share, period, last, checkpoints = 0.22, 0.22, 0, dict[int, int]()
     while share < 1:
         step = math.ceil(round(share * steps, 6))  # a sum of shares is rounded
@@ -215,8 +215,7 @@ def cw_l2(
             w = torch.atanh((2 * x - 1) * (1 - 1e-6)).requires_grad_()
             optimizer = torch.optim.Adam([w], lr=lr)
             running = torch.ones_like(y, dtype=torch.bool)
-            hit = ~running
-            before = torch.full_like(const, math.inf)
+            hit, before = ~running, torch.full_like(const, math.inf)
             for step in range(steps):
                 image = (torch.tanh(w) + 1) / 2
                 lead = common.margin(model(image), y)

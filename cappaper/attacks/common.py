@@ -18,7 +18,7 @@ Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]  # as partial(pgd, eps=0.
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [N, classes] and labels [N]; attacks raise it
 Progress = Callable[[int, int], None]  # called with (examples done, examples in all)
 
-_BATCH_ON_CPU = 2048  # more examples leave the cache, fewer leave the cores idle
+_BATCH_ON_CPU = 2048  # larger batches do not fit the cache, smaller ones leave cores idle
 _DROP_BELOW = 0.8  # drop finished examples once this share of the batch, or less, is left
 _DRAWS = 64  # passes by which a model that draws at random is judged
 
@@ -56,7 +56,7 @@ def judge(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def is_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Which examples the model classifies correctly, ``[B]`` or ``[M, B]``; none that is NaN."""
+    """Which examples the model classifies correctly, ``[B]`` or ``[M, B]``; NaN counts as wrong."""
     return is_fooled(judge(model, x, y), y, targeted=True)
 
 
@@ -74,7 +74,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
-    """Warn of what makes attacks weak; what to attack: the model, or the mean of its draws."""
+    """Warn of what makes attacks weak; returns the model to attack, or the mean of its draws."""
     if isinstance(model, Averaged):
         return model
     few, passes, moved = min(2, y.shape[-1]), [], False  # BatchNorm may refuse one image
@@ -136,7 +136,7 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
     """Gradients are on inside the block; after it, the model's buffers and modes are as before.
 
     A forward pass may move a BatchNorm's statistics, a counter, an observer's range. Blocks may be
-    nested, or in several threads: the last one of a model puts back what the first one has found.
+    nested, or in several threads: the last block of a model restores what the first one found.
     """
     with _lock:
         entry = _open.setdefault(id(model), [0, None])
@@ -155,13 +155,12 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
 
 
 def _save(model: nn.Module) -> Callable[[], bool]:
-    """What puts modes and buffers back, and says whether a buffer has moved in train mode."""
+    """A function that puts modes and buffers back, and returns if a buffer moved in train mode."""
     parts = [*model.modules()] if isinstance(model, nn.Module) else []
     shared = [p for part in parts if isinstance(part, Population) for p in part.template.modules()]
     modes = [(part, part.training) for part in (*parts, *shared)]
     named = [(part, *b) for part in parts for b in part.named_buffers(recurse=False)]
-    dense = [one for one in named if one[2].layout == torch.strided and not one[2].is_meta]
-    kept = [(part, name, buffer, buffer.clone()) for part, name, buffer in dense]
+    kept = [(*one, one[2].clone()) for one in named if one[2].layout == torch.strided]
 
     def put_back() -> bool:
         moved = False
@@ -180,7 +179,7 @@ def _save(model: nn.Module) -> Callable[[], bool]:
 
 @dataclass
 class State:
-    """What an attack knows of each example; with ``stops`` one that is not running stays put."""
+    """What an attack knows about each example; with ``stops``, finished examples do not move."""
 
     ball: Linf
     stops: bool
@@ -214,7 +213,7 @@ S = TypeVar("S", bound=State)
 
 
 def climb(step: Callable[[int, S], None], state: S, numbers: Iterable[int]) -> Tensor:
-    """``step(number, state)`` for each number, on the examples left: where each example ends."""
+    """Call ``step(number, state)`` for each number on the examples left; returns where all end."""
     batch, end = state.y.ndim - 1, state.here
     index = torch.arange(state.y.shape[-1], device=end.device)  # where the examples left belong
     look_every = 1 if end.device.type == "cpu" else 8  # on a GPU, looking waits for the device
@@ -233,7 +232,7 @@ def climb(step: Callable[[int, S], None], state: S, numbers: Iterable[int]) -> T
 def left_over(running: Tensor) -> Tensor:
     """The positions of examples that some member still works on, ascending."""
     some = running.reshape(-1, running.shape[-1]).any(0)
-    if some.sum() == 1:  # it gets company: BatchNorm in train mode refuses a batch of one
+    if some.sum() == 1:  # add another one: BatchNorm in train mode refuses a batch of one
         some[some.int().argmin()] = True
     return some.nonzero().squeeze(1)
 

@@ -15,15 +15,15 @@ from cappaper.attacks.balls import BALLS
 from cappaper.attacks.common import LOSSES, Loss, Progress, is_fooled
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 
-#: Of the surrogate gradients that the cap-aware attack follows, in turn.
+#: Sharpnesses of the surrogate gradients that the cap-aware attack follows in turn.
 SHARPNESSES = (10.0, 30.0, 3.0)
 
 
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     """Fast gradient sign method: one step of size ``eps`` for every example.
 
-    Source: Goodfellow, Shlens and Szegedy, arXiv 1412.6572, section 4. Arguments, in the L∞ ball,
-    errors and the examples, shaped like ``x``, are as in :func:`pgd`.
+    Source: Goodfellow, Shlens and Szegedy, arXiv 1412.6572, section 4. Arguments, errors and
+    result are as in :func:`pgd`, with the L∞ ball.
 
     >>> from cappaper import load, mlp
     >>> x, y = load("digits", "test", limit=8)
@@ -69,17 +69,17 @@ def pgd(
         norm: ``"linf"`` or ``"l2"``.
         random_start: start each run at a uniform random point of the ball, which depends on the
             seed, the run and the example's own pixels alone.
-        restarts: runs; later ones attack what no earlier one has fooled.
+        restarts: number of runs; each attacks what no earlier one has fooled.
         early_exit: return an example's first success, and ``x`` itself where it is misclassified.
             With ``False`` every example takes all steps, as adversarial training needs.
         loss: ``"cross-entropy"``; ``"margin"``, the largest other logit minus the true class's,
             whose gradient does not vanish where the network is very sure; or a function from logits
             ``[N, classes]`` and labels ``[N]`` to a sum over examples.
-        targeted: ``y`` are the classes to reach: the loss goes down, and success is ``y``.
+        targeted: ``y`` holds the classes to reach: the loss goes down, and success is ``y``.
         autocast: ``torch.bfloat16`` takes the steps in that dtype, and confirms every success in
             the model's own: faster for dense networks.
-        samples: passes of each step: the attack follows the mean of their probabilities. Of a model
-            that draws at random no example stops early; a run is kept where it lowers the mean.
+        samples: forward passes in a step; the attack follows the mean of their probabilities. If
+            the model draws at random, no example stops early; runs that lower the mean are kept.
         batch_size: examples attacked at once; 2048 by default on a CPU, all of them elsewhere.
         progress: called with (examples done, examples in all) after each batch.
         seed: of the random starts; members of a population share them.
@@ -89,8 +89,8 @@ def pgd(
 
     Warns:
         ReliabilityWarning: two passes of the model differ, its outputs look like probabilities, it
-            is in train mode, or ``eps`` > 1 in L∞ (none but the last with ``early_exit=False``);
-            or logits are NaN at some of the examples, which then count as not fooled.
+            is in train mode, or ``eps`` > 1 in L∞ (with ``early_exit=False`` only the last);
+            or some logits are NaN, and their examples then count as not fooled.
 
     Raises:
         TypeError: images or labels of the wrong dtype, or a model that does not return a tensor.
@@ -130,7 +130,7 @@ def pgd(
     def step(number: int, s: common.State) -> None:
         point = s.here.detach().requires_grad_()
         with torch.autocast(x.device.type, autocast) if autocast else nullcontext():
-            # Checked once: later logits and labels are some of the same.
+            # Checked once: later steps see some of the same examples.
             logits = checks.logits_of(model, point, s.y) if number == 0 else model(point)
         logits = logits.to(x.dtype) if autocast else logits
         gradient = checks.input_gradient(objective(logits.flatten(0, -2), s.y.flatten()), point)
@@ -144,7 +144,7 @@ def pgd(
             checks.warn_of_nan(logits)
 
     def confirmed(s: common.State, fooled: Tensor) -> Tensor:
-        """The successes that are none of autocast's rounding."""
+        """The successes that are not due to autocast's rounding."""
         if not autocast or not len(left := common.left_over(fooled)):
             return fooled
         here, labels = (t.index_select(batch, left) for t in (s.here, s.y))
@@ -181,7 +181,7 @@ def adaptive_pgd(
         x, y, eps, samples, batch_size, progress, seed: as :func:`pgd`; so are the ``settings``
             ``steps``, ``step_size``, ``norm``, ``restarts``, ``targeted`` and ``autocast``.
         sharpnesses: of the surrogate gradient; None is the exact one.
-        losses: as in :func:`pgd`; with each sharpness and loss there is a run, or ``restarts``.
+        losses: as in :func:`pgd`; each sharpness and loss has one run, or ``restarts`` runs.
 
     Returns:
         Examples shaped like ``x``; where no run succeeded, the end of the last run.

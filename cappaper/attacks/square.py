@@ -14,8 +14,7 @@ from cappaper.attacks import common
 from cappaper.attacks.balls import Linf, column, fingerprint, integers
 from cappaper.attacks.common import Averaged, Progress, margin
 
-_SCHEDULE = 10_000
-# Of so many queries, those after which the squares' area halves; of fewer, in proportion.
+# The squares' area halves after these queries of 10,000; the schedule scales with their number.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SHARE = 0.8  # the part of the image that the first squares cover
 _REFRESH = 100  # queries after which the sums of a first layer are computed afresh
@@ -41,8 +40,8 @@ def square(
     Args:
         model, y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
-        queries: forward passes for each example, the first one with stripes. The authors' schedule,
-            of 10,000, shrinks squares at the same shares of them.
+        queries: forward passes for each example, the first one with stripes; the authors' schedule
+            is scaled to this number.
 
     Returns:
         Examples shaped like ``x``: the first success of each; where there was none, the one with
@@ -112,9 +111,9 @@ class _State(common.State):
 
 
 def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, Any]:
-    """What makes the tensor that squares change, updates it for one, and maps it to logits.
+    """Functions that compute what squares change, update it for one, and map it to logits.
 
-    It is the images, or the pre-activations of a dense first layer: a square moves few pixels.
+    Squares change the images, or the pre-activations of a dense first layer, which is faster.
     """
     if type(model) is nn.Sequential and len(model) > 2 and not checks.has_hooks(model):
         flat, dense = model[0], model[1]
@@ -138,6 +137,6 @@ def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, Any]:
 
 def _side(query: int, queries: int, height: int, width: int) -> int:
     """The side of a square: at least one pixel, and less than the image."""
-    halvings = sum(query * _SCHEDULE > at * queries for at in _HALVINGS)
+    halvings = sum(query * 10_000 > at * queries for at in _HALVINGS)
     covered = _SHARE / 2**halvings * height * width
     return max(1, min(round(math.sqrt(covered)), height - 1, width - 1))

@@ -110,7 +110,7 @@ def auto_attack(
 ) -> Tensor:
     """AutoAttack, the standard version, by ``pyautoattack``, its authors' package.
 
-    Source: Croce and Hein, arXiv 2003.01690.
+    Source: Croce and Hein, arXiv 2003.01690. Its random starts depend on the batch, too.
 
     Args:
         model, y, norm, batch_size, progress, seed: as :func:`~cappaper.pgd`, for 4 classes or more.
@@ -118,8 +118,6 @@ def auto_attack(
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
         parts: ``"apgd-ce"``, ``"apgd-t"``, ``"fab-t"``, ``"square"``, or some of them; each attacks
             what the ones before have left.
-
-    Its random starts depend on the batch, too.
 
     Returns:
         Examples shaped like ``x``: a success of each, or ``x`` itself where there was none.
@@ -161,8 +159,11 @@ def auto_attack(
         run: Any = AutoAttack(logits, norm=norm.capitalize(), eps=eps, seed=seed, device=x.device)
         run.attacks_to_run = [*parts]
         run.fab.n_target_classes = run.apgd_targeted.n_target_classes = min(9, classes - 1)
-        run.logger = logging.Logger("auto-attack", logging.WARNING)
-        run.logger.addFilter(lambda record: checks.warn(record.getMessage()))  # Python's warnings
+        log = run.logger = run.apgd.logger = run.apgd_targeted.logger = logging.Logger(
+            "auto-attack"
+        )
+        log.setLevel(logging.WARNING)
+        log.addFilter(lambda record: checks.warn(record.getMessage()))  # Python's warnings
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             adversarial: Tensor = run.run_standard_evaluation(x.float(), y, batch_size=len(x))[0]
         return adversarial.detach().to(x.dtype)

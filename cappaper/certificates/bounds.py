@@ -187,7 +187,7 @@ def _lines(z: Interval, cap: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tenso
 
 
 def rounding_error(net: Layers, hidden: list[Interval], box: Interval, kind: torch.finfo) -> Tensor:
-    """The largest error of the logits ``[B, classes]`` of a forward pass in such kind."""
+    """The largest rounding error of the logits ``[B, classes]`` of a forward pass in this dtype."""
     error, unit = torch.zeros_like(box.upper), kind.eps / 2
     inputs = [box, *map(_capped, hidden, net.caps)]
     for weight, bias, inside in zip(net.weights, net.biases, inputs, strict=True):

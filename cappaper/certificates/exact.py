@@ -82,7 +82,7 @@ def exact_robustness(
 def _solver(
     net: bounds.Layers, hidden: list[bounds.Interval], box: tuple[_Array, _Array], limit: float
 ) -> Callable[[int, int, float], _Array | None]:
-    """What finds the point where a label leads another least, or None if it leads everywhere.
+    """A function that finds where a class leads another least, or None if it leads everywhere.
 
     The variables: the pixels, then for each hidden layer its pre-activations, its outputs, which
     units are above 0, and which are at their cap. Every unit is on a scale s of its own, so that no
