@@ -27,7 +27,6 @@ from cappaper.paper.claims import CLAIMS
 from cappaper.paper.machines import machine
 from cappaper.paper.profiles import PROFILES
 from cappaper.report import robustness_report
-from cappaper.zoo import FOLDER
 
 _DATA = f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels."
 _PROFILE = click.Choice(list(PROFILES))
@@ -208,19 +207,6 @@ def refresh() -> None:
     for source in sorted(Path.cwd().glob("notebooks/*.ipynb")):
         print(f"running notebooks/{source.name}", flush=True)
         chapters.refresh(source)
-
-
-@commands.command()
-@click.option("--jobs", type=_COUNT, default=1, help="Processes on a CPU.")
-def weights(jobs: int) -> None:
-    """Train the networks that the package brings along; write them, and the live page's digits."""
-    from cappaper.paper import chapters, weights
-
-    chapters.manifest(Path.cwd())  # raises outside the project's folder
-    for path in weights.train(FOLDER, machine(jobs=jobs)):
-        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
-    digits = weights.digits_script(load("mnist", "test"))
-    Path("book", weights.DIGITS).write_text(digits, encoding="utf-8")
 
 
 def _bar(part: str) -> Progress:

@@ -6,6 +6,8 @@ to terms of the glossary have a title, formulas are MathML, and the live page ge
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import shutil
@@ -17,10 +19,11 @@ import pandas as pd
 from docutils import nodes
 from latex2mathml.converter import convert
 
-from cappaper.paper import figures, weights
+from cappaper.paper import figures
 from cappaper.paper.ledger import QUESTIONS
 from cappaper.paper.publishing import git_commit
-from cappaper.paper.tables import read
+from cappaper.paper.tables import network_name, read
+from cappaper.zoo import PRETRAINED, about, pretrained
 
 CONCLUSIONS, METHOD = "What came out", "How it was done"
 # An empty corner of a table is no heading: a screen reader must see a cell.
@@ -93,6 +96,28 @@ def title_links(document: Any, sentences: dict[str, str]) -> None:
             link["reftitle"] = sentences[term]
 
 
+def write_networks(folder: Path) -> None:
+    """Each network of the package as a script that calls ``Live.add``, and ``index.js``.
+
+    A page that is opened from a folder may fetch nothing, so the live page loads them as scripts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    caps = {name: float(about(name)["beta"][0]) for name in PRETRAINED}
+    titles = []
+    for name in sorted(caps, key=lambda n: (n.partition("-adversarial")[1:], -caps[n])):
+        state = pretrained(name).state_dict()
+        values = [state[key].half() for key in state if not key.endswith("beta")]
+        texts = [base64.b64encode(value.numpy().tobytes()).decode() for value in values]
+        facts = about(name) | {"layers": list(zip(texts[::2], texts[1::2], strict=True))}
+        script = f"Live.add({json.dumps(name)}, {json.dumps(facts, ensure_ascii=False)});\n"
+        (folder / f"{name}.js").write_text(script, encoding="utf-8")
+        radius = facts["training"].partition(" at ")[2].partition(",")[0]  # "ε = 0.3", or ""
+        trained = f", adversarially trained at {radius}" * bool(radius)
+        titles.append([name, network_name(caps[name]) + trained])
+    listed = json.dumps(titles, ensure_ascii=False)
+    (folder / "index.js").write_text(f"Live.available = {listed};\n", encoding="utf-8")
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Connect all of this to Sphinx's events."""
     repository = os.environ.get("CAPPAPER_REPOSITORY", "").rstrip("/")
@@ -137,7 +162,7 @@ def setup(app: Any) -> dict[str, bool]:
         (out / "results").mkdir(exist_ok=True)
         for table in source.glob("*.csv"):
             shutil.copy(table, out / "results")
-        weights.write_scripts(out / "live" / "networks")
+        write_networks(out / "live" / "networks")
         if github and (source / "how-robust.csv").exists():
             (out / "card.png").write_bytes(figures.headline(read(source / "how-robust.csv")).png())
 
