@@ -94,12 +94,8 @@ def test_buttons_and_social_cards_need_a_repository(tmp_path, monkeypatch, repos
         assert (expected in text) is bool(repository)
 
 
-def test_what_goes_into_a_page_is_no_markup(monkeypatch):
+def test_what_goes_into_a_page_is_no_markup():
     row = {"chapter": "one", "claim": 1, "kind": "real", "answer": "<b>yes</b>"}
     assert "Is it real? &lt;b&gt;yes" in pages.chapter_head("one", pd.DataFrame([row]))
-    for address in ('https://github.com/a/b"><script>', "javascript:alert(1)", "some/one"):
-        monkeypatch.setenv("CAPPAPER_REPOSITORY", address)
-        with pytest.raises(ValueError, match="CAPPAPER_REPOSITORY must be an address"):
-            pages.setup(None)
     table = pd.DataFrame({"says": ["a | b\nc"]}, ["x"])
     assert tables.markdown_table(table).endswith("| x | a \\| b c |")

@@ -204,10 +204,6 @@ def test_a_profile_has_epochs_for_each_training_and_an_effort():
         (lambda: paper.machine("cpu", 0), "jobs must be at least 1, got 0"),
         (lambda: paper.sweep(TINY, betas=[[0.1, 0.2, 0.3]]), "3 max values for 2 layers"),
         (lambda: paper.sweep(TINY, activation="tanh")[0].build(), "unknown activation 'tanh'"),
-        (
-            lambda: paper.networks(paper.sweep(TINY, cap_penalty=1.0, betas=[1.0], seeds=[0])),
-            "cap_penalty is for learned caps",
-        ),
         (lambda: paper.sweep(TINY, architecture="vit")[0].build(), "unknown architecture 'vit'"),
     ],
 )

@@ -149,13 +149,11 @@ def _value(name: str) -> Any:
     if not place or not attribute:
         raise ValueError(f"{name!r} must read MODULE:FACTORY, such as my_net.py:make")
     path = Path(place)
-    is_file = path.suffix == ".py"
-    if is_file and not path.is_file():
-        raise ValueError(f"there is no file {place}")
-    sys.path.insert(0, str(path.resolve().parent if is_file else Path.cwd()))
-    if is_file:
+    if path.suffix == ".py":
+        sys.path.insert(0, str(path.resolve().parent))
         names = _run(place, lambda: runpy.run_path(place, run_name=path.stem))
     else:
+        sys.path.insert(0, str(Path.cwd()))
         names = _run(place, lambda: vars(importlib.import_module(place)))
     if attribute not in names:
         raise ValueError(f"{place} has no {attribute!r}")

@@ -121,8 +121,6 @@ def write_networks(folder: Path) -> None:
 def setup(app: Any) -> dict[str, bool]:
     """Connect all of this to Sphinx's events."""
     repository = os.environ.get("CAPPAPER_REPOSITORY", "").rstrip("/")
-    if not re.fullmatch(r"(https?://[\w.:~/-]+)?", repository):  # it goes into every page
-        raise ValueError(f"CAPPAPER_REPOSITORY must be an address, got {repository!r}")
     github = re.fullmatch(r"https://github\.com/([\w.-]+)/([\w.-]+)", repository)
     if github:  # only GitHub's pages have an address that follows from the repository's
         app.setup_extension("sphinxext.opengraph")

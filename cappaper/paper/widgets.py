@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import ipywidgets
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cappaper.activations import CappedReLU
 from cappaper.attacks.pgd import adaptive_pgd, pgd
@@ -36,7 +35,10 @@ def attacked_digit(
 
     ``betas`` replaces the caps of a trained network, which is not trained again.
     """
-    model = _network(network, tuple(betas or _caps(network)))
+    model = pretrained(network)
+    capped = [part for part in model if isinstance(part, CappedReLU)]
+    for part, beta in zip(capped, betas or _caps(network), strict=True):
+        part.beta.fill_(beta)
     x, y = test.images[digit : digit + 1], test.labels[digit : digit + 1]
     adversarial = ATTACKS[attack](model, x, y, eps, steps=steps)
     with torch.no_grad():
@@ -104,12 +106,3 @@ def controls(test: Dataset, start: str = "cap-0.05") -> ipywidgets.VBox:
 
 def _caps(network: str) -> list[float]:
     return [float(beta) for beta in about(network)["beta"]]
-
-
-@lru_cache(maxsize=32)
-def _network(name: str, betas: tuple[float, ...]) -> nn.Module:
-    model = pretrained(name)
-    caps = [part for part in model if isinstance(part, CappedReLU)]
-    for cap, beta in zip(caps, betas, strict=True):
-        cap.beta.fill_(beta)
-    return model
