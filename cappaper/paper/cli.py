@@ -24,8 +24,8 @@ from cappaper.attacks.common import Progress
 from cappaper.data import DATASETS, load
 from cappaper.paper import ledger
 from cappaper.paper.claims import CLAIMS
+from cappaper.paper.experiment import PROFILES
 from cappaper.paper.machines import machine
-from cappaper.paper.profiles import PROFILES
 from cappaper.report import robustness_report
 
 _DATA = f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels."

@@ -1,8 +1,9 @@
-"""What all figures share: colours for the colour-blind, marks for print in grey, and parts."""
+"""What figures share: colours for the colour-blind, marks for print in grey, parts, a slider."""
 
+import base64
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -176,3 +178,56 @@ def legend(figure: Picture, *axes: Axes) -> Picture:
     columns = min(len(unique), max(1, int(WIDTH / room)))
     figure.legend(unique.values(), unique.keys(), loc="outside upper left", ncols=columns)
     return figure
+
+
+# No ids: a page may have several sliders.
+_SCRIPT = (
+    "const box = this.closest('.beta-explorer');"
+    "box.querySelectorAll('img').forEach((image, i) => { image.hidden = i != this.value; });"
+    "box.querySelector('output').value ="
+    " 'β = ' + box.querySelectorAll('img')[this.value].dataset.beta;"
+)
+
+
+def beta_explorer(
+    draw: Callable[[float], Picture], betas: Sequence[float], *, start: float | None = None
+) -> None:
+    """Show ``draw(β)`` under a slider that turns β, in a notebook as on a page of the book.
+
+    Args:
+        draw: makes the figure for one β.
+        betas: the max values on the slider, in its order.
+        start: the first one; the middle by default.
+
+    Raises:
+        ValueError: there is no β, or ``start`` is none of them.
+    """
+    start = betas[len(betas) // 2] if betas and start is None else start
+    if start is None or start not in betas:
+        raise ValueError(f"β = {start} is not on the slider: use one of {list(betas)}")
+    labels = [beta_label(beta) for beta in betas]
+    images = "".join(
+        still(draw(beta).png(), f"the figure at β = {label}", f'data-beta="{label}"{hidden}')
+        for beta, label in zip(betas, labels, strict=True)
+        for hidden in (" hidden" * (beta != start),)
+    )
+    first = list(betas).index(start)
+    show(
+        '<div class="beta-explorer"><label>max value β '
+        f'<input type="range" min="0" max="{len(betas) - 1}" value="{first}"'
+        # JupyterLab would take the arrow keys for its own.
+        f' oninput="{_SCRIPT}" onkeydown="event.stopPropagation()"></label>'
+        f" <output>β = {labels[first]}</output><br>{images}</div>",
+        f"β explorer over {', '.join(labels)}",
+    )
+
+
+def show(html: str, text: str, **more: object) -> None:
+    """Show HTML, in a terminal ``text``; ``more`` are other forms of the output."""
+    display(more | {"text/html": html, "text/plain": text}, raw=True)
+
+
+def still(png: bytes, alt: str, attributes: str = "") -> str:
+    """A picture as HTML that needs no file."""
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f'<img alt="{alt}" {attributes} src="{source}">'
