@@ -19,10 +19,9 @@ import pandas as pd
 from docutils import nodes
 from latex2mathml.converter import convert
 
-from cappaper.paper import figures
 from cappaper.paper.ledger import QUESTIONS
 from cappaper.paper.publishing import git_commit
-from cappaper.paper.tables import network_name, read
+from cappaper.paper.tables import network_name
 from cappaper.zoo import PRETRAINED, about, pretrained
 
 CONCLUSIONS, METHOD = "What came out", "How it was done"
@@ -121,9 +120,6 @@ def write_networks(folder: Path) -> None:
 def setup(app: Any) -> dict[str, bool]:
     """Connect all of this to Sphinx's events."""
     repository = os.environ.get("CAPPAPER_REPOSITORY", "").rstrip("/")
-    github = re.fullmatch(r"https://github\.com/([\w.-]+)/([\w.-]+)", repository)
-    if github:  # only GitHub's pages have an address that follows from the repository's
-        app.setup_extension("sphinxext.opengraph")
 
     def configure(app: Any, config: Any) -> None:
         config.html_last_updated_fmt = f"%Y-%m-%d from commit {git_commit()}"
@@ -136,9 +132,6 @@ def setup(app: Any) -> dict[str, bool]:
                 "use_repository_button": True,
                 "launch_buttons": {"binderhub_url": "https://mybinder.org", "colab_url": colab},
             }
-        if github:
-            config.ogp_site_url = f"https://{github[1].lower()}.github.io/{github[2]}/"
-            config.ogp_image = f"{config.ogp_site_url}card.png"
 
     def read_document(app: Any, document: Any) -> None:
         app.env.glossary = getattr(app.env, "glossary", {}) | glossary(document)
@@ -161,8 +154,6 @@ def setup(app: Any) -> dict[str, bool]:
         for table in source.glob("*.csv"):
             shutil.copy(table, out / "results")
         write_networks(out / "live" / "networks")
-        if github and (source / "how-robust.csv").exists():
-            (out / "card.png").write_bytes(figures.headline(read(source / "how-robust.csv")).png())
 
     def formula(translator: Any, node: Any) -> None:
         display = "inline" if isinstance(node, nodes.math) else "block"
