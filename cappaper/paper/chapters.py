@@ -134,8 +134,6 @@ def _attempt(
 ) -> str:
     """Run one chapter; its error is returned, so that the others still run."""
     start, failure = time.monotonic(), ""
-    if sys.stdout.isatty():
-        print(f"{label}: running", flush=True)
     try:
         execute(chapter, root, book, parameters)
     except ChapterError as error:

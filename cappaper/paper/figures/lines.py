@@ -23,10 +23,7 @@ _RADIUS = "attack radius ε (0: no attack)"
 def _panels(
     content: Sequence[tuple[str, str, Sequence[Line]]], x: str = "", columns: int = 1, **look: Any
 ) -> tuple[Picture, list[Axes]]:
-    """Panels with lines, row by row: of each its title, the column with the means, and its lines.
-
-    ``x`` is the column on the horizontal axis; without it lines go over ranks.
-    """
+    """Panels of a title, the column with the means, and lines over the column ``x`` or ranks."""
     figure, axes = parts.panels(-(-len(content) // columns), columns, **look)
     used, free = list(axes.flat[: len(content)]), axes.flat[len(content) :]
     for axis, (title, value, lines) in zip(used, content, strict=True):

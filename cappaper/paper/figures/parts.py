@@ -192,15 +192,10 @@ _SCRIPT = (
 def beta_explorer(
     draw: Callable[[float], Picture], betas: Sequence[float], *, start: float | None = None
 ) -> None:
-    """Show ``draw(β)`` under a slider that turns β, in a notebook as on a page of the book.
+    """Show ``draw(β)`` under a slider of ``betas``, in a notebook as on a page of the book.
 
-    Args:
-        draw: makes the figure for one β.
-        betas: the max values on the slider, in its order.
-        start: the first one; the middle by default.
-
-    Raises:
-        ValueError: there is no β, or ``start`` is none of them.
+    The slider stands at ``start``, or in the middle. A ``start`` that is none of ``betas``, or no β
+    at all, raises a ValueError.
     """
     start = betas[len(betas) // 2] if betas and start is None else start
     if start is None or start not in betas:
