@@ -1,4 +1,4 @@
-"""The Sphinx extension: conclusions first, links with titles, buttons where a repository is."""
+"""The Sphinx extension: conclusions first, buttons where a repository is."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from docutils import nodes
 
 from cappaper.paper import pages, tables
-from cappaper.paper.pages import CONCLUSIONS, METHOD, conclusions_first, glossary, title_links
+from cappaper.paper.pages import CONCLUSIONS, METHOD, conclusions_first
 
 CONFIG = """
 title: A book
@@ -58,17 +58,6 @@ def test_conclusions_come_first_and_hold_the_first_figure():
     assert method.astext().endswith("why") and more.next_node(nodes.figure)
     assert image["alt"] == f"A line over β. {words[:-6]}".replace("\n", " ")
     assert set(before.split()) < set(document.astext().split()) | {"A", "line", "over"}
-
-
-def test_a_link_to_a_term_has_its_meaning_as_title():
-    term = nodes.term("", "ε", ids=["term-eps"])
-    definition = nodes.definition("", nodes.paragraph("", "The radius. It is a number."))
-    document = page(nodes.definition_list("", nodes.definition_list_item("", term, definition)))
-    for uri in ("#term-eps", "background.html#term-eps", "other.html#elsewhere"):
-        document += nodes.reference("", "ε", refuri=uri)
-    title_links(document, glossary(document))
-    titles = [link.get("reftitle") for link in document.findall(nodes.reference)]
-    assert titles == ["The radius.", "The radius.", None]
 
 
 @pytest.mark.parametrize("repository", ["https://github.com/some/one/", ""])

@@ -1,7 +1,7 @@
 """A Sphinx extension: what the pages of the book have beside the text of their notebooks.
 
-A chapter's page begins with the answers that it gives, its conclusions and its first figure. Links
-to terms of the glossary have a title, formulas are MathML, and the live page gets its networks.
+A chapter's page begins with the answers that it gives, its conclusions and its first figure.
+Formulas are MathML, and the live page gets its networks.
 """
 
 from __future__ import annotations
@@ -77,24 +77,6 @@ def _finding(conclusions: Any) -> str:
     return match[0] if match else ""
 
 
-def glossary(document: Any) -> dict[str, str]:
-    """The first sentence about each term of a document's glossary, by the term's id."""
-    sentences: dict[str, str] = {}
-    for item in document.findall(nodes.definition_list_item):
-        for definition in list(item.findall(nodes.definition))[:1]:
-            text = definition.astext().split("\n")[0].partition(". ")[0].rstrip(".") + "."
-            sentences |= {i: text for term in item.findall(nodes.term) for i in term["ids"]}
-    return sentences
-
-
-def title_links(document: Any, sentences: dict[str, str]) -> None:
-    """Give every link to a term the sentence about it as a title."""
-    for link in document.findall(nodes.reference):
-        term = link.get("refid") or link.get("refuri", "").rpartition("#")[2]
-        if term in sentences:
-            link["reftitle"] = sentences[term]
-
-
 def write_networks(folder: Path) -> None:
     """Each network of the package as a script that calls ``Live.add``, and ``index.js``.
 
@@ -134,7 +116,6 @@ def setup(app: Any) -> dict[str, bool]:
             }
 
     def read_document(app: Any, document: Any) -> None:
-        app.env.glossary = getattr(app.env, "glossary", {}) | glossary(document)
         if app.env.docname.startswith("chapters/"):
             conclusions_first(document)
 
@@ -156,16 +137,14 @@ def setup(app: Any) -> dict[str, bool]:
         write_networks(out / "live" / "networks")
 
     def formula(translator: Any, node: Any) -> None:
-        display = "inline" if isinstance(node, nodes.math) else "block"
-        text = convert(node.astext(), display=display)
-        block = f'<div class="book-formula">{text}</div>'
-        translator.body.append(text if display == "inline" else block)
+        inline = isinstance(node, nodes.math)
+        text = convert(node.astext(), display="inline" if inline else "block")
+        translator.body.append(text if inline else f'<div class="book-formula">{text}</div>')
         raise nodes.SkipNode
 
     app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.connect("config-inited", configure)
     app.connect("doctree-read", read_document, priority=100)  # before Sphinx lists the headings
-    app.connect("doctree-resolved", lambda app, tree, page: title_links(tree, app.env.glossary))
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", write_files)
     return {"parallel_read_safe": False, "parallel_write_safe": True}
