@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import yaml
 from filelock import FileLock, Timeout
 
@@ -149,8 +150,6 @@ def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]
     ``parameters`` override the chapter's own. Where a cell fails, a ChapterError is raised, files
     of an earlier run stay, and the new notebook is ``NAME.partial.ipynb``.
     """
-    import nbformat
-
     target = book / "chapters" / f"{chapter.name}.ipynb"
     notebook = nbformat.read(root / "notebooks" / f"{chapter.source}.ipynb", as_version=4)
     heading = next(cell for cell in notebook.cells if cell.cell_type == "markdown")
@@ -179,8 +178,6 @@ def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]
 
 def refresh(source: Path) -> None:
     """Run a notebook with its own defaults and store the outputs in it, unless a cell fails."""
-    import nbformat
-
     notebook = nbformat.read(source, as_version=4)
     with whole(source) as unfinished:
         nbformat.write(_run(source.stem, notebook, None, source.parent, {}), unfinished)

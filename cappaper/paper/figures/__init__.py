@@ -15,10 +15,8 @@ from cappaper.paper.figures.lines import (
 )
 from cappaper.paper.figures.parts import SMALL, Picture, beta_explorer, save, style
 
-__all__ = [  # noqa: RUF022 (by job)
-    "beta_explorer", "by_layer", "cap", "curve_at", "followed", "functions", "hardening",
-    "headline", "heat_maps", "hidden", "over_beta", "over_budget", "over_epochs", "placements",
-    "sandwich", "steepness",
-    # parts of figures
-    "SMALL", "Picture", "save", "style",
+__all__ = [
+    "SMALL", "Picture", "beta_explorer", "by_layer", "cap", "curve_at", "followed", "functions",
+    "hardening", "headline", "heat_maps", "hidden", "over_beta", "over_budget", "over_epochs",
+    "placements", "sandwich", "save", "steepness", "style",
 ]  # fmt: skip

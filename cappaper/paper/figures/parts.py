@@ -100,10 +100,10 @@ def save(figure: Picture, save_to: str) -> Picture:
 
 
 def panels(
-    rows: int, columns: int = 1, height: float = 1.9, **shared: Any
+    rows: int, columns: int = 1, height: float = 1.9, head: float = 0.8, **shared: Any
 ) -> tuple[Picture, np.ndarray[Any, Any]]:
-    """A figure of panels, each ``height`` inches, and its axes ``[rows, columns]``."""
-    figure = Picture(figsize=(WIDTH, height * rows + 0.8))
+    """Panels of ``height`` inches each, under a ``head``, and their axes ``[rows, columns]``."""
+    figure = Picture(figsize=(WIDTH, height * rows + head))
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
