@@ -6,7 +6,7 @@ import math
 import nbformat
 import pytest
 
-from cappaper.paper import chapters, claims, profiles, tables
+from cappaper.paper import chapters, claims, experiment, tables
 from cappaper.paper.tables import contradictions
 from tests.answers import BOOK, table_of
 from tests.conftest import ROOT
@@ -43,7 +43,7 @@ def test_a_chapter_is_of_the_paper_profile_and_of_its_notebook(name, monkeypatch
 
 
 def test_relu_is_accurate_and_robust_only_after_adversarial_training():
-    table, paper = table_of("fig-04"), profiles.profile("paper")
+    table, paper = table_of("fig-04"), experiment.profile("paper")
     assert set(table["beta"]) == set(paper.betas) and set(table["images"]) == {10_000}
     assert not table.duplicated(["beta", "seed", "eps"]).any()
     relu = table[table["beta"] == math.inf]

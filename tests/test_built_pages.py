@@ -47,14 +47,13 @@ def test_the_book_has_every_page_and_no_unresolved_number(html):
     assert "cappaper.adaptive_pgd" in (html / "api.html").read_text()
 
 
-def test_a_page_has_its_date_its_commit_and_the_meaning_of_its_terms(html):
+def test_a_page_has_its_date_its_commit_and_links_to_its_terms(html):
     for page in [html / "index.html", *(html / "chapters").glob("*.html")]:
         text = page.read_text()
         assert re.search(r"Last updated on \d{4}-\d\d-\d\d from commit (\w{12}|unknown)", text)
         assert "favicon.svg" in text
     index = (html / "index.html").read_text()
-    terms = re.findall(r'<a [^>]*href="background.html#term-[^>]*>', index)
-    assert len(terms) >= 3 and all('title="' in term for term in terms)
+    assert len(re.findall(r'<a [^>]*href="background.html#term-[^>]*>', index)) >= 3
 
 
 def test_a_picture_has_an_alternative_text(html):

@@ -85,8 +85,6 @@ def test_only_one_run_at_a_time_writes_to_a_book(project, fresh):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must be a list of chapters"),
-        ("- works", "must be a list of chapters with name, source, title"),
         ("- {name: a, source: small, title: A, colour: red}", "argument 'colour'"),
         ("- {name: a, source: big, title: A}", "a needs notebooks/big.ipynb"),
         (2 * "- {name: a, source: small, title: A}\n", "has two chapters called a"),
@@ -96,4 +94,4 @@ def test_a_faulty_manifest_gets_a_sentence(project, capsys, text, message):
     (project / chapters.MANIFEST).write_text(text)
     assert cli.main(["reproduce"]) == 1
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1 and str(chapters.MANIFEST) in error
+    assert message in error and error.count("\n") == 1

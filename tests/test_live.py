@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from cappaper import PRETRAINED, pretrained, surrogate_gradient
-from cappaper.paper import weights
+from cappaper.paper.pages import write_networks
 from tests.browser import run_on_page
 
 LIVE = Path(__file__).parents[1] / "book" / "extra" / "live"
@@ -21,7 +21,7 @@ def page(tmp_path_factory):
     """The page's own part, without the book around it."""
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(LIVE, folder / "live")
-    weights.write_scripts(folder / "live" / "networks")
+    write_networks(folder / "live" / "networks")
     text = (LIVE.parents[1] / "attack-a-digit.md").read_text()
     html = text.split("```{raw} html\n")[1].split("```")[0]
     path = folder / "page.html"

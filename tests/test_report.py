@@ -164,7 +164,7 @@ def test_a_terminal_without_a_beta_gets_a_question_mark(mine):
     ("model", "data", "said"),
     [
         ("mine.py", "digits", "must read MODULE:FACTORY"),
-        ("other.py:make", "digits", "there is no file other.py"),
+        ("other.py:make", "digits", "other.py fails: FileNotFoundError: "),
         ("nowhere_at_all:make", "digits", "cannot be imported"),
         ("mine.py:fails", "digits", "mine.py:fails fails: KeyError: 'oh' ("),
         ("broken.py:make", "digits", "broken.py fails: NameError: name 'nothing' is not defined ("),

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from cappaper.paper import profiles, tables
+from cappaper.paper import experiment, tables
 from tests.answers import BOOK, means, table_of
 from tests.test_book import NAMES, ROOT
 
@@ -54,7 +54,7 @@ def after_training():
 
 
 def setting():
-    paper = profiles.profile("paper")
+    paper = experiment.profile("paper")
     return (
         f"step size {paper.lr:g}, batches of {paper.batch_size}, {paper.epochs} epochs"
         f" ({paper.adversarial_epochs} of adversarial training), 60,000 images"
@@ -73,7 +73,7 @@ def test_a_sentence_has_the_numbers_of_its_table(sentence, pages):
 
 
 def test_the_method_has_the_settings_of_the_profile():
-    paper = profiles.profile("paper")
+    paper = experiment.profile("paper")
     assert f"{paper.hidden[0]} and {paper.hidden[1]} units" in METHOD
     assert f"PGD in L∞, {paper.steps} steps of 2.5·ε/{paper.steps}" in METHOD
     assert f"ε = {', '.join(f'{e:g}' for e in paper.epsilons)} of the pixels' range" in METHOD

@@ -7,7 +7,7 @@ import torch
 
 from cappaper import PRETRAINED, Dataset, pretrained
 from cappaper.paper import figures, widgets
-from cappaper.paper.figures import slider
+from cappaper.paper.figures import parts
 
 BETAS = [0.1, 1.0, math.inf]
 
@@ -15,7 +15,7 @@ BETAS = [0.1, 1.0, math.inf]
 @pytest.fixture
 def shown(monkeypatch):
     bundles = []
-    monkeypatch.setattr(slider, "display", lambda bundle, raw: bundles.append(bundle))
+    monkeypatch.setattr(parts, "display", lambda bundle, raw: bundles.append(bundle))
     return bundles
 
 

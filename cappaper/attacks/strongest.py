@@ -159,11 +159,9 @@ def auto_attack(
         run: Any = AutoAttack(logits, norm=norm.capitalize(), eps=eps, seed=seed, device=x.device)
         run.attacks_to_run = [*parts]
         run.fab.n_target_classes = run.apgd_targeted.n_target_classes = min(9, classes - 1)
-        log = run.logger = run.apgd.logger = run.apgd_targeted.logger = logging.Logger(
-            "auto-attack"
-        )
-        log.setLevel(logging.WARNING)
+        log: Any = logging.Logger("auto-attack", logging.WARNING)
         log.addFilter(lambda record: checks.warn(record.getMessage()))  # Python's warnings
+        run.logger = run.apgd.logger = run.apgd_targeted.logger = log
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             adversarial: Tensor = run.run_standard_evaluation(x.float(), y, batch_size=len(x))[0]
         return adversarial.detach().to(x.dtype)

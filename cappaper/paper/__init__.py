@@ -6,7 +6,7 @@ Each name is imported where it is first asked for: the commands of the base inst
 from importlib import import_module
 
 _NAMES = {
-    "experiment": "Adversary Spec sweep",
+    "experiment": "Adversary Profile Spec profile sweep",
     "figures": "figures",
     "judges": "CW FGSM PGD AdaptivePGD AutoAttack Certificate Clean Exact GrowingBalls Noise"
     " SmoothPGD Strongest",
@@ -15,7 +15,6 @@ _NAMES = {
     "machines": "Machine machine",
     "observers": "Distances Masking Signals masking_of",
     "parameters": "check_parameters",
-    "profiles": "Profile profile",
     "publishing": "glue publish",
     "runner": "networks run transfers",
     "tables": "RATES STRONGEST contradictions format_mean_sd markdown_table network_name"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import yaml
 from filelock import FileLock, Timeout
 
@@ -49,11 +50,7 @@ def manifest(root: Path) -> list[Chapter]:
     path = root / MANIFEST
     if not path.exists():
         raise FileNotFoundError(f"there is no {MANIFEST} here: run from the project's folder")
-    try:
-        listed = [Chapter(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
-    except (TypeError, yaml.YAMLError) as error:
-        wanted = "must be a list of chapters with name, source, title and perhaps parameters"
-        raise ValueError(f"{MANIFEST} {wanted}: {' '.join(str(error).split())}") from error
+    listed = [Chapter(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
     names = [chapter.name for chapter in listed]
     for name, source in ((chapter.name, chapter.source) for chapter in listed):
         if names.count(name) > 1:
@@ -138,8 +135,6 @@ def _attempt(
 ) -> str:
     """Run one chapter; its error is returned, so that the others still run."""
     start, failure = time.monotonic(), ""
-    if sys.stdout.isatty():
-        print(f"{label}: running", flush=True)
     try:
         execute(chapter, root, book, parameters)
     except ChapterError as error:
@@ -155,8 +150,6 @@ def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]
     ``parameters`` override the chapter's own. Where a cell fails, a ChapterError is raised, files
     of an earlier run stay, and the new notebook is ``NAME.partial.ipynb``.
     """
-    import nbformat
-
     target = book / "chapters" / f"{chapter.name}.ipynb"
     notebook = nbformat.read(root / "notebooks" / f"{chapter.source}.ipynb", as_version=4)
     heading = next(cell for cell in notebook.cells if cell.cell_type == "markdown")
@@ -185,8 +178,6 @@ def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]
 
 def refresh(source: Path) -> None:
     """Run a notebook with its own defaults and store the outputs in it, unless a cell fails."""
-    import nbformat
-
     notebook = nbformat.read(source, as_version=4)
     with whole(source) as unfinished:
         nbformat.write(_run(source.stem, notebook, None, source.parent, {}), unfinished)

@@ -43,9 +43,7 @@ class Comparison:
     def effect(self, table: pd.DataFrame, given: Mapping[str, Any] | None = None) -> Effect:
         """The effect in the chapter's table; ``given`` replaces the measure's arguments.
 
-        Raises:
-            Lacking: the table lacks the networks.
-            ValueError: it lacks a column: it is another table.
+        A table without the networks raises :class:`Lacking`, one without a column a ValueError.
         """
         try:
             effect: Effect = getattr(effects, self.measure)(table, **(given or self.given))

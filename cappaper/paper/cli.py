@@ -22,11 +22,10 @@ from tqdm import tqdm
 from cappaper import checks
 from cappaper.attacks.common import Progress
 from cappaper.data import DATASETS, load
-from cappaper.models import WEIGHTS
 from cappaper.paper import ledger
 from cappaper.paper.claims import CLAIMS
+from cappaper.paper.experiment import PROFILES
 from cappaper.paper.machines import machine
-from cappaper.paper.profiles import PROFILES
 from cappaper.report import robustness_report
 
 _DATA = f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels."
@@ -150,13 +149,11 @@ def _value(name: str) -> Any:
     if not place or not attribute:
         raise ValueError(f"{name!r} must read MODULE:FACTORY, such as my_net.py:make")
     path = Path(place)
-    is_file = path.suffix == ".py"
-    if is_file and not path.is_file():
-        raise ValueError(f"there is no file {place}")
-    sys.path.insert(0, str(path.resolve().parent if is_file else Path.cwd()))
-    if is_file:
+    if path.suffix == ".py":
+        sys.path.insert(0, str(path.resolve().parent))
         names = _run(place, lambda: runpy.run_path(place, run_name=path.stem))
     else:
+        sys.path.insert(0, str(Path.cwd()))
         names = _run(place, lambda: vars(importlib.import_module(place)))
     if attribute not in names:
         raise ValueError(f"{place} has no {attribute!r}")
@@ -216,19 +213,6 @@ def data(names: Sequence[str]) -> None:
     """Download data sets where they are missing, and check them."""
     for name in names:
         print(f"{name}: {len(load(name, 'test').labels)} test images")
-
-
-@commands.command()
-@click.option("--jobs", type=_COUNT, default=1, help="Processes on a CPU.")
-def weights(jobs: int) -> None:
-    """Train the networks that the package brings along; write them, and the live page's digits."""
-    from cappaper.paper import chapters, weights
-
-    chapters.manifest(Path.cwd())  # raises outside the project's folder
-    for path in weights.train(WEIGHTS, machine(jobs=jobs)):
-        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
-    digits = weights.digits_script(load("mnist", "test"))
-    Path("book", weights.DIGITS).write_text(digits, encoding="utf-8")
 
 
 def _bar(part: str) -> Progress:

@@ -34,11 +34,7 @@ class Measured(NamedTuple):
 
     @classmethod
     def of_rows(cls, rows: pd.DataFrame, value: str) -> Measured:
-        """From one row for each seed.
-
-        Raises:
-            ValueError: a seed has two rows.
-        """
+        """From one row for each seed; a second one raises a ValueError."""
         if rows["seed"].duplicated().any():
             raise ValueError("a network has duplicate rows: the table holds one for each seed")
         rows = rows.sort_values("seed")

@@ -32,8 +32,7 @@ _CHAPTERS = {
 def verdicts(book: Path) -> pd.DataFrame:
     """Both answers to every claim, and the evidence, from the result tables of a book's folder.
 
-    Raises:
-        FileNotFoundError, ValueError: a table, or a column of one, is missing.
+    A missing table raises a FileNotFoundError, a missing column a ValueError.
     """
     chapters = {one.chapter for claim in CLAIMS for one in claim.comparisons}
     tables = {chapter: read(book / "results" / f"{chapter}.csv") for chapter in sorted(chapters)}

@@ -1,11 +1,13 @@
 """A Sphinx extension: what the pages of the book have beside the text of their notebooks.
 
-A chapter's page begins with the answers that it gives, its conclusions and its first figure. Links
-to terms of the glossary have a title, formulas are MathML, and the live page gets its networks.
+A chapter's page begins with the answers that it gives, its conclusions and its first figure.
+Formulas are MathML, and the live page gets its networks.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import shutil
@@ -17,10 +19,10 @@ import pandas as pd
 from docutils import nodes
 from latex2mathml.converter import convert
 
-from cappaper.paper import figures, weights
+from cappaper.models import PRETRAINED, about, pretrained
 from cappaper.paper.ledger import QUESTIONS
 from cappaper.paper.publishing import git_commit
-from cappaper.paper.tables import read
+from cappaper.paper.tables import network_name
 
 CONCLUSIONS, METHOD = "What came out", "How it was done"
 # An empty corner of a table is no heading: a screen reader must see a cell.
@@ -75,32 +77,31 @@ def _finding(conclusions: Any) -> str:
     return match[0] if match else ""
 
 
-def glossary(document: Any) -> dict[str, str]:
-    """The first sentence about each term of a document's glossary, by the term's id."""
-    sentences: dict[str, str] = {}
-    for item in document.findall(nodes.definition_list_item):
-        for definition in list(item.findall(nodes.definition))[:1]:
-            text = definition.astext().split("\n")[0].partition(". ")[0].rstrip(".") + "."
-            sentences |= {i: text for term in item.findall(nodes.term) for i in term["ids"]}
-    return sentences
+def write_networks(folder: Path) -> None:
+    """Each network of the package as a script that calls ``Live.add``, and ``index.js``.
 
-
-def title_links(document: Any, sentences: dict[str, str]) -> None:
-    """Give every link to a term the sentence about it as a title."""
-    for link in document.findall(nodes.reference):
-        term = link.get("refid") or link.get("refuri", "").rpartition("#")[2]
-        if term in sentences:
-            link["reftitle"] = sentences[term]
+    A page that is opened from a folder may fetch nothing, so the live page loads them as scripts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    caps = {name: float(about(name)["beta"][0]) for name in PRETRAINED}
+    titles = []
+    for name in sorted(caps, key=lambda n: (n.partition("-adversarial")[1:], -caps[n])):
+        state = pretrained(name).state_dict()
+        values = [state[key].half() for key in state if not key.endswith("beta")]
+        texts = [base64.b64encode(value.numpy().tobytes()).decode() for value in values]
+        facts = about(name) | {"layers": list(zip(texts[::2], texts[1::2], strict=True))}
+        script = f"Live.add({json.dumps(name)}, {json.dumps(facts, ensure_ascii=False)});\n"
+        (folder / f"{name}.js").write_text(script, encoding="utf-8")
+        radius = facts["training"].partition(" at ")[2].partition(",")[0]  # "ε = 0.3", or ""
+        trained = f", adversarially trained at {radius}" * bool(radius)
+        titles.append([name, network_name(caps[name]) + trained])
+    listed = json.dumps(titles, ensure_ascii=False)
+    (folder / "index.js").write_text(f"Live.available = {listed};\n", encoding="utf-8")
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Connect all of this to Sphinx's events."""
     repository = os.environ.get("CAPPAPER_REPOSITORY", "").rstrip("/")
-    if not re.fullmatch(r"(https?://[\w.:~/-]+)?", repository):  # it goes into every page
-        raise ValueError(f"CAPPAPER_REPOSITORY must be an address, got {repository!r}")
-    github = re.fullmatch(r"https://github\.com/([\w.-]+)/([\w.-]+)", repository)
-    if github:  # only GitHub's pages have an address that follows from the repository's
-        app.setup_extension("sphinxext.opengraph")
 
     def configure(app: Any, config: Any) -> None:
         config.html_last_updated_fmt = f"%Y-%m-%d from commit {git_commit()}"
@@ -113,12 +114,8 @@ def setup(app: Any) -> dict[str, bool]:
                 "use_repository_button": True,
                 "launch_buttons": {"binderhub_url": "https://mybinder.org", "colab_url": colab},
             }
-        if github:
-            config.ogp_site_url = f"https://{github[1].lower()}.github.io/{github[2]}/"
-            config.ogp_image = f"{config.ogp_site_url}card.png"
 
     def read_document(app: Any, document: Any) -> None:
-        app.env.glossary = getattr(app.env, "glossary", {}) | glossary(document)
         if app.env.docname.startswith("chapters/"):
             conclusions_first(document)
 
@@ -137,21 +134,17 @@ def setup(app: Any) -> dict[str, bool]:
         (out / "results").mkdir(exist_ok=True)
         for table in source.glob("*.csv"):
             shutil.copy(table, out / "results")
-        weights.write_scripts(out / "live" / "networks")
-        if github and (source / "how-robust.csv").exists():
-            (out / "card.png").write_bytes(figures.headline(read(source / "how-robust.csv")).png())
+        write_networks(out / "live" / "networks")
 
     def formula(translator: Any, node: Any) -> None:
-        display = "inline" if isinstance(node, nodes.math) else "block"
-        text = convert(node.astext(), display=display)
-        block = f'<div class="book-formula">{text}</div>'
-        translator.body.append(text if display == "inline" else block)
+        inline = isinstance(node, nodes.math)
+        text = convert(node.astext(), display="inline" if inline else "block")
+        translator.body.append(text if inline else f'<div class="book-formula">{text}</div>')
         raise nodes.SkipNode
 
     app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.connect("config-inited", configure)
     app.connect("doctree-read", read_document, priority=100)  # before Sphinx lists the headings
-    app.connect("doctree-resolved", lambda app, tree, page: title_links(tree, app.env.glossary))
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", write_files)
     return {"parallel_read_safe": False, "parallel_write_safe": True}

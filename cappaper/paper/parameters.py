@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from cappaper import checks
 from cappaper.attacks.strongest import PARTS
-from cappaper.paper.profiles import PROFILES
+from cappaper.paper.experiment import PROFILES
 
 
 class _Kind(NamedTuple):

@@ -12,8 +12,8 @@ import torch
 
 from cappaper._version import __version__
 from cappaper.data import load
+from cappaper.paper.experiment import Profile
 from cappaper.paper.machines import Machine
-from cappaper.paper.profiles import Profile
 from cappaper.paper.tables import save
 
 

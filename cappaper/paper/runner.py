@@ -114,8 +114,7 @@ def networks(specs: Sequence[Spec], machine: Machine = _HERE) -> list[nn.Module]
         checkpoint = cache.place("checkpoints", *(place.name for place in trainings))
         calls.append((list(group), machine.device, checkpoint, partial(_keep, group)))
     for i, trained in side_by_side(train, calls, machine.jobs, "training"):
-        for spec, state in trained.items():
-            weights[spec] = state
+        weights |= trained
         calls[i][2].unlink(missing_ok=True)
     models: list[nn.Module] = []
     for spec in specs:

@@ -2,26 +2,24 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import ipywidgets
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cappaper.activations import CappedReLU
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.data import Dataset
 from cappaper.models import PRETRAINED, about, pretrained
-from cappaper.paper.figures.parts import COLOURS, Picture, beta_label, draw_pixels, style
-from cappaper.paper.figures.slider import show, still
+from cappaper.paper.figures import parts
 
-CAPS = [(beta_label(cap), cap) for cap in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, math.inf)]
+CAPS = [(parts.beta_label(cap), cap) for cap in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, math.inf)]
 ATTACKS: dict[str, Callable[..., Tensor]] = {"PGD": pgd, "cap-aware PGD": adaptive_pgd}
 
 
-@style()
+@parts.style()
 def attacked_digit(
     test: Dataset,
     digit: int,
@@ -31,26 +29,29 @@ def attacked_digit(
     attack: str = "cap-aware PGD",
     eps: float = 0.1,
     steps: int = 40,
-) -> Picture:
+) -> parts.Picture:
     """A digit, the attacked digit, the change, and the probabilities of the classes.
 
     ``betas`` replaces the caps of a trained network, which is not trained again.
     """
-    model = _network(network, tuple(betas or _caps(network)))
+    model = pretrained(network)
+    capped = [part for part in model if isinstance(part, CappedReLU)]
+    for part, beta in zip(capped, betas or _caps(network), strict=True):
+        part.beta.fill_(beta)
     x, y = test.images[digit : digit + 1], test.labels[digit : digit + 1]
     adversarial = ATTACKS[attack](model, x, y, eps, steps=steps)
     with torch.no_grad():
         before, after = model(torch.cat([x, adversarial])).softmax(dim=1)
     label, predicted = int(y), int(after.argmax())
-    figure = Picture(figsize=(8.2, 2.6))
+    figure = parts.Picture(figsize=(8.2, 2.6))
     clean, attacked, change, bars = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.7))
-    draw_pixels(clean, x[0], f"a {label}")
+    parts.draw_pixels(clean, x[0], f"a {label}")
     outcome = "still correct" if predicted == label else f"taken for a {predicted}"
-    draw_pixels(attacked, adversarial[0], outcome)
-    draw_pixels(change, (adversarial - x)[0], "what changed", change=eps or 1.0)
+    parts.draw_pixels(attacked, adversarial[0], outcome)
+    parts.draw_pixels(change, (adversarial - x)[0], "what changed", change=eps or 1.0)
     classes = np.arange(len(before))
-    bars.bar(classes - 0.2, before.numpy(), 0.4, color=COLOURS[0], label="before")
-    hatched = {"color": COLOURS[1], "hatch": "///", "edgecolor": "white"}
+    bars.bar(classes - 0.2, before.numpy(), 0.4, color=parts.COLOURS[0], label="before")
+    hatched = {"color": parts.COLOURS[1], "hatch": "///", "edgecolor": "white"}
     bars.bar(classes + 0.2, after.numpy(), 0.4, label="after", **hatched)
     bars.set(xticks=classes, ylim=(0, 1.03))
     bars.set_title("probability of each class")
@@ -66,7 +67,7 @@ def explore(test: Dataset) -> None:
     """
     box = controls(test)
     text = "A digit, the digit as PGD has changed it, the change, and the classes of both"
-    show(still(box.children[-1].value, text), text, **box._repr_mimebundle_())
+    parts.show(parts.still(box.children[-1].value, text), text, **box._repr_mimebundle_())
 
 
 def controls(test: Dataset, start: str = "cap-0.05") -> ipywidgets.VBox:
@@ -104,12 +105,3 @@ def controls(test: Dataset, start: str = "cap-0.05") -> ipywidgets.VBox:
 
 def _caps(network: str) -> list[float]:
     return [float(beta) for beta in about(network)["beta"]]
-
-
-@lru_cache(maxsize=32)
-def _network(name: str, betas: tuple[float, ...]) -> nn.Module:
-    model = pretrained(name)
-    caps = [part for part in model if isinstance(part, CappedReLU)]
-    for cap, beta in zip(caps, betas, strict=True):
-        cap.beta.fill_(beta)
-    return model

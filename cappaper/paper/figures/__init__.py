@@ -13,13 +13,10 @@ from cappaper.paper.figures.lines import (
     placements,
     steepness,
 )
-from cappaper.paper.figures.parts import SMALL, Picture, save, style
-from cappaper.paper.figures.slider import beta_explorer
+from cappaper.paper.figures.parts import SMALL, Picture, beta_explorer, save, style
 
-__all__ = [  # noqa: RUF022 (by job)
-    "beta_explorer", "by_layer", "cap", "curve_at", "followed", "functions", "hardening",
-    "headline", "heat_maps", "hidden", "over_beta", "over_budget", "over_epochs", "placements",
-    "sandwich", "steepness",
-    # parts of figures
-    "SMALL", "Picture", "save", "style",
+__all__ = [
+    "SMALL", "Picture", "beta_explorer", "by_layer", "cap", "curve_at", "followed", "functions",
+    "hardening", "headline", "heat_maps", "hidden", "over_beta", "over_budget", "over_epochs",
+    "placements", "sandwich", "save", "steepness", "style",
 ]  # fmt: skip

@@ -23,10 +23,7 @@ _RADIUS = "attack radius ε (0: no attack)"
 def _panels(
     content: Sequence[tuple[str, str, Sequence[Line]]], x: str = "", columns: int = 1, **look: Any
 ) -> tuple[Picture, list[Axes]]:
-    """Panels with lines, row by row: of each its title, the column with the means, and its lines.
-
-    ``x`` is the column on the horizontal axis; without it lines go over ranks.
-    """
+    """Panels of a title, the column with the means, and lines over the column ``x`` or ranks."""
     figure, axes = parts.panels(-(-len(content) // columns), columns, **look)
     used, free = list(axes.flat[: len(content)]), axes.flat[len(content) :]
     for axis, (title, value, lines) in zip(used, content, strict=True):
@@ -132,7 +129,8 @@ def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
     for beta, rows in groups(summary, "beta")[::-1]:
         lines = [(attack, rows[rows["attack"] == attack]) for attack in attacks]
         content.append((network_name(beta), ROBUST, lines))
-    figure, _ = _panels(content, "epochs", columns=2, height=2.1, sharex=True, sharey=True)
+    look = {"height": 2.1, "head": 0.6, "sharex": True, "sharey": True}
+    figure, _ = _panels(content, "epochs", columns=2, **look)
     figure.supxlabel("epochs of training", size="medium")
     figure.supylabel(OF_IMAGES, size="medium")
     return parts.legend(figure)

@@ -1,8 +1,9 @@
-"""What all figures share: colours for the colour-blind, marks for print in grey, and parts."""
+"""What figures share: colours for the colour-blind, marks for print in grey, parts, a slider."""
 
+import base64
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -98,10 +100,10 @@ def save(figure: Picture, save_to: str) -> Picture:
 
 
 def panels(
-    rows: int, columns: int = 1, height: float = 1.9, **shared: Any
+    rows: int, columns: int = 1, height: float = 1.9, head: float = 0.8, **shared: Any
 ) -> tuple[Picture, np.ndarray[Any, Any]]:
-    """A figure of panels, each ``height`` inches, and its axes ``[rows, columns]``."""
-    figure = Picture(figsize=(WIDTH, height * rows + 0.8))
+    """Panels of ``height`` inches each, under a ``head``, and their axes ``[rows, columns]``."""
+    figure = Picture(figsize=(WIDTH, height * rows + head))
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
@@ -176,3 +178,51 @@ def legend(figure: Picture, *axes: Axes) -> Picture:
     columns = min(len(unique), max(1, int(WIDTH / room)))
     figure.legend(unique.values(), unique.keys(), loc="outside upper left", ncols=columns)
     return figure
+
+
+# No ids: a page may have several sliders.
+_SCRIPT = (
+    "const box = this.closest('.beta-explorer');"
+    "box.querySelectorAll('img').forEach((image, i) => { image.hidden = i != this.value; });"
+    "box.querySelector('output').value ="
+    " 'β = ' + box.querySelectorAll('img')[this.value].dataset.beta;"
+)
+
+
+def beta_explorer(
+    draw: Callable[[float], Picture], betas: Sequence[float], *, start: float | None = None
+) -> None:
+    """Show ``draw(β)`` under a slider of ``betas``, in a notebook as on a page of the book.
+
+    The slider stands at ``start``, or in the middle. A ``start`` that is none of ``betas``, or no β
+    at all, raises a ValueError.
+    """
+    start = betas[len(betas) // 2] if betas and start is None else start
+    if start is None or start not in betas:
+        raise ValueError(f"β = {start} is not on the slider: use one of {list(betas)}")
+    labels = [beta_label(beta) for beta in betas]
+    images = "".join(
+        still(draw(beta).png(), f"the figure at β = {label}", f'data-beta="{label}"{hidden}')
+        for beta, label in zip(betas, labels, strict=True)
+        for hidden in (" hidden" * (beta != start),)
+    )
+    first = list(betas).index(start)
+    show(
+        '<div class="beta-explorer"><label>max value β '
+        f'<input type="range" min="0" max="{len(betas) - 1}" value="{first}"'
+        # JupyterLab would take the arrow keys for its own.
+        f' oninput="{_SCRIPT}" onkeydown="event.stopPropagation()"></label>'
+        f" <output>β = {labels[first]}</output><br>{images}</div>",
+        f"β explorer over {', '.join(labels)}",
+    )
+
+
+def show(html: str, text: str, **more: object) -> None:
+    """Show HTML, in a terminal ``text``; ``more`` are other forms of the output."""
+    display(more | {"text/html": html, "text/plain": text}, raw=True)
+
+
+def still(png: bytes, alt: str, attributes: str = "") -> str:
+    """A picture as HTML that needs no file."""
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f'<img alt="{alt}" {attributes} src="{source}">'
