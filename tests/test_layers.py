@@ -40,8 +40,3 @@ def test_layer_distances_of_a_network_done_by_hand():
     assert layer.l2 == pytest.approx(math.hypot(0.8, 0.4))
     assert layer.relative_l2 == pytest.approx(math.hypot(0.8, 0.4) / math.hypot(0.2, 0.4))
     assert (layer.layer, layer.units) == ("2", 2)
-
-
-def test_only_layers_in_a_sequence_are_looked_at(twenty):
-    with pytest.raises(TypeError, match=r"give an nn\.Sequential, such as an mlp, not Linear"):
-        layer_signals(nn.Linear(64, 10), *twenty)

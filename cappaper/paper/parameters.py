@@ -35,7 +35,6 @@ _KINDS = {
     "eps epsilons small_eps standard_eps training_eps cycle": _Kind(
         "a number from 0 to 1", _NUMBER, lambda v: 0 <= v <= 1
     ),
-    "penalties": _Kind("a finite number of at least 0", _NUMBER, lambda v: 0 <= v < math.inf),
     "architectures": _Kind("a list of counts", (list,), lambda v: v and all(map(_COUNT.takes, v))),
     "reverse": _Kind("true or false", (bool,)),
     "save_to chapter": _Kind("text", (str,)),
