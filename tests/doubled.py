@@ -41,7 +41,7 @@ def main(profile: str, device: str, jobs: int, only: tuple[str, ...], table: boo
 def deciding(root: Path, only: tuple[str, ...] = ()) -> list[chapters.Chapter]:
     """The chapters that a claim is compared in."""
     names = {one.chapter for claim in CLAIMS for one in claim.comparisons}
-    return [c for c in chapters.select(chapters.manifest(root), only) if c.name in names]
+    return [c for c in chapters.manifest(root) if c.name in names and c.name in (only or names)]
 
 
 def compared(usual: Path, doubled: Path) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -35,6 +35,18 @@ def test_the_manifest_and_the_table_of_contents_agree():
     assert len(files) + 1 <= 24
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"name": "../../outside"}, {"name": ""}, {"source": "../notebooks/small"}]
+    + [{"parameters": {name: 2}} for name in ("a = 1; b", 3)],
+)
+def test_a_manifest_names_no_other_places_and_no_code(project, change):
+    listed = yaml.safe_load((project / chapters.MANIFEST).read_text())
+    (project / chapters.MANIFEST).write_text(yaml.safe_dump([listed[0] | change]))
+    with pytest.raises(ValueError, match="is no name"):
+        chapters.manifest(project)
+
+
 def test_both_configurations_of_the_book_are_one():
     """No link: a checkout may be without links."""
     copies = [ROOT / "_config.yml", ROOT / "book" / "_config.yml"]

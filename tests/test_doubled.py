@@ -27,7 +27,7 @@ def test_a_table_beside_itself_has_the_same_answers(tmp_path):
     assert "β = 0.05" in rows["measured_twice"][0] and origin["git_commit"]
 
 
-def test_the_pages_say_how_many_answers_stay():
+def test_the_page_says_how_many_answers_stay():
     same = (TABLE["once"] == TABLE["twice"]).sum()
     longer = TABLE[TABLE["chapter"] == "train-longer"].iloc[0]
     leads = [longer[f"measured_{run}"].rpartition("difference ")[2] for run in ("once", "twice")]
@@ -37,7 +37,7 @@ def test_the_pages_say_how_many_answers_stay():
         " training and under twice the attack; by the recipe that favours it, the lead of β = 1"
         f" shrinks from {once} points to {twice}"
     )
-    assert sentence in (BOOK / "index.md").read_text()
+    assert sentence in (BOOK / "doubled.md").read_text()
 
 
 @pytest.mark.parametrize("chapter", doubled.deciding(ROOT), ids=lambda chapter: chapter.name)

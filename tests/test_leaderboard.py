@@ -11,7 +11,7 @@ from tests.answers import table_of
 from tests.browser import run_on_page
 from tests.conftest import ROOT
 
-TABLE = ledger.leaderboard(ROOT / "book")
+TABLE = ledger.networks(ROOT / "book")
 
 
 def test_rows_are_ordered_and_bounds_agree():

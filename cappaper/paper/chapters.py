@@ -52,7 +52,11 @@ def manifest(root: Path) -> list[Chapter]:
         raise FileNotFoundError(f"there is no {MANIFEST} here: run from the project's folder")
     listed = [Chapter(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
     names = [chapter.name for chapter in listed]
-    for name, source in ((chapter.name, chapter.source) for chapter in listed):
+    for name, source, given in ((c.name, c.source, c.parameters) for c in listed):
+        # Names become files, and names of parameters become code.
+        words = [re.fullmatch(r"\w[\w.-]*", f"{word}") for word in (name, source)]
+        if not all(words) or not all(f"{parameter}".isidentifier() for parameter in given):
+            raise ValueError(f"{MANIFEST}: {name!r}, its source or a parameter of it is no name")
         if names.count(name) > 1:
             raise ValueError(f"{MANIFEST} has two chapters called {name}")
         if not (root / "notebooks" / f"{source}.ipynb").exists():
@@ -60,18 +64,13 @@ def manifest(root: Path) -> list[Chapter]:
     return listed
 
 
-def select(chapters: Sequence[Chapter], names: Sequence[str]) -> list[Chapter]:
-    """The chapters of these names, or all of them if there is no name."""
-    for name in names:
-        checks.one_of(name, [chapter.name for chapter in chapters], "chapter")
-    return [chapter for chapter in chapters if not names or chapter.name in names]
-
-
 def reproduce(profile: str, names: Sequence[str], here: Machine, build: bool) -> None:
     """Run the chapters of these names, or all of them, and build the book."""
     root, paper = Path.cwd(), profile == "paper"
     listed = manifest(root)
-    chosen = select(listed, names)
+    for name in names:
+        checks.one_of(name, [chapter.name for chapter in listed], "chapter")
+    chosen = [chapter for chapter in listed if not names or chapter.name in names]
     # Only the paper profile may change the committed book.
     book = root / "book" if paper else root / "build" / "quick"
     # Digits train in less time than a process starts: quick chapters share the cores instead.

@@ -120,7 +120,7 @@ def _link(chapter: str) -> str:
 
 
 def networks(book: Path) -> pd.DataFrame:
-    """A row for each kind of network in each chapter's table: mean accuracies over seeds."""
+    """A row for each kind of network, its mean accuracies over seeds: the most robust first."""
     tables = []
     for chapter, kind in _CHAPTERS.items():
         table = read(book / "results" / f"{chapter}.csv")
@@ -142,20 +142,14 @@ def networks(book: Path) -> pd.DataFrame:
     mean["best attack"] = mean.drop(columns=_UNIONS_AND_BOUNDS).idxmin(axis=1)
     mean = mean.rename(columns={"no attack": "standard", _CROWN: "certified"})
     shown = ["standard", "PGD", STRONGEST, "best attack", "certified", "seeds", "images", "chapter"]
-    return counts.join(mean).dropna(subset=STRONGEST).reset_index()[[*kinds, *shown]]
-
-
-def leaderboard(book: Path) -> pd.DataFrame:
-    """The networks of all chapters, the most robust first; each network once."""
-    table = networks(book)
-    table = table.drop_duplicates(["network", "trained at ε", "epochs", "attacked at ε"])
-    order = ["attacked at ε", STRONGEST]
+    table = counts.join(mean).dropna(subset=STRONGEST).reset_index()[[*kinds, *shown]]
+    table, order = table.drop_duplicates(kinds), ["attacked at ε", STRONGEST]
     return table.sort_values(order, ascending=[True, False], ignore_index=True)
 
 
 def networks_page(book: Path) -> str:
-    """The leaderboard as a page of the book."""
-    table = leaderboard(book)
+    """All networks as a page of the book."""
+    table = networks(book)
     for column in ("trained at ε", "attacked at ε"):
         table[column] = table[column].map("{:g}".format)
     table["chapter"] = table["chapter"].map("{{doc}}`chapters/{0}`".format)
@@ -166,10 +160,10 @@ def networks_page(book: Path) -> str:
 
 def recipes(book: Path) -> str:
     """Recipes of adversarial training for the landing page."""
-    table = networks(book).sort_values("trained at ε", kind="stable")
+    table = networks(book)
     table = table[table["trained at ε"] == table["attacked at ε"]]
-    rows = []
-    for (eps, chapter), at in groups(table, ["trained at ε", "chapter"], sort=False):
+    rows, place = [], table["chapter"].map([*_CHAPTERS].index).rename("place")
+    for (eps, _, chapter), at in groups(table, ["trained at ε", place, "chapter"]):
         kind = _CHAPTERS[chapter]
         shares = zip(at["network"], at[STRONGEST], at["PGD"], strict=True)
         cells = {name: f"{100 * left:.0f} ({100 * pgd:.0f})" for name, left, pgd in shares}
@@ -178,10 +172,8 @@ def recipes(book: Path) -> str:
         for name in ("ReLU", "β = 1", "β = 0.2"):
             row[name] = cells.get(name + kind, "")  # empty: not trained in this way
         rows.append(row)
-    spans = {}
-    for key in ("images", "seeds"):
-        ends = sorted({table[key].min(), table[key].max()})
-        spans[key] = " to ".join(map(str, ends))
+    ends = {key: sorted({table[key].min(), table[key].max()}) for key in ("images", "seeds")}
+    spans = {key: " to ".join(map(str, values)) for key, values in ends.items()}
     text = markdown_table(pd.DataFrame(rows).set_index("ε"), "ε")
     return _template("recipes.md").format(**spans, table=text)
 

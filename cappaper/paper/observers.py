@@ -1,6 +1,5 @@
 """What happens inside one network: layer by layer, and the signs of gradient masking."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -130,12 +129,8 @@ class Masking(Judge):
 
 def masking_of(rows: pd.DataFrame) -> MaskingReport:
     """The report that rows of :class:`Masking` describe, each value a mean over their networks."""
-    means = rows.groupby(["question", "setting"], dropna=False)["value"].mean()
-    fields: dict[str, Any] = {}
-    for field in dataclasses.fields(MaskingReport):
-        values = means[field.name].to_dict()
-        (setting, value), *_ = values.items()
-        fields[field.name] = value if math.isnan(setting) else values
-    if math.isnan(fields["moved"]):
-        fields["moved"] = None
+    fields: dict[str, Any] = {"moved": None}
+    for question, group in rows.dropna(subset="value").groupby("question"):
+        means = group.groupby("setting", dropna=False)["value"].mean()
+        fields[str(question)] = means.item() if means.index.isna().all() else means.to_dict()
     return MaskingReport(**fields)

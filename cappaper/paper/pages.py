@@ -102,6 +102,8 @@ def write_networks(folder: Path) -> None:
 def setup(app: Any) -> dict[str, bool]:
     """Connect all of this to Sphinx's events."""
     repository = os.environ.get("CAPPAPER_REPOSITORY", "").rstrip("/")
+    if not re.fullmatch(r"(https?://[\w.:~/-]+)?", repository):  # it goes into every page
+        raise ValueError(f"CAPPAPER_REPOSITORY must be an address, got {repository!r}")
 
     def configure(app: Any, config: Any) -> None:
         config.html_last_updated_fmt = f"%Y-%m-%d from commit {git_commit()}"
