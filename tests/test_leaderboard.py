@@ -3,12 +3,9 @@
 import math
 import re
 
-import pandas as pd
-
 from cappaper.paper import leaderboard
 from cappaper.paper.tables import STRONGEST
 from tests.answers import table_of
-from tests.browser import run_on_page
 from tests.conftest import ROOT
 
 TABLE = leaderboard.leaderboard(ROOT / "book")
@@ -51,25 +48,3 @@ def test_the_recipes_have_the_numbers_of_their_chapters_():
         for name, cell in zip(plain, cells, strict=True):
             left, pgd = (100 * mean.get((name, a), math.nan) for a in (STRONGEST, "PGD"))
             assert cell == ("" if math.isnan(left) else f"{left:.0f} ({pgd:.0f})"), chapter
-
-
-def test_a_click_on_a_head_sorts_and_a_second_one_reverses_the_order(html):
-    column = list(TABLE.columns).index("certified")
-    script = f"""
-      const table = document.querySelector('table.sortable');
-      const head = table.tHead.rows[0].cells[{column}];
-      const read = () => [head.getAttribute('aria-sort'),
-        ...[...table.tBodies[0].rows].map((row) => row.cells[{column}].textContent.trim())];
-      const states = [read()];
-      head.querySelector('button').focus();
-      document.activeElement.click(); states.push(read());
-      document.activeElement.click(); states.push(read());
-      return states;
-    """
-    (none, *_), (up, *rising), (down, *falling) = run_on_page(html / "all-networks.html", script)
-    assert (none, up, down) == (None, "ascending", "descending")
-    unknown = int(TABLE["certified"].isna().sum())
-    assert rising[-unknown:] == falling[-unknown:] == [""] * unknown
-    numbers = [float(text) for text in rising[:-unknown]]
-    assert numbers == sorted(numbers) and pd.Series(numbers).nunique() > 1
-    assert falling[:-unknown] == rising[:-unknown][::-1]
