@@ -1,4 +1,4 @@
-"""A few trials of each kind that the page *How it is tested* counts, and the page itself."""
+"""A few trials that the page *How it is tested* counts, and the page itself."""
 
 import pandas as pd
 import pytest
@@ -12,9 +12,7 @@ from tests.trust.__main__ import KINDS, count
 TABLE = ROOT / "book" / "results" / "how-it-is-tested.csv"
 
 
-@pytest.mark.parametrize(
-    ("kind", "cases"), {"nonsense": 300, "damage": 10, "kills": 1, "lost": 1}.items()
-)
+@pytest.mark.parametrize(("kind", "cases"), [("nonsense", 300), ("damage", 10)])
 def test_trials_find_no_fault(kind, cases):
     faults, _ = count(kind, cases, seed=1)
     assert not faults, "\n".join(faults)
