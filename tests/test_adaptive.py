@@ -70,7 +70,7 @@ def test_the_adaptive_attack_is_at_least_as_strong_as_pgd_on_every_example(beta,
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_the_spelling_of_a_cap_changes_no_robust_accuracy(trained, digits, spelling):
-    x, y = digits[1].images.double(), digits[1].labels
+    x, y = digits[1].images[:120].double(), digits[1].labels[:120]
     known = trained[0].double()
     other = respelled(known, SPELLINGS[spelling])
     torch.testing.assert_close(other(x), known(x))

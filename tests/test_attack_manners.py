@@ -57,7 +57,7 @@ def nets(digits):
 
 @quiet
 @pytest.mark.parametrize("name", ATTACKS)
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(eps=st.floats(0.001, 0.5), i=st.integers(0, 1))
 def test_examples_are_images_in_the_ball_and_wrong_images_stay(nets, name, eps, i):
     x, y = load("digits", "test", limit=12)

@@ -74,7 +74,7 @@ class Hills(torch.nn.Module):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("targets", [0, 1, 3])
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 10_000))
 def test_a_run_is_that_of_the_authors_implementation(norm, targets, seed):
     """From the same start, over momentum, halved steps and returns to the best point."""

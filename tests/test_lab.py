@@ -17,7 +17,7 @@ PATIENCE = 120_000  # milliseconds for a kernel to start and a notebook to run
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """The address of a JupyterLab that shows a copy of the notebooks."""
+    """The address of a JupyterLab with a copy of the notebooks, whose images come along."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     log = folder / "log"
@@ -26,7 +26,8 @@ def lab(tmp_path_factory):
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options, "--IdentityProvider.token="],
             cwd=folder / "notebooks",
-            env=os.environ | {"HOME": str(folder), "OMP_NUM_THREADS": "1"},
+            env=os.environ
+            | {"HOME": str(folder), "CAPPAPER_DATA": str(folder), "OMP_NUM_THREADS": "1"},
             stdout=out,
             stderr=out,
         )
@@ -42,9 +43,9 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture
-def notebook(lab):
+def notebook(lab, browser):
     """A page with the notebook open and every cell run."""
-    with open_window() as window:
+    with open_window(browser) as window:
         page = window.page
         page.set_default_timeout(PATIENCE)
         page.goto(f"{lab}/lab/tree/explore.ipynb?reset")

@@ -2,6 +2,7 @@
 
 import sys
 
+import distributed
 import pandas as pd
 import pytest
 import torch
@@ -72,6 +73,10 @@ def test_a_cluster_is_an_address(monkeypatch, project, capsys):
             paper.machine(device, jobs)
     assert cli.main(["reproduce", "--scheduler", address, "--jobs", "2"]) == 1
     assert "a cluster has its own workers" in capsys.readouterr().err
+    client = distributed.Client  # which would wait for ten seconds
+    monkeypatch.setattr(
+        "distributed.Client", lambda *at, **given: client(*at, **given | {"timeout": 1})
+    )
     with pytest.raises(OSError, match="no Dask scheduler answers at tcp:"):
         list(machines.side_by_side(len, [("a",)], address))
     monkeypatch.setitem(sys.modules, "distributed", None)
