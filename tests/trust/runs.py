@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,25 +39,36 @@ def at_once(draw: random.Random, folder: Path) -> None:
 
 def worker_lost(draw: random.Random, folder: Path) -> None:
     """Kill one of two Dask workers in the middle of a run."""
-    project.make(folder)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        run = project.start(folder, "--scheduler", cluster.scheduler_address)
-        # The first network in the cache shows that the workers have begun.
-        while run.poll() is None and not any(folder.rglob("weights/*.kept")):
+
+    def kill() -> None:
+        while not any(folder.glob("cache/weights/*.kept")):  # the workers have begun
             time.sleep(0.1)
         time.sleep(draw.uniform(0, 3))
         os.kill(cluster.workers[draw.choice([0, 1])].pid, signal.SIGKILL)
-        assert table(folder, run) == undisturbed(), "without a worker the table differs"
+
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, ThreadPoolExecutor(1) as other:
+        killing = other.submit(kill)
+        rows = _here(folder, cluster.scheduler_address)
+        killing.result()
+    assert rows == undisturbed(), "without a worker the table differs"
 
 
 @functools.cache
 def undisturbed() -> list[str]:
+    """The table of a run in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _here(Path(folder), 1)
+
+
+def _here(folder: Path, jobs: int | str) -> list[str]:
     """The table of the chapter's code in this process, with a cache of its own."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAPPAPER_CACHE", f"{folder}/cache")
-        given = {"profile": "quick", "device": "cpu", "jobs": 1, "save_to": f"{folder}/small"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPPAPER_CACHE", str(folder / "cache"))
+        place = folder / "small"
+        given = {"profile": "quick", "device": "cpu", "jobs": jobs, "save_to": str(place)}
         exec(project.CHAPTER, given)
-        return _rows(Path(folder, "small.csv"))
+        return _rows(place.with_suffix(".csv"))
 
 
 @functools.cache
