@@ -176,7 +176,6 @@ X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
         (apgd, {"targets": 10}, ValueError, "targets must be 0 to 9"),
         (apgd, {"targets": 2, "model": THREE}, ValueError, "0 below 4 classes"),
         (square, {"queries": 0}, ValueError, "queries"),
-        (square, {"x": X.flatten(1)}, ValueError, r"\[B, C, H, W\]"),
         (auto_attack, {"parts": ["apgd"]}, ValueError, "part"),
         (auto_attack, {"eps": 0.0}, ValueError, "above 0"),
         (auto_attack, {"model": THREE}, ValueError, "4 classes"),

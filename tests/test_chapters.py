@@ -12,7 +12,6 @@ import nbformat
 import pytest
 import yaml
 
-from cappaper.__main__ import main
 from cappaper.paper import chapters, cli, reproducing
 from tests.conftest import ROOT
 from tests.test_notebooks import tagged
@@ -170,14 +169,6 @@ def test_processes_go_to_chapters_or_into_one(project, monkeypatch, profile, at_
     assert jobs == at_once and calls[0][3]["jobs"] == within
 
 
-def test_a_missing_papermill_gets_the_sentence_that_helps(project, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "papermill", None)
-    monkeypatch.setattr(sys, "argv", ["cappaper", "reproduce", "--only", "works", "--jobs", "1"])
-    assert main() == 1
-    message = 'cappaper: papermill is missing: pip install "cappaper[paper]"\n'
-    assert capsys.readouterr().err == message
-
-
 def test_a_broken_refresh_leaves_the_notebook_alone(project, capsys):
     source = project / "notebooks" / "small.ipynb"
     edit(project, "assert not breaks, 'on purpose'", "raise OSError('on purpose')")
@@ -205,13 +196,6 @@ def test_progress_reaches_a_terminal_and_no_page(project, monkeypatch, terminal)
     printed = [(o.name, o.text) for o in nbformat.read(source, 4).cells[-1].outputs]
     assert printed[1:] == [("stderr", "a warning\n")] and printed[0][1].endswith("a result\n")
     assert ("long step" in stream.getvalue()) is terminal
-
-
-def test_the_data_command_names_the_images(capsys):
-    assert cli.main(["data", "digits", "mnist-sample"]) == 0
-    digits, sample = capsys.readouterr().out.splitlines()
-    assert digits == "digits: 1437 + 360 images of 8×8, inside scikit-learn"
-    assert sample == "mnist-sample: 1000 images of 28×28, inside cappaper"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is absent")

@@ -66,7 +66,8 @@ def test_the_base_install_answers_and_the_book_says_what_to_install():
     expected = {
         "--help": (0, "reproduce"),
         "claims": (0, "1. Perturbations grow"),
-        "data digits mnist-sample": (0, "1000 images of 28×28"),
+        "data digits": (0, "digits: 1437 + 360 images of 8×8, inside scikit-learn\n"),
+        "data mnist-sample": (0, "mnist-sample: 1000 images of 28×28, inside cappaper\n"),
         "check book/examples/my_net.py:images --data mnist-sample": (1, "torch module"),
         "reproduce": (1, 'is missing: pip install "cappaper[paper]"'),
         "claims --write": (1, 'is missing: pip install "cappaper[paper]"'),
