@@ -26,14 +26,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("calm")
 
-# Files that take a minute or half of one: begun last, they would leave a process idle at the end.
-LONGEST = ["test_built_pages", "test_enduring", "test_notebooks", "test_lab", "test_auto_pgd"]
-LONGEST += ["test_report", "test_adaptive", "test_chapters", "test_attack_manners"]
-
-
-def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
-
 
 @pytest.fixture(scope="session")
 def digits():
