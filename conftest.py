@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 
 # The files that take longest. Begun last, they would leave the other processes idle at the end.
-LONGEST = (
-    "attack-budget how-robust deeper-networks adversarial-training carlini-wagner what-survives"
-)
-LONGEST += " test_built_pages test_enduring test_notebooks test_lab test_auto_pgd test_report"
+LONGEST = "attack-budget how-robust deeper-networks adversarial-training carlini-wagner"
+LONGEST += " what-survives test_built_pages test_enduring test_notebooks test_lab test_report"
 
 
 def pytest_configure(config: pytest.Config) -> None:
