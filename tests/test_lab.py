@@ -43,7 +43,7 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture
-def notebook(lab, browser):
+def notebook(browser, lab):
     """A page with the notebook open and every cell run."""
     with open_window(browser) as window:
         page = window.page
