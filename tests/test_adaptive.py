@@ -24,7 +24,7 @@ from cappaper import (
 )
 from cappaper.attacks.common import is_correct
 from cappaper.surrogate import UnreachedWarning
-from tests import networks
+from tests import trained as networks
 from tests.spellings import respelled
 
 

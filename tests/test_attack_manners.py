@@ -30,7 +30,7 @@ from cappaper import (
     strongest_attack,
 )
 from cappaper.attacks.common import is_correct
-from tests.networks import trained
+from tests.trained import trained
 
 CW = {"steps": 10, "search_steps": 2, "lr": 0.1, "initial_const": 10.0}
 ATTACKS = {

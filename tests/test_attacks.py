@@ -12,7 +12,7 @@ from torch import nn
 
 from cappaper import evaluate, fgsm, fit, mlp, pgd
 from cappaper.attacks.balls import BALLS, integers, uniform
-from tests.networks import trained
+from tests.trained import trained
 
 
 def textbook_pgd(model, x, y, eps, steps=40, start=None, norm="linf", first=True):

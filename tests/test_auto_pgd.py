@@ -13,7 +13,7 @@ from cappaper import apgd, auto_attack, convnet, cw_l2, fit, load, mlp, pgd, squ
 from cappaper.attacks.balls import BALLS
 from cappaper.attacks.common import is_correct
 from cappaper.attacks.square import _side
-from tests.networks import trained
+from tests.trained import trained
 
 EPS = 0.1
 targeted = partial(apgd, targets=9)

@@ -30,7 +30,7 @@ from cappaper import (
 from cappaper.attacks.balls import integers
 from cappaper.attacks.common import is_correct
 from cappaper.checks import ReliabilityWarning
-from tests.networks import trained
+from tests.trained import trained
 
 quiet = pytest.mark.filterwarnings("ignore::UserWarning")
 ATTACKS = {

@@ -20,7 +20,7 @@ from cappaper import (
     pgd,
     robustness_curve,
 )
-from tests.networks import trained
+from tests.trained import trained
 
 
 @pytest.fixture(scope="module")

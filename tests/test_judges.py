@@ -13,7 +13,7 @@ from cappaper.attacks.common import is_correct
 from cappaper.attacks.strongest import ReliabilityWarning
 from cappaper.paper import judges
 from cappaper.paper.tables import strongest
-from tests.networks import trained
+from tests.trained import trained
 
 TINY = paper.profile("quick", epochs=20, hidden=[16, 8])
 

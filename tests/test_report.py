@@ -16,7 +16,7 @@ from torch import nn
 import cappaper
 from cappaper.paper.cli import main
 from tests.conftest import ROOT
-from tests.networks import trained
+from tests.trained import trained
 from tests.spellings import Function, respelled
 
 EPS = 0.1

@@ -13,7 +13,7 @@ from cappaper.attacks.common import is_correct
 from cappaper.attacks.strongest import PARTS as AUTO_PARTS
 from cappaper.attacks.strongest import ReliabilityWarning
 from cappaper.surrogate import UnreachedWarning
-from tests.networks import trained
+from tests.trained import trained
 
 EPS = 0.08
 PARTS = {"pgd", "cap_aware", "apgd", "square"}
