@@ -1,12 +1,8 @@
 """A page in a headless browser: its console, its requests, and what a script on it returns."""
 
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import pytest
-from playwright.sync_api import sync_playwright
 
 # Messages of the theme's own scripts, and those about pages from a file.
 _OF_THE_THEME = ("[PST]", "[togglebutton]", "THEBE_JS_URL", "/_static/", "invalid theme mode")
@@ -40,23 +36,16 @@ class Window:
 
 
 @contextmanager
-def open_window(width: int = 1400, scheme: str = "light"):
-    """A browser window of this width, in light or dark colours."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium to open the page with")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=browser, args=["--no-sandbox", "--disable-gpu"]
-        )
-        context = opened.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        yield Window(context.new_page())
-        opened.close()
+def open_window(browser: Any, width: int = 1400, scheme: str = "light"):
+    """A window of the fixture ``browser``, of this width, in light or dark colours."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    yield Window(context.new_page())
+    context.close()
 
 
-def run_on_page(page: Path, script: str, width: int = 1400) -> Any:
+def run_on_page(browser: Any, page: Path, script: str, width: int = 1400) -> Any:
     """What ``script``, the body of an async function, returns; the console stays silent."""
-    with open_window(width) as window:
+    with open_window(browser, width) as window:
         window.open(page)
         result = window.run(script)
         assert not window.console, window.console

@@ -1,12 +1,11 @@
 import os
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 from unittest.mock import MagicMock
 
 import hypothesis
 import pytest
-from filelock import FileLock
 
 import cappaper
 from cappaper.data import MNIST_MD5, data_root, import_torchvision
@@ -91,16 +90,15 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def html(tmp_path_factory):
-    """The committed book, built as a reader would, once for all processes of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    made = base / "book" / "_build" / "html"
-    with FileLock(base / "book.lock"):
-        if not (made / "index.html").exists():
-            jupyter_book = Path(sys.executable).with_name("jupyter-book")
-            command = [jupyter_book, "build", ROOT / "book", "-W", "--path-output", base / "book"]
-            done = subprocess.run(command, capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout + done.stderr
-    return made
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for the tests of one file: while it runs, nothing else can use asyncio."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium to open the page with")
+    with sync_playwright() as playwright:
+        options = {"executable_path": path, "args": ["--no-sandbox", "--disable-gpu"]}
+        with playwright.chromium.launch(**options) as opened:
+            yield opened

@@ -12,6 +12,7 @@ from torch import nn
 
 from cappaper import evaluate, fgsm, fit, mlp, pgd
 from cappaper.attacks.balls import BALLS, integers, uniform
+from tests.trained import trained
 
 
 def textbook_pgd(model, x, y, eps, steps=40, start=None, norm="linf", first=True):
@@ -53,21 +54,18 @@ def adv_lib_pgd(adv_lib):
     return lambda model, x, y, eps: adv_lib.pgd_linf(model, x, y, ε=eps, **settings)
 
 
-def small_net(beta, dataset, epochs):
-    train, test = dataset
-    net = mlp(train.images[0].numel(), [64, 32], beta=beta)
-    fit(net, train.images[:10_000], train.labels[:10_000], epochs=epochs, lr=3e-3)
-    return net.double(), test.images[:500].double(), test.labels[:500]
-
-
 @pytest.fixture(scope="module")
 def on_mnist(mnist):
-    return [small_net(beta, mnist, 3) for beta in (0.2, math.inf)]
+    """Networks, images and labels."""
+    train, test = [part[:10_000] for part in mnist[0]], [part[:300] for part in mnist[1]]
+    nets = [fit(mlp(784, [64, 32], beta=b), *train, epochs=3, lr=3e-3) for b in (0.2, math.inf)]
+    return [(net.double(), test[0].double(), test[1]) for net in nets]
 
 
 @pytest.fixture(scope="module")
 def on_digits(digits):
-    return [small_net(beta, digits, 40) for beta in (0.2, math.inf)]
+    x, y = digits[1]
+    return [(net.double(), x.double(), y) for net in trained(0.2, math.inf)]
 
 
 @pytest.mark.parametrize("referee", ["textbook", "foolbox_pgd", "adv_lib_pgd"])

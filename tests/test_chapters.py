@@ -12,7 +12,6 @@ import nbformat
 import pytest
 import yaml
 
-from cappaper.__main__ import main
 from cappaper.paper import chapters, cli
 from tests.conftest import ROOT
 from tests.test_notebooks import tagged
@@ -166,14 +165,6 @@ def test_processes_go_to_chapters_or_into_one(project, monkeypatch, profile, at_
     given = ["--profile", profile, "--device", "cpu", "--jobs", "3", "--only", "works"]
     calls, jobs = calls_of(monkeypatch, *given)
     assert jobs == at_once and calls[0][3]["jobs"] == within
-
-
-def test_a_missing_papermill_gets_the_sentence_that_helps(project, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "papermill", None)
-    monkeypatch.setattr(sys, "argv", ["cappaper", "reproduce", "--only", "works", "--jobs", "1"])
-    assert main() == 1
-    message = 'cappaper: papermill is missing: pip install "cappaper[paper]"\n'
-    assert capsys.readouterr().err == message
 
 
 def test_a_broken_refresh_leaves_the_notebook_alone(project, capsys):

@@ -30,6 +30,7 @@ from cappaper import (
 from cappaper.attacks.balls import integers
 from cappaper.attacks.common import is_correct
 from cappaper.checks import ReliabilityWarning
+from tests.trained import trained
 
 quiet = pytest.mark.filterwarnings("ignore::UserWarning")
 ATTACKS = {
@@ -44,7 +45,7 @@ ATTACKS = {
 
 @pytest.fixture(scope="module")
 def net():
-    return fit(mlp(64, [64, 32]), *load("digits", "train"), epochs=10, lr=3e-3)
+    return trained()
 
 
 @pytest.fixture(scope="module")

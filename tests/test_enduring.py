@@ -2,22 +2,20 @@
 
 import os
 import platform
+import random
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from filelock import FileLock, Timeout
 
 from cappaper import files
-from cappaper.paper import chapters, cli
+from cappaper.paper import chapters, cli, reproducing
 from tests.test_chapters import edit
-
-
-def start(project):
-    options = ["--jobs", "1", "--no-build", "--only", "works"]
-    command = [sys.executable, "-m", "cappaper", "reproduce", *options]
-    return subprocess.Popen(command, cwd=project, stdout=-1, stderr=-1, text=True)
+from tests.trust.project import make, start
+from tests.trust.runs import table, undisturbed, worker_lost
 
 
 def ended():
@@ -31,36 +29,44 @@ def leftovers(folder):
     return [p for p in folder.rglob("*") if "@" in p.name or ".partial" in p.name]
 
 
-def asleep(project):
-    """A run whose chapter sleeps."""
-    sleep = "import time; open('asleep', 'w').close(); time.sleep(60)  #"
-    edit(project, "assert not breaks", sleep)
-    run = start(project)
-    while not (project / "asleep").exists() and run.poll() is None:
+def wait(run, folder, pattern):
+    while run.poll() is None and not any(folder.glob(pattern)):
         time.sleep(0.1)
-    return run
+
+
+ASLEEP = "open('asleep', 'w').close(); import time; time.sleep(60); "
+
+
+def test_a_run_that_is_killed_and_then_stopped_resumes_to_the_same_table(tmp_path):
+    run = start(make(tmp_path))
+    wait(run, tmp_path, "cache/weights/*.kept")  # a network is trained, and more are not
+    run.kill()
+    run.communicate()
+    assert len(leftovers(tmp_path / "build")) == 2  # the page, and the folder of its table
+    (tmp_path / "cache" / "weights" / f"a.kept.{ended()}@{platform.node()}@").mkdir()
+    edit(tmp_path, "paper.publish", ASLEEP + "paper.publish")
+    run = start(tmp_path)
+    wait(run, tmp_path, "asleep")
+    run.send_signal(signal.SIGTERM)
+    said, _ = run.communicate(timeout=60)
+    # Kernels of older versions print a line of their own after it.
+    line = "cappaper: stopped; what was trained is kept, so a new run resumes"
+    assert run.returncode == 130 and line in said.splitlines(), said
+    edit(tmp_path, ASLEEP, "")
+    assert table(tmp_path) == undisturbed()  # and nothing is left over
+
+
+def test_a_run_that_loses_a_worker_has_the_same_table(tmp_path):
+    worker_lost(random.Random(1), tmp_path)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_prints_that_it_can_resume(project, sent):
-    run = asleep(project)
-    run.send_signal(sent)
-    _, errors = run.communicate(timeout=60)
-    assert run.returncode == 130
-    # Kernels of older versions print a line of their own after it.
-    line = "cappaper: stopped; what was trained is kept, so a new run resumes"
-    assert line in errors.splitlines()
-
-
-def test_the_next_run_removes_what_a_killed_run_left(project, fresh):
-    run = asleep(project)
-    run.kill()
-    run.communicate()
-    assert len(leftovers(project / "build")) == 2  # the page, and the folder of its table
-    edit(project, "time.sleep(60)", "None")
-    (fresh / "weights" / f"a.kept.{ended()}@{platform.node()}@").mkdir(parents=True)
-    assert cli.main(["reproduce", "--only", "works", "--no-build"]) == 0
-    assert leftovers(project / "build") == [] and leftovers(fresh) == []
+def test_a_background_job_can_be_stopped(project, monkeypatch, capsys, sent):
+    before = signal.signal(sent, signal.SIG_IGN)  # as a shell starts it
+    monkeypatch.setattr(chapters, "execute", lambda *given: signal.raise_signal(sent))
+    assert cli.main(["reproduce", "--only", "works", "--jobs", "1"]) == 130
+    signal.signal(sent, before)
+    assert "stopped" in capsys.readouterr().err
 
 
 def test_files_of_running_processes_and_other_machines_stay(tmp_path):
@@ -72,14 +78,25 @@ def test_files_of_running_processes_and_other_machines_stay(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
-def test_only_one_run_at_a_time_writes_to_a_book(project, fresh):
-    edit(project, "assert not breaks", "import time; time.sleep(1)  #")
-    runs = [start(project) for _ in range(2)]
-    printed = [run.communicate(timeout=120) for run in runs]
-    assert [run.returncode for run in runs] == [0] * 2, printed
-    waiting = "waiting for another run that writes to build/quick"
-    assert sum(waiting in out for out, _ in printed) == 1
-    assert leftovers(project / "build") == [] and len(list((fresh / "locks").iterdir())) == 1
+def test_only_one_run_at_a_time_writes_to_a_book(project, fresh, monkeypatch):
+    first, said = reproducing._lock(project / "build" / "quick").lock, []
+
+    def say(text, **given):
+        said.append(text)
+        if "waiting" in text:
+            first.release()
+
+    def execute(*given):
+        said.append("at work")
+        with pytest.raises(Timeout):
+            FileLock(first.lock_file).acquire(timeout=0)
+
+    monkeypatch.setattr(reproducing, "print", say, raising=False)
+    monkeypatch.setattr(chapters, "execute", execute)
+    assert cli.main(["reproduce", "--only", "works", "--jobs", "1", "--no-build"]) == 0
+    assert said[0] == "waiting for another run that writes to build/quick" and "at work" in said
+    FileLock(first.lock_file).acquire(timeout=0).lock.release()
+    assert len(list((fresh / "locks").iterdir())) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,18 +13,17 @@ from cappaper import (
     adaptive_pgd,
     evaluate,
     fgsm,
-    fit,
     is_robust,
     mlp,
     pgd,
     robustness_curve,
 )
+from tests.trained import trained
 
 
 @pytest.fixture(scope="module")
-def nets(digits):
-    models = [mlp(64, [64, 32], beta=b, seed=i) for i, b in enumerate((0.1, 1.0, math.inf))]
-    return fit(Population(models), *digits[0], epochs=20, lr=3e-3, seed=[0, 1, 2])
+def nets():
+    return Population(trained(0.1, 1.0, math.inf))
 
 
 def test_the_three_rates_count_examples(nets, digits):

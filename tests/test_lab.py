@@ -33,7 +33,8 @@ def lab(notebooks):
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options, "--IdentityProvider.token="],
             cwd=notebooks,
-            env=os.environ | {"HOME": str(folder), "OMP_NUM_THREADS": "1"},
+            env=os.environ
+            | {"HOME": str(folder), "CAPPAPER_DATA": str(folder), "OMP_NUM_THREADS": "1"},
             stdout=out,
             stderr=out,
         )
@@ -49,9 +50,9 @@ def lab(notebooks):
 
 
 @contextmanager
-def opened(lab, name, shown):
+def opened(browser, lab, name, shown):
     """A page with the notebook open, every cell run, and the element ``shown`` there."""
-    with open_window() as window:
+    with open_window(browser) as window:
         page = window.page
         page.set_default_timeout(PATIENCE)
         page.goto(f"{lab}/lab/tree/{name}?reset")
@@ -73,8 +74,8 @@ def changed(page, before):
     return page.eval_on_selector(PICTURE, "picture => picture.src")
 
 
-def test_a_slider_runs_the_attack_again(lab):
-    with opened(lab, "explore.ipynb", PICTURE) as page:
+def test_a_slider_runs_the_attack_again(browser, lab):
+    with opened(browser, lab, "explore.ipynb", PICTURE) as page:
         shown = changed(page, None)
         for name in ("ε", "test digit"):
             page.locator(".widget-slider", has_text=name).locator(".noUi-handle").focus()
@@ -82,13 +83,13 @@ def test_a_slider_runs_the_attack_again(lab):
             shown = changed(page, shown)
 
 
-def test_the_slider_of_a_figure_obeys_the_keyboard(lab, notebooks):
+def test_the_slider_of_a_figure_obeys_the_keyboard(browser, lab, notebooks):
     code = "from cappaper.paper import figures\nfigures.beta_explorer(figures.cap, [0.1, 0.5, 1.0])"
     cells = [nbformat.v4.new_code_cell(code)]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     small = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(small, notebooks / "small.ipynb")
-    with opened(lab, "small.ipynb", ".beta-explorer input") as page:
+    with opened(browser, lab, "small.ipynb", ".beta-explorer input") as page:
         page.locator(".beta-explorer input").focus()
         page.keyboard.press("ArrowRight")
         page.wait_for_function("document.querySelector('.beta-explorer output').value === 'β = 1'")

@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ LIVE = Path(__file__).parents[1] / "book" / "extra" / "live"
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The page's own part, without the book around it."""
+def run(tmp_path_factory, browser):
+    """What a script returns on the page's own part, without the book around it."""
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(LIVE, folder / "live")
     write_networks(folder / "live" / "networks")
@@ -27,7 +28,7 @@ def page(tmp_path_factory):
     path = folder / "page.html"
     still = '<p class="live-still">A picture.</p>'
     path.write_text(f"<html><head><title></title></head><body>{still}{html}</body></html>")
-    return path
+    return partial(run_on_page, browser, path)
 
 
 def images(count):
@@ -40,11 +41,10 @@ def images(count):
     return noisy.clamp(0, 255).byte(), labels
 
 
-def returned(page, names, pixels, script):
+def returned(run, names, pixels, script):
     """What a script returns that has these networks and, as ``images``, these bytes."""
     text = base64.b64encode(pixels.numpy().tobytes()).decode()
-    return run_on_page(
-        page,
+    return run(
         f"""
       for (const name of {json.dumps(list(names))}) await new Promise((resolve, reject) => {{
         const tag = document.createElement("script");
@@ -60,10 +60,10 @@ def returned(page, names, pixels, script):
     )
 
 
-def test_its_logits_are_pytorchs(page):
+def test_its_logits_are_pytorchs(run):
     pixels, _ = images(200)
     of_each = returned(
-        page, PRETRAINED, pixels, "return ofEach((n, x) => Live.forward(n, x).logits)"
+        run, PRETRAINED, pixels, "return ofEach((n, x) => Live.forward(n, x).logits)"
     )
     assert set(of_each) == set(PRETRAINED)
     for name, logits in of_each.items():
@@ -75,11 +75,11 @@ def test_its_logits_are_pytorchs(page):
 
 
 @pytest.mark.parametrize("sharpness", [None, 10.0])
-def test_its_gradients_are_pytorchs(page, sharpness):
+def test_its_gradients_are_pytorchs(run, sharpness):
     pixels, labels = images(20)
     script = f"""const labels = {labels.tolist()}, sharpness = {json.dumps(sharpness)};
       return ofEach((n, x, i) => Live.gradient(n, Live.forward(n, x), labels[i], sharpness));"""
-    of_each = returned(page, ["cap-0.2", "relu"], pixels, script)
+    of_each = returned(run, ["cap-0.2", "relu"], pixels, script)
     x = pixels.double().reshape(-1, 1, 28, 28) / 255
     for name, gradient in of_each.items():
         model, point = pretrained(name).double(), x.clone().requires_grad_()
@@ -89,9 +89,9 @@ def test_its_gradients_are_pytorchs(page, sharpness):
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-9)
 
 
-def test_two_attacks_walk_side_by_side_and_stay_in_the_ball(page):
+def test_two_attacks_walk_side_by_side_and_stay_in_the_ball(run):
     digits = returned(
-        page,
+        run,
         ["cap-0.05"],
         images(1)[0],
         """
@@ -110,9 +110,8 @@ def test_two_attacks_walk_side_by_side_and_stay_in_the_ball(page):
     assert sum(pgd[0] for pgd, _ in digits) > sum(aware[0] for _, aware in digits)
 
 
-def test_the_page_plays_an_attack_and_describes_it_in_words(page):
-    state = run_on_page(
-        page,
+def test_the_page_plays_an_attack_and_describes_it_in_words(run):
+    state = run(
         """
       const press = (text) => [...document.querySelectorAll("#live button")]
         .find((button) => button.textContent === text).click();

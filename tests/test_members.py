@@ -1,6 +1,7 @@
 """Populations of other people's networks: settings, modes, shared layers, frozen weights."""
 
 import copy
+import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -84,6 +85,7 @@ def test_networks_that_differ_in_more_than_numbers_are_refused(what):
 @pytest.mark.parametrize(
     "make",
     [
+        lambda seed: mlp(64, [16, 8], beta=(0.05, math.inf)[seed], seed=seed),
         lambda seed: shared(),
         lambda seed: normed(),
         tied,
@@ -92,13 +94,23 @@ def test_networks_that_differ_in_more_than_numbers_are_refused(what):
         lambda seed: sequence(spectral_norm(nn.Linear(64, 10))),
         lambda seed: sequence(orthogonal(nn.Linear(64, 10))),
     ],
-    ids=["shared cap", "batch norm", "tied", "a buffer", "weight", "spectral", "orthogonal"],
+    ids=[
+        "caps",
+        "shared cap",
+        "batch norm",
+        "tied",
+        "a buffer",
+        "weight",
+        "spectral",
+        "orthogonal",
+    ],
 )
 def test_a_population_and_its_members_compute_what_the_networks_do(twenty, make):
     (x, y), nets = twenty, [make(0).eval(), make(1).eval()]
     both = Population(nets)
     for i, net in enumerate(nets):
         assert torch.allclose(both(x)[i], net(x), atol=1e-5)
+        assert torch.allclose(both(torch.stack([x, x]))[i], net(x), atol=1e-5)
         assert torch.allclose(both[i](x), net(x), atol=1e-5)
     rates = evaluate(both, x, y, partial(pgd, eps=0.1, steps=2))
     correct = [is_correct(net, x, y).double().mean().item() for net in nets]

@@ -10,7 +10,6 @@ from torch import nn
 import cappaper
 from cappaper import CappedReLU, Population, convnet, fit, mlp, rescale
 
-BETAS = (0.03, 0.1, 1.0, math.inf)
 MAKERS = [partial(mlp, 64), partial(convnet, 8)]
 
 
@@ -28,34 +27,6 @@ def hooked():
     net = mlp(4, [3])
     net[1].register_forward_hook(lambda module, inputs, output: -output)
     return net
-
-
-def nets(hidden=(64, 32), betas=BETAS):
-    return [mlp(64, hidden, beta=b, seed=i) for i, b in enumerate(betas)]
-
-
-@pytest.fixture(scope="module")
-def trained(train):
-    return fit(Population(nets()), *train, epochs=30, lr=3e-3, seed=[10, 11, 12, 13])
-
-
-def test_a_member_computes_what_it_computes_alone(test):
-    population = Population(nets())
-    alone = torch.stack([net(test.images) for net in nets()])
-    assert torch.equal(torch.stack([member(test.images) for member in population]), alone)
-    for x in (test.images, test.images.expand(len(population), *test.images.shape)):
-        torch.testing.assert_close(population(x), alone, atol=1e-5, rtol=0)
-
-
-def test_full_training_ends_at_the_same_accuracy(digits):
-    """In float64, where rounding cannot be amplified by training: then to the last image."""
-    (x, y), test = digits
-    seeds, images = [10, 11, 12, 13], test.images.double()
-    fit_digits = partial(fit, x=x.double(), y=y, epochs=20, lr=3e-3)
-    together = fit_digits(Population([net.double() for net in nets()]), seed=seeds)
-    for net, member, seed in zip(nets(), together, seeds, strict=True):
-        alone = fit_digits(net.double(), seed=seed)
-        assert torch.equal(alone(images).argmax(-1), member(images).argmax(-1))
 
 
 def test_populations_of_any_architecture():

@@ -2,11 +2,15 @@
 
 import math
 import re
+import shutil
 
 import nbformat
 import pytest
 
+import cappaper
+from cappaper import load
 from cappaper.paper import experiment, tables
+from cappaper.paper.cli import main
 from tests.answers import BOOK, means, table_of
 from tests.test_book import NAMES, ROOT
 
@@ -139,3 +143,31 @@ def test_the_readme_has_few_numbers_before_its_commands():
     first = README[: README.index("## More commands")]
     prose = re.sub(r"```.*?```|https?://\S+|`[^`]*`", "", first)
     assert len(re.findall(r"\d[\d.]*", prose)) <= 12 and len(prose.split()) < 400
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/your-own-model.md"])
+def test_the_python_of_a_page_runs(page, monkeypatch, tmp_path):
+    """With few images; the wheel's test runs the README's with all."""
+    monkeypatch.chdir(tmp_path)
+    few = lambda *given, limit=None: load(*given, limit=8 if given[1] == "test" else limit)  # noqa: E731
+    monkeypatch.setattr(cappaper, "load", few)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert blocks
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+
+
+def test_the_check_that_a_page_shows_has_the_same_words_with_fewer_images(
+    tmp_path, monkeypatch, capsys
+):
+    shutil.copy(BOOK / "examples" / "my_net.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    few = ["--limit", "30", "--steps", "10", "--queries", "20"]
+    assert main(["check", "my_net.py:make", "--data", "my_net.py:images", *few]) == 0
+    texts = ((BOOK / "examples" / "check.txt").read_text(), capsys.readouterr().out)
+    for text in texts:
+        assert "The gradients are masked: do not trust a robust accuracy from PGD." in text
+        assert "an attack that knows about the cap leaves" in text
+    words = [[line.split("%")[1] for line in text.splitlines()[2:5]] for text in texts]
+    assert words[0] == words[1]

@@ -9,11 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from cappaper import (
     CappedReLU,
-    Population,
     adaptive_pgd,
     apgd,
     exact_robustness,
@@ -80,36 +78,6 @@ def test_attacks_in_train_mode_never_use_a_batch_of_one(twenty, attack):
     net = fit(normed(), *load("digits", "train", limit=300), epochs=2).train()
     adversarial = attack(net, *twenty, 0.3, steps=5)
     assert (adversarial - twenty.images).abs().max() <= 0.3 + 1e-6
-
-
-class Moving(nn.Module):
-    """Each forward pass assigns a new buffer."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(64, 10)
-        self.register_buffer("mean", torch.zeros(()))
-
-    def forward(self, x):
-        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
-        return self.linear((x - self.mean).flatten(1))
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: nn.Sequential(nn.Flatten(), spectral_norm(nn.Linear(64, 10))),
-        Moving,
-        lambda: Population([normed(), normed()]),
-    ],
-    ids=["spectral norm", "a buffer that is assigned", "a population"],
-)
-def test_an_attack_puts_all_buffers_back(twenty, make):
-    net, (x, y) = make().train(), twenty
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    several = (2,) * isinstance(net, Population)
-    pgd(net, x.expand(*several, *x.shape), y.expand(*several, -1), 0.1, steps=3, early_exit=False)
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_an_attack_keeps_an_earlier_graph(twenty):

@@ -1,9 +1,11 @@
 """A wheel in an empty environment, away from the repository: ``pytest -m wheel``."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
+    # Modules are compiled when they are imported, and few are.
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
     def run(*command):
-        done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True)
+        command = [*map(str, command)]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -45,16 +51,22 @@ def python(run, folder):
     return folder / "empty" / "bin" / "python"
 
 
-def test_without_extras_the_package_for_home_works(wheel, python, run, folder):
-    run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel)
+@pytest.fixture(scope="module")
+def install(run, python):
+    given = (python, "-m", "pip", "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt")
+    return partial(run, *given)
+
+
+def test_without_extras_the_package_for_home_works(wheel, install, python, run, folder):
+    install(wheel)
     run(python, "-W", "ignore", "-c", IMPORT, *HOME)
     installed = run(python, "-m", "pip", "list", "--format=freeze")
     for package in ("matplotlib", "papermill", "ipython", "grimp", "pyautoattack"):
         assert f"\n{package}==" not in installed, package
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
-        run(python, "-c", block)
-    run(python, "-c", "import cappaper; [cappaper.pretrained(n) for n in cappaper.PRETRAINED]")
-    package = Path(run(python, "-c", "import cappaper; print(cappaper.__file__)").strip()).parent
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    run(python, "-c", "\n".join(blocks))
+    where = "[cappaper.pretrained(n) for n in cappaper.PRETRAINED]; print(cappaper.__file__)"
+    package = Path(run(python, "-c", f"import cappaper; {where}").strip()).parent
     assert folder in package.parents and (package / "py.typed").exists()
     cappaper = python.with_name("cappaper")
     assert "check" in run(cappaper, "--help")
@@ -68,7 +80,7 @@ def test_without_extras_the_package_for_home_works(wheel, python, run, folder):
     assert done.returncode == 1 and 'pip install "cappaper[paper]"' in done.stderr
 
 
-def test_with_the_extra_paper_everything_works(wheel, python, run):
-    run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{wheel}[paper]")
+def test_with_the_extra_paper_everything_works(wheel, install, python, run):
+    install(f"{wheel}[paper]")
     run(python, "-W", "ignore", "-c", IMPORT, *MODULES)
     assert "reproduce" in run(python.with_name("cappaper"), "--help")

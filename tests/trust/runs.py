@@ -9,18 +9,19 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.trust import project
 
 
 def killed(draw: random.Random, folder: Path) -> None:
     """Stop a run by a signal at a random moment, and start it again."""
-    expected, seconds = _undisturbed()
     stop = draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     run = project.start(project.make(folder))
-    time.sleep(draw.uniform(0, seconds))
+    time.sleep(draw.uniform(0, _seconds()))
     run.send_signal(stop)
     run.communicate()
-    assert _table(folder) == expected, f"after {stop.name} the table differs"
+    assert table(folder) == undisturbed(), f"after {stop.name} the table differs"
 
 
 def at_once(draw: random.Random, folder: Path) -> None:
@@ -29,19 +30,37 @@ def at_once(draw: random.Random, folder: Path) -> None:
     for cache in ("an empty", "a full"):
         jobs = [draw.choice("12") for _ in range(draw.choice([2, 4]))]
         for run in [project.start(folder, "--jobs", count) for count in jobs]:
-            assert _table(folder, run) == _undisturbed()[0], f"with {cache} cache a table differs"
+            assert table(folder, run) == undisturbed(), f"with {cache} cache a table differs"
         shutil.rmtree(folder / "build")
 
 
 @functools.cache
-def _undisturbed() -> tuple[list[str], float]:
-    """The table of a run that nothing disturbs, and its seconds."""
+def undisturbed() -> list[str]:
+    """The table of a run in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _here(Path(folder), 1)
+
+
+def _here(folder: Path, jobs: int | str) -> list[str]:
+    """The table of the chapter's code in this process, with a cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPPAPER_CACHE", str(folder / "cache"))
+        place = folder / "small"
+        given = {"profile": "quick", "device": "cpu", "jobs": jobs, "save_to": str(place)}
+        exec(project.CHAPTER, given)
+        return _rows(place.with_suffix(".csv"))
+
+
+@functools.cache
+def _seconds() -> float:
+    """How long a run takes that nothing disturbs."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
-        return _table(project.make(Path(folder) / "book")), time.monotonic() - start
+        table(project.make(Path(folder) / "book"))
+        return time.monotonic() - start
 
 
-def _table(folder: Path, run: subprocess.Popen[str] | None = None) -> list[str]:
+def table(folder: Path, run: subprocess.Popen[str] | None = None) -> list[str]:
     """The table that a run publishes at its end, without seconds and provenance."""
     run = run or project.start(folder)
     output, _ = run.communicate()
@@ -50,7 +69,10 @@ def _table(folder: Path, run: subprocess.Popen[str] | None = None) -> list[str]:
         path.name for part in ("build", "cache", "book") for path in folder.glob(f"{part}/**/*")
     ]
     assert not [name for name in names if "@" in name or ".partial" in name], "files are left over"
-    text = (folder / "build" / "quick" / "results" / "small.csv").read_text()
-    rows = [line.split(",") for line in text.splitlines() if not line.startswith("#")]
+    return _rows(folder / "build" / "quick" / "results" / "small.csv")
+
+
+def _rows(path: Path) -> list[str]:
+    rows = [line.split(",") for line in path.read_text().splitlines() if line[0] != "#"]
     column = rows[0].index("seconds")
     return [",".join(row[:column] + row[column + 1 :]) for row in rows]

@@ -1,0 +1,176 @@
+"""What this folder has beside tests: sizes, mutants, trials, a referee, and twice of everything."""
+
+import shutil
+
+import nbformat
+import pandas as pd
+import pytest
+
+import cappaper
+from cappaper import PRETRAINED, load
+from cappaper.paper import tables
+from cappaper.paper.tables import markdown_table
+from tests import doubled
+from tests.mutants import TARGETS, drawn, files_of, results_of
+from tests.referee import compared
+from tests.size import faults
+from tests.test_book import BOOK, ROOT
+from tests.test_notebooks import tagged
+from tests.trust import nonsense
+from tests.trust.__main__ import KINDS, count
+
+TRIALS = ROOT / "book" / "results" / "how-it-is-tested.csv"
+DOUBLED = tables.read(BOOK / "results" / "doubled.csv")
+
+
+def test_each_limit_that_is_broken_is_named(tmp_path):
+    home, book = tmp_path / "cappaper", tmp_path / "cappaper" / "paper"
+    book.mkdir(parents=True)
+    (home / "short.py").write_text("import torch\n")
+    assert faults(tmp_path) == []
+    (home / "private.py").write_text("torch.ops.aten\n")
+    for i in range(13):
+        (book / f"{i}.py").write_text("\n" * 250)
+    (book / "long.py").write_text("\n" * 301)
+    assert faults(tmp_path) == [
+        "cappaper/private.py uses private names of torch",
+        "this book has 3551 lines, more than 3200",
+        "cappaper/paper/long.py has 301 lines, more than 300",
+    ]
+
+
+CODE = """from __future__ import annotations
+def capped(z: int | None, beta: int = 2) -> int | None:
+    if z > beta:
+        return beta
+    return z
+"""
+PROFILE = 'import hypothesis\nhypothesis.settings.register_profile("first")\n'
+
+
+@pytest.fixture
+def noticed(tmp_path, monkeypatch):
+    """Which of nine mutants a test notices."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.py").write_text(CODE)
+    (tmp_path / "conftest.py").write_text(PROFILE)
+
+    def noticed(test):
+        (tmp_path / "test_toy.py").write_text(f"from toy import capped\ndef test(): {test}\n")
+        results = results_of(drawn(["toy.py"], 9, seed=0), ["test_toy.py"], tmp_path, jobs=2)
+        return [result.is_killed for result in results]
+
+    return noticed
+
+
+def test_a_good_test_notices_mutants_and_one_without_an_assertion_notices_none(noticed):
+    good = noticed("assert [capped(z) for z in (1, 2, 3)] == [1, 2, 2]")
+    assert len(good) > 1 and sum(good) >= len(good) - 1  # > and >= are the same function here
+    assert not any(noticed("capped(1)"))
+    with pytest.raises(RuntimeError, match="without any mutant"):
+        noticed("assert False")
+
+
+def test_a_seed_draws_the_same_mutants_and_never_type_hints(noticed):
+    first, second = (drawn(["toy.py"], 9, seed=0) for _ in range(2))
+    assert first == second and {mutant.start_pos[0] for mutant in first} <= {2, 3}
+
+
+def test_every_part_names_files_that_exist():
+    paths = [path for part in TARGETS for paths in files_of(part) for path in paths]
+    assert all((ROOT / path).exists() for path in paths)
+
+
+@pytest.mark.parametrize(("kind", "cases"), [("nonsense", 300), ("damage", 10)])
+def test_trials_find_no_fault(kind, cases):
+    faults, _ = count(kind, cases, seed=1)
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("name", nonsense.CALLS)
+def test_a_call_works_before_its_arguments_become_odd(name):
+    assert not nonsense.call(name, {})
+
+
+@pytest.mark.parametrize(("eps", "fault"), [("0.1", "is wrong"), ("0.2", "KeyError")])
+def test_a_trial_finds_wrong_answers_and_bare_errors(monkeypatch, eps, fault):
+    monkeypatch.setattr(cappaper, "fgsm", lambda model, x, y, eps: {0.1: x + 1}[eps])
+    with pytest.raises(AssertionError, match=fault):
+        nonsense.call("fgsm", {"eps": eps})
+
+
+def test_the_page_shows_the_table_and_nothing_went_wrong_in_it():
+    table = pd.read_csv(TRIALS, index_col="trial")
+    assert TRIALS.with_suffix(".md").read_text() == f"{markdown_table(table, 'trial')}\n"
+    assert (table["went wrong"] == 0).all()
+    assert table["cases"].to_dict() == {title: cases for title, cases, *_ in KINDS.values()}
+
+
+def test_every_public_function_has_a_call_that_works():
+    public = {name for name in cappaper.__all__ if callable(getattr(cappaper, name))}
+    records = {"Bounded", "Dataset", "Indicator", "MaskingReport", "Rates", "RobustnessReport"}
+    assert public - records - {"exact_gradient"} == set(nonsense.CALLS)
+
+
+def test_the_strongest_attack_leaves_no_more_than_autoattack():
+    table = tables.read(BOOK / "results" / "referee.csv")
+    assert set(table["network"]) == set(PRETRAINED)
+    assert int(table.attrs["provenance"]["images"]) >= 500
+    gap = (table["AutoAttack"] - table["strongest attack"]).set_axis(table["network"])
+    assert gap.min() >= 0 and gap["cap-0.05"] > 0.1
+    signs = table["signs of masking"].set_axis(table["network"])
+    assert (signs[gap > 0.01] >= 4).all() and gap[signs == 0].max() < 0.003
+    assert (table["both"] <= table[["strongest attack", "AutoAttack"]].min(axis=1)).all()
+
+
+def test_the_readme_has_the_numbers_of_the_table():
+    row = tables.read(BOOK / "results" / "referee.csv").set_index("network").loc["cap-0.05"]
+    sentence = (
+        f"of 500 test images it leaves {100 * row['AutoAttack']:.0f} % on the network with"
+        f" β = 0.05 that comes with the package, at ε = {row['ε']:g}, and `strongest_attack`"
+        f" {100 * row['strongest attack']:.0f} %"
+    )
+    assert sentence in (ROOT / "README.md").read_text()
+
+
+def test_both_attack_the_same_images_of_the_same_network():
+    row = compared("cap-0.05", load("mnist-sample", "test", limit=4))
+    assert 0 <= row["both"] <= min(row["strongest attack"], row["AutoAttack"])
+    assert max(row["strongest attack"], row["AutoAttack"]) <= row["no attack"] <= 1
+
+
+def test_the_page_shows_its_table():
+    assert "dirty" not in DOUBLED.attrs["provenance"]["git_commit"]
+    assert (BOOK / "results" / "doubled.md").read_text() == doubled.page(DOUBLED)
+
+
+def test_a_table_beside_itself_has_the_same_answers(tmp_path):
+    shutil.copy(BOOK / "results" / "fig-04.csv", tmp_path)
+    rows, origin = doubled.compared(tmp_path, tmp_path)
+    assert rows["chapter"].tolist() == ["fig-04"] and rows["yes"].tolist() == [5]
+    assert rows["once"].tolist() == rows["twice"].tolist() == ["yes"]
+    assert "β = 0.05" in rows["measured_twice"][0] and origin["git_commit"]
+
+
+def test_the_pages_say_how_many_answers_stay():
+    same = (DOUBLED["once"] == DOUBLED["twice"]).sum()
+    longer = DOUBLED[DOUBLED["chapter"] == "train-longer"].iloc[0]
+    leads = [longer[f"measured_{run}"].rpartition("difference ")[2] for run in ("once", "twice")]
+    once, twice = (round(100 * float(lead)) for lead in leads)
+    sentence = (
+        f"On one seed, {same} of {len(DOUBLED)} questions have the same answer after twice the"
+        " training and under twice the attack; by the recipe that favours it, the lead of β = 1"
+        f" shrinks from {once} points to {twice}"
+    )
+    assert sentence in (BOOK / "doubled.md").read_text()
+
+
+@pytest.mark.parametrize("chapter", doubled.deciding(ROOT), ids=lambda chapter: chapter.name)
+def test_a_chapter_that_decides_can_do_twice_as_much(chapter):
+    source = nbformat.read(ROOT / "notebooks" / f"{chapter.source}.ipynb", 4)
+    (parameters,) = tagged(source, "parameters")
+    assert "\neffort = 1 " in parameters.source and "\nseeds = " in parameters.source
+    code = "".join(cell.source for cell in source.cells)
+    assert "effort=effort" in code
+    assert code.count("paper.Strongest(") == code.count(").times(effort)")
+    assert "paper.AutoAttack(part)" not in code and ".PGD()" not in code
