@@ -82,7 +82,7 @@ def adversarial(examples: Tensor, x: Tensor, radius: float = 1.0) -> None:
 
 
 def module(model: nn.Module, what: str = "the model") -> None:
-    """Refuse what is no torch module, and one whose weights hold no numbers yet."""
+    """Refuse what is not a torch module, and a module whose weights hold no numbers yet."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"{what} must be a torch module, got {type(model).__name__}")
     if any(map(nn.parameter.is_lazy, model.parameters())):
@@ -118,7 +118,7 @@ def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def logits(values: Tensor, y: Tensor) -> None:
-    """Refuse logits that do not fit the labels, and labels that are no class of the model."""
+    """Refuse logits that do not fit the labels, and labels that are not a class of the model."""
     if not isinstance(values, Tensor):
         raise TypeError(
             f"the model must return a tensor of logits, got {type(values).__name__}: wrap it in a"
@@ -169,7 +169,7 @@ def input_gradient(total: Tensor, point: Tensor) -> Tensor:
     if gradient is None:
         raise ValueError(
             "no gradient leads from the logits back to the images: the model detaches, compares or"
-            " rounds on the way; square attacks without a gradient"
+            " rounds on the way; cappaper.square needs no gradient"
         )
     return gradient
 
@@ -177,7 +177,7 @@ def input_gradient(total: Tensor, point: Tensor) -> Tensor:
 def number(
     value: float, what: str, low: float = -math.inf, *, above: bool = False, whole: bool = False
 ) -> None:
-    """Refuse what is no real number, and what is not at least, or with ``above`` above, ``low``."""
+    """Refuse what is not a real number of at least ``low``, or with ``above`` more than it."""
     single = isinstance(value, Tensor) and not value.ndim and not value.is_complex()
     kind = numbers.Integral if whole else numbers.Real
     if isinstance(value, bool) or not (isinstance(value, kind) or (single and not whole)):

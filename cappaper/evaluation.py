@@ -50,7 +50,7 @@ def evaluate(
         batch_size: examples attacked at once; a loader has its own.
 
     The model runs in eval mode. If it draws at random, the mean of its probabilities over 64 passes
-    is judged. Logits that are NaN are wrong before the attack, and no success after it.
+    is judged. NaN logits count as misclassified before the attack, and as not fooled after it.
 
     Warns:
         ReliabilityWarning: as :func:`~cappaper.pgd`.
@@ -159,6 +159,6 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
                 images, labels = x[left], y[left]
                 adversarial = attack(model, images, labels)
                 checks.adversarial(adversarial, images, bound.get("eps", 1.0))
-                fooled = common.is_fooled(common.judge(judged, adversarial, labels), labels)
+                fooled = common.is_fooled(common.predict(judged, adversarial, labels), labels)
                 rows[-1][left] = ~fooled
     return torch.stack(rows)

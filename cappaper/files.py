@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Iterator[Path]:
     """A file to write to, which replaces ``path`` when the block ends without an error."""
-    with together(path.parent, path.name) as unfinished:
+    with atomic_folder(path.parent, path.name) as unfinished:
         yield unfinished / path.name
 
 
 @contextmanager
-def together(folder: Path, name: str) -> Iterator[Path]:
+def atomic_folder(folder: Path, name: str) -> Iterator[Path]:
     """A folder for the files of ``name``; they move to ``folder`` if the block has no error."""
     unfinished = folder / f"{name}.{os.getpid()}@{platform.node()}@"
     unfinished.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def together(folder: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove the unfinished folders in ``folder`` of this machine's processes that have ended."""
     for path in list(folder.rglob("*@")):
         owner = re.search(r"\.(\d+)@([^@]+)@$", path.name)  # process and machine

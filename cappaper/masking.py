@@ -68,7 +68,7 @@ class MaskingReport:
 
     def signs(self) -> list[str]:
         """One sentence for every sign of masking. No sign does not prove that there is none."""
-        # The robust accuracies of this report keep every success, so a silent one is no sign.
+        # The robust accuracies of this report keep every success, so a silent one is not a sign.
         return [i.says for i in self._judged() if i.fails and i.name != "silent success"]
 
     def _judged(self) -> Iterator[Indicator]:
@@ -125,7 +125,8 @@ def masking_report(
         progress: called with (measurements done, measurements in all).
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.pgd`; or steps or radii are none or not sorted.
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or ``steps`` or ``epsilons`` is empty or
+            does not ascend.
 
     >>> from cappaper import load, masking_report, mlp
     >>> digits, net = load("digits", "test", limit=20), mlp(64, [32], beta=1.0)
@@ -165,8 +166,8 @@ def _measure(
         return _mean(correct & is_correct(attack(model, x, y, **settings | own)))
 
     correct = is_correct(x)
-    silent = in_batches(partial(_no_gradient, model), model, x, y, batch_size, None)
-    yield {"standard": _mean(correct), "zero_gradient": _mean(silent[correct])}
+    no_gradient = in_batches(partial(_no_gradient, model), model, x, y, batch_size, None)
+    yield {"standard": _mean(correct), "zero_gradient": _mean(no_gradient[correct])}
     size = 2.5 * (eps or 1.0) / 40  # a run is then the beginning of every longer one
     walk = partial(pgd, eps=eps, step_size=size, early_exit=False, seed=seed, batch_size=batch_size)
     path = {0: logits(x)} | {n: logits(walk(model, x, y, steps=n)) for n in (1, 2, 5, 10, 20, 40)}

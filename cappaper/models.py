@@ -38,7 +38,7 @@ def mlp(
         activation: makes a layer from its ``beta``, such as :class:`~cappaper.ScaledSigmoid`.
 
     Raises:
-        TypeError, ValueError: a width that is no whole number of at least 1; a ``beta`` that is
+        TypeError, ValueError: a width that is not a whole number of at least 1; a ``beta`` that is
             not above 0, or too many or too few.
 
     >>> mlp(784, [300, 100], beta=[0.1, math.inf])(torch.zeros(2, 1, 28, 28)).shape
@@ -119,7 +119,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
         beta: the new max value of every capped layer, or one per layer; ``inf`` where it was ∞.
 
     Raises:
-        ValueError: the model is no nn.Sequential of weights and caps in turn, each in one place; a
+        ValueError: the model is not an nn.Sequential of weights and caps in turn, each in one place; a
             finite cap for ∞ or the reverse; or too many or too few.
 
     >>> net = mlp(64, [32, 16], beta=1.0)

@@ -164,7 +164,7 @@ def described(value: Any, strict: bool = False, within: tuple[int, ...] = ()) ->
     """A setting in words that are the same for the same setting in another process.
 
     A function counts by its code and by what it carries along: defaults, a closure, a ``partial``'s
-    arguments. A module counts by its type; if ``strict``, it is the same as itself alone.
+    arguments. A module counts by its type; if ``strict``, it equals only the very same object.
     """
     if isinstance(value, nn.Module | type) or id(value) in within:
         kind = value if isinstance(value, type) else type(value)

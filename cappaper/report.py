@@ -30,7 +30,7 @@ class RobustnessReport:
     pgd: float  #: robust accuracy under PGD
     strongest: float  #: robust accuracy under PGD and :func:`~cappaper.strongest_attack`
     masking: MaskingReport  #: the result of :func:`~cappaper.masking_report`
-    unreached: tuple[str, ...] = ()  #: why the attacks decide nothing
+    unreached: tuple[str, ...] = ()  #: why the attacks are inconclusive
     warned: tuple[str, ...] = ()  #: what else the attacks warned of
 
     @property
@@ -44,7 +44,7 @@ class RobustnessReport:
         """The result in one or two sentences."""
         least = f"{self.strongest:.1%}"
         if self.unreached:
-            return "Not decided: the attacks cannot reach into a part of the model, which may mask."
+            return "Not decided: gradients may be masked where the cap-aware attack does not reach."
         if self.masking.signs():
             masked = "The gradients are masked: do not trust a robust accuracy from PGD."
             return f"{masked} PGD leaves {self.pgd:.1%} of the images, all attacks leave {least}."
@@ -133,12 +133,12 @@ def robustness_report(
         warnings.simplefilter("always", UserWarning)
         warn_unreached(model, x, y, "the attacks")
         warnings.simplefilter("ignore", UnreachedWarning)  # it was given once, above
-        signs = masking_report(model, x, y, steps=(10, 40, 100), progress=bar("masking"), **ball)
+        masking = masking_report(model, x, y, steps=(10, 40, 100), progress=bar("masking"), **ball)
         robust = is_robust(model, x, y, [partial(pgd, steps=40, **ball), every], batch_size=len(y))
     said = {str(w.message): w.category for w in caught}
     # Nothing bounded is no fault of a plain ReLU network; with masked gradients it decides.
-    deciding = UnreachedWarning if signs.signs() else OutOfReachWarning
+    deciding = UnreachedWarning if masking.signs() else OutOfReachWarning
     unreached = tuple(text for text, kind in said.items() if issubclass(kind, deciding))
     warned = tuple(text for text in said if text not in unreached)
     correct, left, least = robust.double().mean(dim=1).tolist()
-    return RobustnessReport(name, eps, len(y), correct, left, least, signs, unreached, warned)
+    return RobustnessReport(name, eps, len(y), correct, left, least, masking, unreached, warned)

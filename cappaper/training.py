@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cappaper import checks
 from cappaper.activations import CappedReLU, M
 from cappaper.attacks.common import Attack
-from cappaper.files import whole
+from cappaper.files import atomic
 from cappaper.population import Population, described, members, set_mode
 
 
@@ -177,7 +177,7 @@ class _Checkpoint:
         }
         # Through memory: on a full disk, Python's own error says so, and torch's does not.
         torch.save(state, stored := io.BytesIO())
-        with whole(self.path) as unfinished:
+        with atomic(self.path) as unfinished:
             unfinished.write_bytes(stored.getvalue())
 
     def resume(self, epochs: int) -> int:
@@ -188,7 +188,7 @@ class _Checkpoint:
             state = torch.load(self.path, weights_only=True, map_location="cpu")
             other, epoch, weights = (state[key] for key in ("about", "epoch", "model"))
         except Exception as error:
-            raise ValueError(f"{self.path} is no checkpoint of a training: delete it") from error
+            raise ValueError(f"{self.path} is not a training checkpoint: delete it") from error
         if other != self.about:
             raise ValueError(f"{self.path} belongs to another training: delete it or rename it")
         finite = all(weights[name].isfinite().all() for name, _ in self.model.named_parameters())

@@ -42,7 +42,7 @@ def test_the_manifest_and_the_table_of_contents_agree():
 def test_a_manifest_names_no_other_places_and_no_code(project, change):
     listed = yaml.safe_load((project / chapters.MANIFEST).read_text())
     (project / chapters.MANIFEST).write_text(yaml.safe_dump([listed[0] | change]))
-    with pytest.raises(ValueError, match="is no name"):
+    with pytest.raises(ValueError, match="is not a name"):
         chapters.manifest(project)
 
 

@@ -74,7 +74,7 @@ def test_files_of_running_processes_and_other_machines_stay(tmp_path):
     names = ["a.csv", f"a.csv.{os.getpid()}@{here}@", f"a.csv.{ended()}@{here}.elsewhere@"]
     for name in (*names, f"a.csv.{ended()}@{here}@"):
         (tmp_path / name).mkdir()
-    files.sweep(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 

@@ -16,7 +16,7 @@ from cappaper.surrogate import UnreachedWarning
 from tests.trained import trained
 
 EPS = 0.08
-PARTS = {"pgd", "cap_aware", "apgd", "square"}
+PARTS = {"pgd", "cap_aware_runs", "apgd", "square"}
 FEW = {"steps": 15, "queries": 100}
 
 
@@ -49,7 +49,7 @@ def test_each_part_gets_the_images_that_the_others_left(nets, monkeypatch):
     """Each succeeds alone, where all other attacks do nothing."""
     x, y = load("digits", "test", limit=80)
     net, blind = nets[1], lambda *given, **settings: given[-2]  # the images
-    nothing = dict.fromkeys(PARTS, blind) | {"cap_aware": lambda *given, **settings: [blind]}
+    nothing = dict.fromkeys(PARTS, blind) | {"cap_aware_runs": lambda *given, **settings: [blind]}
     for name in PARTS:
         with monkeypatch.context() as patch:
             for other in PARTS - {name}:
@@ -72,7 +72,7 @@ def test_twins_and_the_surrogate_are_used(nets, monkeypatch):
 
     for name in PARTS:
         monkeypatch.setattr(strongest, name, record)
-    monkeypatch.setattr(strongest, "cap_aware", lambda model, **_: [partial(record, model)])
+    monkeypatch.setattr(strongest, "cap_aware_runs", lambda model, **_: [partial(record, model)])
     strongest_attack(nets[1], x, y, EPS, twins=[nets[0], nets[2]], **FEW)
     assert [net for net, *_ in calls] == [0, 2, 1, 1, 1, 1, 1, 1]
     assert [targets for _, targets, _ in calls[3:7]] == [0, 0, 9, 9]

@@ -64,10 +64,10 @@ def apgd(
     ball, checkpoints = BALLS[norm](eps, y.ndim), _checkpoints(steps)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        logits = common.judge(model, x, y)
+        logits = common.predict(model, x, y)
         classes = logits.shape[-1]
         if targets and not (0 < targets < classes >= 4):
-            raise ValueError(f"targets must be 0 to {classes - 1}, and 0 below 4 classes")
+            raise ValueError(f"targets must be 0 to {classes - 1}, or 0 for fewer than 4 classes")
         # The true class first, then the others, the likeliest first.
         order = logits.scatter(-1, y.unsqueeze(-1), math.inf).argsort(dim=-1, descending=True)
         ranks = [*range(1, targets + 1)] or [0]
@@ -208,7 +208,7 @@ def cw_l2(
     def attack(x: Tensor, y: Tensor) -> Tensor:
         best = x.clone()
         # Squared distances; 0 where nothing is to be done, so that nothing is nearer.
-        nearest = torch.where(common.is_fooled(common.judge(model, x, y), y), 0.0, math.inf).to(x)
+        nearest = torch.where(common.is_fooled(common.predict(model, x, y), y), 0.0, math.inf).to(x)
         const = torch.full_like(nearest, initial_const)
         low, high = torch.zeros_like(const), torch.full_like(const, math.inf)
         for _ in range(search_steps):

@@ -45,7 +45,7 @@ def is_fooled(logits: Tensor, labels: Tensor, targeted: bool = False) -> Tensor:
     return ((found != labels) ^ targeted) & ~top.isnan()
 
 
-def judge(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def predict(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Checked logits without a graph; of a model that draws at random, over many draws."""
     if isinstance(model, Averaged):
         model = Averaged(model.model, max(model.samples, _DRAWS))
@@ -57,7 +57,7 @@ def judge(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def is_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Which examples the model classifies correctly, ``[B]`` or ``[M, B]``; NaN counts as wrong."""
-    return is_fooled(judge(model, x, y), y, targeted=True)
+    return is_fooled(predict(model, x, y), y, targeted=True)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
     if moved:
         checks.warn(
             "the model is in train mode, in which BatchNorm depends on the batch: call model.eval()"
-            " before an attack that is to judge it"
+            " before you evaluate it"
         )
     return Averaged(model, samples) if differs or samples > 1 else model
 
@@ -248,7 +248,7 @@ def run_in_turn(
     """Attacks ``attack(x, y, *more) -> x_adv``, each on what the ones before have left."""
     adversarial, batch = x, y.ndim - 1
     for attack in attacks:
-        logits = judge(model, adversarial, y)
+        logits = predict(model, adversarial, y)
         robust = ~is_fooled(logits, y, targeted)
         left = left_over(robust)
         if not len(left):
@@ -256,7 +256,7 @@ def run_in_turn(
         results = attack(*(t.index_select(batch, left) for t in (x, y, *more)))
         candidate = adversarial.index_copy(batch, left, results)
         if isinstance(model, Averaged):  # the example with the worse mean over draws is kept
-            worse = margin(judge(model, candidate, y), y) < margin(logits, y)
+            worse = margin(predict(model, candidate, y), y) < margin(logits, y)
             robust = robust & (worse ^ targeted)
         adversarial = torch.where(column(robust, adversarial), candidate, adversarial)
     return adversarial

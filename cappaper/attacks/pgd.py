@@ -17,6 +17,7 @@ from cappaper.surrogate import surrogate_gradient, warn_unreached
 
 #: Sharpnesses of the surrogate gradients that the cap-aware attack follows in turn.
 SHARPNESSES = (10.0, 30.0, 3.0)
+_SETTINGS = ("steps", "step_size", "norm", "restarts", "targeted", "autocast")
 
 
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
@@ -94,9 +95,9 @@ def pgd(
 
     Raises:
         TypeError: images or labels of the wrong dtype, or a model that does not return a tensor.
-        ValueError: images outside [0, 1] or of the wrong shape, labels that are no class, ``eps`` <
-            0, a step size not above 0, a count below 1, an unknown norm or loss, or restarts
-            without a random start.
+        ValueError: images outside [0, 1] or of the wrong shape, labels that are not a class,
+            ``eps`` < 0, a step size not above 0, a count below 1, an unknown norm or loss, or
+            restarts without a random start.
 
     >>> from cappaper import load, mlp
     >>> x, y = load("digits", "test", limit=8)
@@ -148,7 +149,7 @@ def pgd(
         if not autocast or not len(left := common.left_over(fooled)):
             return fooled
         here, labels = (t.index_select(batch, left) for t in (s.here, s.y))
-        still = is_fooled(common.judge(model, here, labels), labels, targeted)
+        still = is_fooled(common.predict(model, here, labels), labels, targeted)
         return fooled & torch.zeros_like(fooled).index_copy(batch, left, still)
 
     return common.in_batches(attack, model, x, y, batch_size, progress)
@@ -203,14 +204,16 @@ def adaptive_pgd(
     for sharpness in sharpnesses:
         checks.positive(1 if sharpness is None else sharpness, "the sharpness")
     checks.attack(x, y, eps, seed, samples=samples, norm=settings.get("norm", "linf"))
+    for name in settings:
+        checks.one_of(name, _SETTINGS, "setting of adaptive_pgd")
     warn_unreached(model, x, y, "adaptive_pgd")
     model = common.look(model, x, y, samples)
-    runs = cap_aware(model, sharpnesses, losses, eps=eps, seed=seed, **settings)
+    runs = cap_aware_runs(model, sharpnesses, losses, eps=eps, seed=seed, **settings)
     attack = partial(common.run_in_turn, model, runs, targeted=settings.get("targeted", False))
     return common.in_batches(attack, model, x, y, batch_size, progress)
 
 
-def cap_aware(
+def cap_aware_runs(
     model: nn.Module,
     sharpnesses: Sequence[float | None] = SHARPNESSES,
     losses: Sequence[str | Loss] = tuple(LOSSES),

@@ -13,7 +13,7 @@ from cappaper import checks
 from cappaper.attacks import common
 from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.common import Progress
-from cappaper.attacks.pgd import SHARPNESSES, cap_aware, pgd
+from cappaper.attacks.pgd import SHARPNESSES, cap_aware_runs, pgd
 from cappaper.attacks.square import square
 from cappaper.checks import ReliabilityWarning as ReliabilityWarning
 from cappaper.population import members
@@ -82,12 +82,12 @@ def strongest_attack(
             return apgd(model, x, y, targets=targets, **rest)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        classes = common.judge(model, x, y).shape[-1]
+        classes = common.predict(model, x, y).shape[-1]
         targets = min(9, classes - 1) if classes >= 4 else 0  # as AutoAttack
         settings = itertools.product(dict.fromkeys((0, targets)), (None, SHARPNESSES[0]))
         attacks: list[Any] = [
             *(partial(transfer, twin) for twin in twins),
-            *cap_aware(model, **rest),
+            *cap_aware_runs(model, **rest),
             *(partial(along, slope, goals) for goals, slope in settings),
             partial(square, model, eps=eps, queries=queries, seed=seed),
         ]
@@ -152,7 +152,7 @@ def auto_attack(
     def attack(x: Tensor, y: Tensor, model: nn.Module = judged) -> Tensor:
         if y.ndim == 2:
             return torch.stack([attack(*one) for one in zip(x, y, members(model), strict=True)])
-        if (classes := common.judge(model, x, y).shape[-1]) < 4:
+        if (classes := common.predict(model, x, y).shape[-1]) < 4:
             raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
         # pyautoattack computes in single precision, and mixes logits with images.
         logits = lambda z: model(z.to(x.dtype)).to(z.dtype)  # noqa: E731

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from cappaper.files import whole
+from cappaper.files import atomic
 
 _PACKAGE = Path(__file__).parents[1]
 _IMPORTS = grimp.build_graph("cappaper", cache_dir=None, include_external_packages=True)
@@ -65,7 +65,7 @@ def keep(path: Path, value: dict[str, Any]) -> None:
     else:
         kind, content = "json", json.dumps(value).encode()
     head = f"{path.stem} {_hash(kind.encode() + content)} {kind}\n"
-    with whole(path) as unfinished:
+    with atomic(path) as unfinished:
         unfinished.write_bytes(head.encode() + content)
 
 

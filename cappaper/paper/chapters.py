@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from cappaper import checks, files
-from cappaper.files import together, whole
+from cappaper.files import atomic, atomic_folder
 from cappaper.paper import cache, figures, ledger, tables
 from cappaper.paper.machines import Machine, side_by_side
 
@@ -46,7 +46,7 @@ class Chapter:
 
 
 def manifest(root: Path) -> list[Chapter]:
-    """The chapters in the order of the book; a faulty manifest raises a ValueError."""
+    """The chapters in the order in which they run; a faulty manifest raises a ValueError."""
     path = root / MANIFEST
     if not path.exists():
         raise FileNotFoundError(f"there is no {MANIFEST} here: run from the project's folder")
@@ -56,7 +56,7 @@ def manifest(root: Path) -> list[Chapter]:
         # Names become files, and names of parameters become code.
         words = [re.fullmatch(r"\w[\w.-]*", f"{word}") for word in (name, source)]
         if not all(words) or not all(f"{parameter}".isidentifier() for parameter in given):
-            raise ValueError(f"{MANIFEST}: {name!r}, its source or a parameter of it is no name")
+            raise ValueError(f"{MANIFEST}: {name!r}, its source or a parameter of it is not a name")
         if names.count(name) > 1:
             raise ValueError(f"{MANIFEST} has two chapters called {name}")
         if not (root / "notebooks" / f"{source}.ipynb").exists():
@@ -77,7 +77,7 @@ def reproduce(profile: str, names: Sequence[str], here: Machine, build: bool) ->
     at_once, within = (1, here.jobs) if paper else (here.jobs, 1)
     with _lock(book):
         for folder in (cache.root(), book / "chapters", book / "results"):
-            files.sweep(folder)
+            files.remove_leftovers(folder)
         if not paper:
             if not names:
                 shutil.rmtree(book, ignore_errors=True)
@@ -153,7 +153,7 @@ def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]
     notebook = nbformat.read(root / "notebooks" / f"{chapter.source}.ipynb", as_version=4)
     heading = next(cell for cell in notebook.cells if cell.cell_type == "markdown")
     heading.source = re.sub(r"\A# .*", lambda _: f"# {chapter.title}", heading.source)
-    with whole(target) as unfinished, together(book / "results", chapter.name) as results:
+    with atomic(target) as unfinished, atomic_folder(book / "results", chapter.name) as results:
         place = Path(os.path.relpath(results, root), chapter.name).as_posix()
         given = chapter.parameters | parameters | {"save_to": place}
         try:
@@ -178,7 +178,7 @@ def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]
 def refresh(source: Path) -> None:
     """Run a notebook with its own defaults and store the outputs in it, unless a cell fails."""
     notebook = nbformat.read(source, as_version=4)
-    with whole(source) as unfinished:
+    with atomic(source) as unfinished:
         nbformat.write(_run(source.stem, notebook, None, source.parent, {}), unfinished)
 
 

@@ -17,7 +17,7 @@ from cappaper.paper import effects
 from cappaper.paper.effects import Effect, Lacking
 from cappaper.paper.tables import network_name, show_markdown
 
-MARGIN = 0.02  #: Two points of accuracy: a smaller difference is none.
+MARGIN = 0.02  #: Two points of accuracy: smaller differences count as zero.
 
 
 class Answer(NamedTuple):

@@ -69,7 +69,7 @@ def commands() -> None:
 @click.option("--profile", type=_PROFILE, default="quick", help="quick: digits; paper: MNIST.")
 @click.option("--only", multiple=True, metavar="CHAPTER", help="A chapter, or several with commas.")
 @_device
-@click.option("--jobs", type=_COUNT, help="Processes on a CPU; else one for each core.")
+@click.option("--jobs", type=_COUNT, help="Processes on a CPU; by default one per core.")
 @click.option("--no-build", is_flag=True, help="Stop before the book is built.")
 def reproduce(profile: str, only: Sequence[str], device: str, jobs: int, no_build: bool) -> None:
     """Run chapters, then build the book around them."""
@@ -93,13 +93,13 @@ def _radius(context: click.Context, parameter: click.Parameter, text: str) -> fl
 @commands.command()
 @click.argument("model", metavar="MODULE:FACTORY")
 @click.option("--data", required=True, metavar="DATA", help=_DATA)
-@click.option("--eps", callback=_radius, default="0.1", show_default=True, help="As 8/255; L∞.")
-@click.option("--limit", type=_COUNT, default=200, show_default=True, help="Images.")
-@click.option("--steps", type=_COUNT, default=100, help="Of a gradient attack.")
-@click.option("--queries", type=_COUNT, default=1000, help="Of Square Attack.")
+@click.option("--eps", callback=_radius, default="0.1", show_default=True, help="Such as 8/255.")
+@click.option("--limit", type=_COUNT, default=200, show_default=True, help="Number of images.")
+@click.option("--steps", type=_COUNT, default=100, help="Steps of each gradient attack.")
+@click.option("--queries", type=_COUNT, default=1000, help="Queries of Square Attack.")
 @_device
-@click.option("--json", "to_json", type=_PATH, help="Write all figures here.")
-@click.option("--html", "to_html", type=_PATH, help="Write one page here.")
+@click.option("--json", "to_json", type=_PATH, help="Write all numbers here, as JSON.")
+@click.option("--html", "to_html", type=_PATH, help="Write a page here, as HTML.")
 def check(
     model: str, data: str, limit: int, device: str, to_json: Path, to_html: Path, **settings: Any
 ) -> None:

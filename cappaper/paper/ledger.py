@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cappaper.files import whole
+from cappaper.files import atomic
 from cappaper.paper.claims import CLAIMS, MARGIN
 from cappaper.paper.tables import STRONGEST, groups, markdown_table, network_name, read
 
@@ -50,7 +50,7 @@ def verdicts(book: Path) -> pd.DataFrame:
 def write(book: Path) -> None:
     """Write the ledger, the book's pages from it, and the checksums, from the result tables."""
     for name, text in _files(book).items():
-        with whole(book / name) as unfinished:
+        with atomic(book / name) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
 
 

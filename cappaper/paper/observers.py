@@ -83,7 +83,7 @@ def _hidden(model: nn.Sequential, x: Tensor) -> tuple[Tensor, list[Any]]:
 
 @dataclass(frozen=True)
 class Distances(Judge):
-    """How far an attack's perturbation has come at each hidden layer (1 is the first)."""
+    """How large an attack's perturbation is at each hidden layer (1 is the first)."""
 
     attack: Attack
     name: str = "distances"

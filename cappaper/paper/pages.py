@@ -25,7 +25,7 @@ from cappaper.paper.publishing import git_commit
 from cappaper.paper.tables import network_name
 
 CONCLUSIONS, METHOD = "What came out", "How it was done"
-# An empty corner of a table is no heading: a screen reader must see a cell.
+# An empty corner of a table is not a heading: a screen reader must see a cell.
 _EMPTY = re.compile(r"<th([^>]*)>\s*(?:<p>\s*</p>)?\s*(?:&nbsp;)?\s*</th>")
 
 
@@ -45,7 +45,7 @@ def chapter_head(chapter: str, ledger: pd.DataFrame) -> str:
 def conclusions_first(document: Any) -> None:
     """Move a chapter's conclusions, and its first figure with a caption, under its title.
 
-    What was there gets a heading. The figure's text for the blind says the finding, too. A document
+    What was there gets a heading. The alternative text of the figure also states the finding. A document
     without conclusions stays as it is.
     """
     chapter: Any = next(document.findall(nodes.section), nodes.section())

@@ -77,7 +77,7 @@ def transfers(
 ) -> pd.DataFrame:
     """Attack networks with examples that were made against others, one source for each.
 
-    The table is that of :func:`run` by image; the attack is called ``transfer``.
+    The table is that of :func:`run` by image; the attack is called ``transfer``. It is not cached.
     """
     epsilons, entries = sorted(epsilons), []
     examples: dict[tuple[Spec, float], Tensor] = {}
@@ -167,7 +167,7 @@ def _images(name: str, device: str, limit: int | None) -> Dataset:
 
 
 def _spaced(data: Dataset, limit: int | None) -> Dataset:
-    """``limit`` examples at even distances: the first ones of MNIST are no fair sample."""
+    """``limit`` examples at even distances: the first ones of MNIST are not a fair sample."""
     count = len(data.labels)
     if limit is None or limit >= count:
         return data

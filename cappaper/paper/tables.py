@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from cappaper.files import whole
+from cappaper.files import atomic
 
 Row = dict[str, Any]
 RATES = ("standard_accuracy", "robust_accuracy", "success_rate")
@@ -43,7 +43,7 @@ def save(table: pd.DataFrame, path: str | Path, origin: dict[str, str]) -> None:
     """Write a table as CSV, its provenance on top as ``# key: value`` lines."""
     head = "".join(f"# {key}: {value}\n" for key, value in origin.items())
     text = table.to_csv(index=False, float_format="%.6g", na_rep="nan")
-    with whole(Path(path)) as unfinished:
+    with atomic(Path(path)) as unfinished:
         unfinished.write_text(head + text, encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cappaper.files import whole
+from cappaper.files import atomic
 from cappaper.paper.tables import RATES, network_name
 
 Line = tuple[str | None, pd.DataFrame]  # a label, and the rows whose means a line goes through
@@ -94,7 +94,7 @@ def style() -> Iterator[None]:
 def save(figure: Picture, save_to: str) -> Picture:
     """Write a figure to ``save_to``.svg, unless ``save_to`` is empty, and return it."""
     if save_to:
-        with whole(Path(f"{save_to}.svg")) as unfinished:
+        with atomic(Path(f"{save_to}.svg")) as unfinished:
             unfinished.write_text(figure.svg(), encoding="utf-8")
     return figure
 
