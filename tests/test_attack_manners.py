@@ -174,7 +174,7 @@ X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
         (pgd, {"model": nn.Sequential(NET, nn.Threshold(1e9, math.nan))}, ValueError, "are NaN"),
         (adaptive_pgd, {"sharpnesses": ["steep"]}, TypeError, "must be a number, got 'steep'"),
         (apgd, {"targets": 10}, ValueError, "targets must be 0 to 9"),
-        (apgd, {"targets": 2, "model": THREE}, ValueError, "0 below 4 classes"),
+        (apgd, {"targets": 2, "model": THREE}, ValueError, "0 for fewer than 4 classes"),
         (square, {"queries": 0}, ValueError, "queries"),
         (auto_attack, {"parts": ["apgd"]}, ValueError, "part"),
         (auto_attack, {"eps": 0.0}, ValueError, "above 0"),

@@ -48,7 +48,7 @@ def test_a_damaged_checkpoint_is_refused(twenty, tmp_path):
     path = tmp_path / "training"
     given = {"epochs": 1, "checkpoint": path}
     path.write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match="is no checkpoint of a training: delete it"):
+    with pytest.raises(ValueError, match="is not a training checkpoint: delete it"):
         fit(mlp(64, [8]), *twenty, **given)
     path.unlink()
     fit(mlp(64, [8]), *twenty, **given)

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import random
 import signal
 import subprocess
 import sys
@@ -12,10 +11,10 @@ import pytest
 from filelock import FileLock, Timeout
 
 from cappaper import files
-from cappaper.paper import chapters, cli, reproducing
+from cappaper.paper import chapters, cli
 from tests.test_chapters import edit
 from tests.trust.project import make, start
-from tests.trust.runs import table, undisturbed, worker_lost
+from tests.trust.runs import table, undisturbed
 
 
 def ended():
@@ -56,10 +55,6 @@ def test_a_run_that_is_killed_and_then_stopped_resumes_to_the_same_table(tmp_pat
     assert table(tmp_path) == undisturbed()  # and nothing is left over
 
 
-def test_a_run_that_loses_a_worker_has_the_same_table(tmp_path):
-    worker_lost(random.Random(1), tmp_path)
-
-
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_background_job_can_be_stopped(project, monkeypatch, capsys, sent):
     before = signal.signal(sent, signal.SIG_IGN)  # as a shell starts it
@@ -79,7 +74,7 @@ def test_files_of_running_processes_and_other_machines_stay(tmp_path):
 
 
 def test_only_one_run_at_a_time_writes_to_a_book(project, fresh, monkeypatch):
-    first, said = reproducing._lock(project / "build" / "quick").lock, []
+    first, said = chapters._lock(project / "build" / "quick").lock, []
 
     def say(text, **given):
         said.append(text)
@@ -91,7 +86,7 @@ def test_only_one_run_at_a_time_writes_to_a_book(project, fresh, monkeypatch):
         with pytest.raises(Timeout):
             FileLock(first.lock_file).acquire(timeout=0)
 
-    monkeypatch.setattr(reproducing, "print", say, raising=False)
+    monkeypatch.setattr(chapters, "print", say, raising=False)
     monkeypatch.setattr(chapters, "execute", execute)
     assert cli.main(["reproduce", "--only", "works", "--jobs", "1", "--no-build"]) == 0
     assert said[0] == "waiting for another run that writes to build/quick" and "at work" in said
