@@ -45,8 +45,8 @@ def chapter_head(chapter: str, ledger: pd.DataFrame) -> str:
 def conclusions_first(document: Any) -> None:
     """Move a chapter's conclusions, and its first figure with a caption, under its title.
 
-    What was there gets a heading. The alternative text of the figure also states the finding. A document
-    without conclusions stays as it is.
+    What was there gets a heading. The alternative text of the figure also states the finding. A
+    document without conclusions stays as it is.
     """
     chapter: Any = next(document.findall(nodes.section), nodes.section())
     parts = [node for node in chapter.children if isinstance(node, nodes.section)]
