@@ -119,8 +119,8 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
         beta: the new max value of every capped layer, or one per layer; ``inf`` where it was ∞.
 
     Raises:
-        ValueError: the model is not an nn.Sequential of weights and caps in turn, each in one place;
-            a finite cap for ∞ or the reverse; or too many or too few.
+        ValueError: the model is not an nn.Sequential of weights and caps in turn, each in one
+            place; a finite cap for ∞ or the reverse; or too many or too few.
 
     >>> net = mlp(64, [32, 16], beta=1.0)
     >>> x = torch.rand(5, 1, 8, 8)
