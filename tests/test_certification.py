@@ -23,7 +23,7 @@ from cappaper import (
     strongest_attack,
 )
 from cappaper.attacks.common import is_correct
-from cappaper.certificates.bounds import box_around, layer_bounds, read_layers
+from cappaper.certificates.bounds import Interval, _lines, box_around, layer_bounds, read_layers
 
 BETAS = (0.05, 0.3, 1.0, math.inf)
 
@@ -137,6 +137,21 @@ def test_bounds_contain_every_sample_and_crown_lies_within_ibp(model, seed, eps)
     for wide, narrow in zip(interval, crown, strict=True):
         assert (wide.lower <= narrow.lower + 1e-12).all()
         assert (narrow.upper <= wide.upper + 1e-12).all()
+
+
+@given(st.floats(-2, 2), st.floats(0, 2), st.sampled_from(BETAS))
+def test_lines_hold_the_graph_and_are_never_looser_than_level_ones(low, width, cap):
+    z = torch.linspace(low, low + width, 101, dtype=torch.float64)
+    graph = z.clamp(0, cap)
+    lines = _lines(Interval(z[:1], z[-1:]), torch.tensor(cap, dtype=torch.float64))
+    below, above = (slope * z + offset for slope, offset in lines)
+    assert (below <= graph + 1e-9).all() and (graph <= above + 1e-9).all()
+    assert below[50] >= graph.min() - 1e-9 and above[50] <= graph.max() + 1e-9
+
+
+def test_a_ball_beyond_the_image_range_is_the_whole_range():
+    for one, other in zip(box_around(images(0), 1.0), box_around(images(0), 2.0), strict=True):
+        assert torch.equal(one, other) and set(one.unique().tolist()) <= {0.0, 1.0}
 
 
 def test_crown_is_exact_while_no_unit_changes_sides():

@@ -59,6 +59,23 @@ def test_a_damaged_checkpoint_is_refused(twenty, tmp_path):
             fit(mlp(64, [8]), *twenty, **given)
 
 
+class Hostile:
+    """Unpickling it makes a file."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return type(self.place).touch, (self.place,)
+
+
+def test_a_checkpoint_runs_no_code(twenty, tmp_path):
+    torch.save({"about": Hostile(tmp_path / "made")}, tmp_path / "training")
+    with pytest.raises(ValueError, match="is not a training checkpoint"):
+        fit(mlp(64, [4]), *twenty, epochs=1, checkpoint=tmp_path / "training")
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_full_disk_gets_pythons_own_error(twenty, tmp_path, monkeypatch):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(Path, "write_bytes", Mock(side_effect=full))

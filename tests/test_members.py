@@ -126,6 +126,11 @@ def test_shared_modules_stay_shared_and_modes_stay_apart():
     assert both[1][2].training and not both[1][1].training
 
 
+def test_a_population_changes_its_mode_as_a_module_does():
+    both = Population([normed(), normed()]).eval()
+    assert not both.template.training and both.train().template.training
+
+
 def test_frozen_weights_stay_frozen_in_a_population(twenty):
     net = mlp(64, [8])
     net[1].requires_grad_(False)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from cappaper import adaptive_pgd, apgd, auto_attack, load, pgd, square, strongest_attack
+from cappaper import adaptive_pgd, apgd, auto_attack, load, mlp, pgd, square, strongest_attack
 from cappaper.attacks import strongest
 from cappaper.attacks.common import is_correct
 from cappaper.attacks.strongest import PARTS as AUTO_PARTS
@@ -78,6 +78,16 @@ def test_twins_and_the_surrogate_are_used(nets, monkeypatch):
     assert [targets for _, targets, _ in calls[3:7]] == [0, 0, 9, 9]
     # Some images have no exact gradient; along the surrogate all have one.
     assert [has_gradient for *_, has_gradient in calls[3:7]] == [False, True, False, True]
+
+
+@pytest.mark.parametrize(("classes", "targets"), [(3, {0}), (4, {0, 3}), (12, {0, 9})])
+def test_it_aims_at_nine_other_classes_at_most_and_at_none_of_few(monkeypatch, classes, targets):
+    seen = set()
+    record = lambda model, x, y, *, targets, **_: seen.add(targets) or x  # noqa: E731
+    monkeypatch.setattr(strongest, "apgd", record)
+    x, net = load("digits", "test", limit=4).images, mlp(64, [4], num_classes=classes, beta=1.0)
+    strongest_attack(net, x, net(x).argmax(1), 1e-6, **FEW)
+    assert seen == targets
 
 
 def test_it_warns_once_where_nothing_is_bounded(twenty):

@@ -52,6 +52,12 @@ def stuck(activation=lambda: CappedReLU(0.05)):
     return net
 
 
+def test_a_function_has_the_bounds_of_its_defaults(images):
+    net = stuck(nn.Hardtanh)
+    other = nn.Sequential(*net[:2], Function(nn.functional.hardtanh), net[3])
+    torch.testing.assert_close(surrogate_of(net, images), surrogate_of(other, images))
+
+
 def test_a_very_sharp_surrogate_is_the_exact_gradient(images):
     net, x = mlp(64, [16], beta=0.1, seed=2).double(), images.double()
     exact = gradient(net, x)
