@@ -52,7 +52,7 @@ def test_every_attack_takes_less_time_and_low_caps_gain_most():
 
 def test_the_page_says_how_cost_grows():
     for what, rows in GROWTH.groupby("what"):
-        per_piece = rows["seconds"] / rows["count"]
+        per_piece = (rows["seconds"] / rows["count"])[rows["count"] < 2048]
         assert (per_piece.iloc[-1] > per_piece.iloc[0]) == what.startswith("radii"), what
 
 
