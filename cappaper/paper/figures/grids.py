@@ -132,8 +132,9 @@ def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
     top, bottom = pgd.iloc[best], aware.iloc[best]
     falls = int((pgd < top / 2).to_numpy().argmax())
     names = ("no attack", "the paper's attack", "an attack that\nknows about the cap")
-    # Each name is where its line has room around it: above, to the right, above.
-    spots = ((best, 1.06), (falls - 0.3, top / 2), (0, bottom + 0.13))
+    # Each name is where its line has room around it: above; to the right, or above; above.
+    fall = (falls - 0.3, top / 2) if falls < len(wide) - 1 else (0.5 * falls, 0.88 * top)
+    spots = ((best, 1.06), fall, (0, bottom + 0.13))
     first, second, third, *_ = parts.COLOURS
     looks = ((third, "^", "-."), (first, "o", "-"), (second, "s", "--"))
     figure = Picture(figsize=(parts.WIDTH, 4.2))
@@ -143,9 +144,8 @@ def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
         axis.plot(places, values, color=colour, marker=mark, linestyle=dash)
         axis.text(*spot, name, color=colour, va="center")
     axis.fill_between(places, aware, pgd, color="#999999", alpha=0.25)
-    axis.text(best, (top + bottom) / 2, "hidden,\nnot gone", ha="center", va="center")
+    axis.text(max(best, 0.3), (top + bottom) / 2, "hidden,\nnot gone", ha="center", va="center")
     axis.set_title("A low cap stops PGD.\nIt does not stop an attack that knows about it.")
-    axis.set_ylabel(f"accuracy at ε = {eps:g}")
-    axis.set_ylim(-0.03, 1.13)
+    axis.set(ylabel=f"accuracy at ε = {eps:g}", ylim=(-0.03, 1.13))
     parts.beta_axis(axis, list(wide.index))
     return figure
