@@ -71,13 +71,14 @@ def _files(book: Path) -> dict[Path, str]:
     text = ledger.to_csv(index=False)
     tables = {p.name: p.read_bytes() for p in (book / "results").glob("*.csv")}
     tables[LEDGER.name] = text.encode()
+    listed = networks(book)
     sums = [f"{hashlib.sha256(t).hexdigest()}  {name}\n" for name, t in sorted(tables.items())]
     return {
         LEDGER: text,
         PAGE: page(ledger),
         Path("results/verdicts.md"): cards(ledger),
-        NETWORKS: networks_page(book),
-        Path("results/recipes.md"): recipes(book),
+        NETWORKS: networks_page(listed),
+        Path("results/recipes.md"): recipes(listed),
         SUMS: "".join(sums),
     }
 
@@ -147,20 +148,17 @@ def networks(book: Path) -> pd.DataFrame:
     return table.sort_values(order, ascending=[True, False], ignore_index=True)
 
 
-def networks_page(book: Path) -> str:
-    """All networks as a page of the book."""
-    table = networks(book)
-    for column in ("trained at ε", "attacked at ε"):
-        table[column] = table[column].map("{:g}".format)
-    table["chapter"] = table["chapter"].map("{{doc}}`chapters/{0}`".format)
-    table["certified"] = table["certified"].astype(object).fillna("")
-    text = markdown_table(table.set_index("network"), "network")
+def networks_page(table: pd.DataFrame) -> str:
+    """All :func:`networks` as a page of the book."""
+    shown = {eps: table[eps].map("{:g}".format) for eps in ("trained at ε", "attacked at ε")}
+    shown["chapter"] = table["chapter"].map("{{doc}}`chapters/{0}`".format)
+    shown["certified"] = table["certified"].astype(object).fillna("")
+    text = markdown_table(table.assign(**shown).set_index("network"), "network")
     return _template("all-networks.md").format(count=len(table), table=text)
 
 
-def recipes(book: Path) -> str:
-    """Recipes of adversarial training for the landing page."""
-    table = networks(book)
+def recipes(table: pd.DataFrame) -> str:
+    """Recipes of adversarial training among :func:`networks`, for the landing page."""
     table = table[table["trained at ε"] == table["attacked at ε"]]
     rows, place = [], table["chapter"].map([*_CHAPTERS].index).rename("place")
     for (eps, _, chapter), at in groups(table, ["trained at ε", place, "chapter"]):
