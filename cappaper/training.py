@@ -15,7 +15,7 @@ from cappaper import checks
 from cappaper.activations import CappedReLU, M
 from cappaper.attacks.common import Attack
 from cappaper.files import atomic
-from cappaper.population import Population, described, members, set_mode
+from cappaper.population import Population, described, set_mode
 
 
 def fit(
@@ -86,6 +86,9 @@ def fit(
     count = len(model) if isinstance(model, Population) else 1
     seeds = checks.each(seed, count, "seed", "networks", whole=True)
     generators = [torch.Generator().manual_seed(s) for s in seeds]
+    kinds = (model.template if isinstance(model, Population) else model).named_modules()
+    capped = [f"{name}.beta".lstrip(".") for name, kind in kinds if isinstance(kind, CappedReLU)]
+    caps = [p for name, p in model.named_parameters() if name.replace("__", ".") in capped]
     set_mode(model, True)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     # A single example that is left joins the step before: BatchNorm refuses it alone.
@@ -130,8 +133,7 @@ def fit(
             helps = "try a smaller learning rate"
             if not all(p.isfinite().all() for p in model.parameters()):
                 raise ValueError(f"training diverged: weights are not finite; {helps}")
-            caps = [p for one in members(model) for p in one.modules() if isinstance(p, CappedReLU)]
-            if not all((cap.beta > 0).all() for cap in caps):
+            if not all((cap > 0).all() for cap in caps):
                 raise ValueError(f"training moved a learned max value β to 0 or below: {helps}")
             if stored is not None:
                 stored.save(epoch + 1)
