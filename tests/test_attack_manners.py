@@ -51,7 +51,7 @@ CALLS = ATTACKS | {
     "masking_report": partial(masking_report, steps=[2], epsilons=[0.1]),
     "robustness_report": partial(robustness_report, steps=2, queries=2),
 }
-quiet = pytest.mark.filterwarnings("ignore::cappaper.attacks.strongest.ReliabilityWarning")
+quiet = pytest.mark.filterwarnings("ignore::cappaper.checks.ReliabilityWarning")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 
 from cappaper import load, masking_report, mlp, paper, pgd, square
 from cappaper.attacks.common import is_correct
-from cappaper.attacks.strongest import ReliabilityWarning
+from cappaper.checks import ReliabilityWarning
 from cappaper.paper import judges
 from cappaper.paper.tables import strongest
 from tests.trained import trained

@@ -11,7 +11,7 @@ from cappaper import adaptive_pgd, apgd, auto_attack, load, mlp, pgd, square, st
 from cappaper.attacks import strongest
 from cappaper.attacks.common import is_correct
 from cappaper.attacks.strongest import PARTS as AUTO_PARTS
-from cappaper.attacks.strongest import ReliabilityWarning
+from cappaper.checks import ReliabilityWarning
 from cappaper.surrogate import UnreachedWarning
 from tests.trained import trained
 

@@ -83,7 +83,7 @@ def test_bad_input_gets_a_sentence(change, error, message):
 
 
 def test_attack_and_step_size_may_depend_on_the_step():
-    """Adam's first step goes by signs alone, so it moves a weight by the step size."""
+    """Adam's first step depends on signs alone, so it moves a weight by the step size."""
     attacks, rates, biases = [], [], []
 
     def lr(*at):

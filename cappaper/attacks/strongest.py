@@ -15,7 +15,6 @@ from cappaper.attacks.auto_pgd import apgd
 from cappaper.attacks.common import Progress
 from cappaper.attacks.pgd import SHARPNESSES, cap_aware_runs, pgd
 from cappaper.attacks.square import square
-from cappaper.checks import ReliabilityWarning as ReliabilityWarning
 from cappaper.population import members
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 

@@ -198,7 +198,7 @@ def _run(name: str, notebook: Any, out: Path | None, cwd: Path, parameters: dict
         where = f"{name} failed in cell [{error.exec_count}]"
         raise ChapterError(f"{where}: {error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
-        raise ChapterError(f"{name} failed: its kernel died, perhaps for want of memory") from error
+        raise ChapterError(f"{name} failed: its kernel died, perhaps out of memory") from error
     # Remove times, paths and progress, which differ from run to run.
     for part in (executed, *executed.cells):
         for key in ("papermill", "widgets", "execution"):

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         status, message = 130, "stopped; what was trained is kept, so a new run resumes"
     except BrokenProcessPool:
-        message = "a process died, perhaps for want of memory; what was trained is kept"
+        message = "a process died, perhaps out of memory; what was trained is kept"
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         message = str(error)
     print(f"cappaper: {message}", file=sys.stderr)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from cappaper.attacks.auto_pgd import cw_l2
 from cappaper.attacks.common import is_correct, run_in_turn
 from cappaper.attacks.pgd import adaptive_pgd, fgsm, pgd
-from cappaper.attacks.strongest import ReliabilityWarning, auto_attack, strongest_attack
+from cappaper.attacks.strongest import auto_attack, strongest_attack
 from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
+from cappaper.checks import ReliabilityWarning
 from cappaper.data import Dataset
 from cappaper.evaluation import EpsAttack, is_robust
 from cappaper.paper.tables import UNKNOWN, Row, outcome_row, outcomes
