@@ -36,17 +36,11 @@ def at_once(draw: random.Random, folder: Path) -> None:
 
 @functools.cache
 def undisturbed() -> list[str]:
-    """The table of a run in this process."""
-    with tempfile.TemporaryDirectory() as folder:
-        return _here(Path(folder), 1)
-
-
-def _here(folder: Path, jobs: int | str) -> list[str]:
     """The table of the chapter's code in this process, with a cache of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAPPAPER_CACHE", str(folder / "cache"))
-        place = folder / "small"
-        given = {"profile": "quick", "device": "cpu", "jobs": jobs, "save_to": str(place)}
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPPAPER_CACHE", str(Path(folder) / "cache"))
+        place = Path(folder) / "small"
+        given = {"profile": "quick", "device": "cpu", "jobs": 1, "save_to": str(place)}
         exec(project.CHAPTER, given)
         return _rows(place.with_suffix(".csv"))
 
