@@ -69,7 +69,11 @@ def test_a_chapter_gets_its_title_and_parameters(project, capfd):
 @pytest.mark.parametrize(
     ("jobs", "failure", "message"),
     [
-        ("1", "import os; breaks and os._exit(9)  #", "failed: its kernel died, perhaps out of memory"),
+        (
+            "1",
+            "import os; breaks and os._exit(9)  #",
+            "failed: its kernel died, perhaps out of memory",
+        ),
         ("2", "assert not breaks", "failed in cell [3]: AssertionError: on purpose"),
     ],
 )
