@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cappaper import checks
@@ -95,8 +96,9 @@ class Adversary:
     """Adversarial training by L∞ PGD (Madry et al., arXiv 1706.06083).
 
     ε grows from 0 to ``eps`` over the share ``ramp`` of all steps: with ε = 0.3 from the first step
-    on, a small network learns nothing. With a ``sharpness`` PGD follows the
-    :func:`~cappaper.surrogate_gradient`, with ``relu`` also through ReLU.
+    on, a small network learns nothing. A run's steps add up to ``reach`` times ε. With a
+    ``sharpness`` PGD follows the :func:`~cappaper.surrogate_gradient`, with ``relu`` also through
+    ReLU. ``half`` takes its gradients in bfloat16.
     """
 
     eps: float
@@ -104,14 +106,19 @@ class Adversary:
     ramp: float = 0.5
     sharpness: float | None = None
     relu: bool = False
+    reach: float = 2.5
+    half: bool = False
 
     def at(self, step: int, steps: int) -> Attack:
         """The attack of one training step, as ``fit`` wants it."""
         eps = self.eps * min(1.0, step / max(1.0, self.ramp * steps))
+        size = self.reach * eps / self.steps or None
+        kind = torch.bfloat16 if self.half else None
+        run = partial(pgd, steps=self.steps, step_size=size, early_exit=False, autocast=kind)
 
         def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             with surrogate_gradient(model, self.sharpness, self.relu):
-                return pgd(model, x, y, eps, steps=self.steps, early_exit=False, seed=step)
+                return run(model, x, y, eps, seed=step)
 
         return attack
 
