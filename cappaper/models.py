@@ -134,9 +134,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     known = [isinstance(part, (nn.Linear, nn.Conv2d)) for part in weighted]
     known += [isinstance(cap, CappedReLU) for cap in caps]
     if not all(known) or len(weighted) == len(caps) or len({*parts}) < len(parts):
-        raise ValueError(
-            "rescale needs a network as mlp and convnet make it, with no layer in two places"
-        )
+        raise ValueError("rescale needs a network of mlp or convnet, with no layer in two places")
     factors = [1.0]
     with torch.no_grad():
         for cap, new in zip(caps, checks.per_layer(beta, len(caps)), strict=True):

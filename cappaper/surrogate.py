@@ -120,13 +120,13 @@ class _Watch(TorchFunctionMode):
 
     def enter(self) -> None:
         if threading.get_ident() == self.owner:
+            self._depth += 1  # first, and in leave last: an interrupt may come between
             self.__enter__()  # type: ignore[no-untyped-call]
-            self._depth += 1
 
     def leave(self) -> None:
         if threading.get_ident() == self.owner and self._depth:
-            self._depth -= 1
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._depth -= 1
             self._clamped = self._clamped if self._depth else {}
 
     def close(self) -> None:

@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import pytest
@@ -175,7 +176,17 @@ def test_members_train_as_they_would_alone(digits, seed, attack):
 def test_an_adversary_that_knows_about_the_cap_moves_where_pgd_cannot(twenty):
     x, y = twenty
     plain, knowing = paper.Adversary(0.1).at(5, 10), paper.Adversary(0.1, sharpness=10.0).at(5, 10)
-    relu, capped = mlp(64, [16], seed=0), mlp(64, [16], beta=1e-4, seed=0)
-    assert torch.equal(plain(relu, x, y), knowing(relu, x, y))
-    assert not torch.equal(plain(capped, x, y), knowing(capped, x, y))
-    assert (knowing(capped, x, y) - x).abs().max() <= 0.1 + 1e-6
+    for beta in (1e-4, math.inf):  # through ReLU, too: a control differs in its cap alone
+        model = mlp(64, [16], beta=beta, seed=0)
+        assert not torch.equal(plain(model, x, y), knowing(model, x, y))
+        assert (knowing(model, x, y) - x).abs().max() <= 0.1 + 1e-6
+
+
+def test_an_adversary_moves_as_far_as_its_reach_and_in_bfloat16_nearly_the_same_way(twenty):
+    x, y = (t[:20] for t in twenty)
+    model = mlp(64, [16], seed=0)
+    full, half = (paper.Adversary(0.1, half=half).at(9, 10)(model, x, y) for half in (False, True))
+    assert 0.9 < (full == half).float().mean() and not torch.equal(full, half)
+    near = paper.Adversary(0.1, reach=1e-6).at(9, 10)(model, x, y)
+    start = pgd(model, x, y, 0.1, steps=1, step_size=1e-9, early_exit=False, seed=9)
+    assert (near - start).abs().max() < 1e-5

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
@@ -94,10 +95,8 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
             " if it is dropout in train mode, call model.eval() first"
         )
     if moved:
-        checks.warn(
-            "the model is in train mode, in which BatchNorm depends on the batch: call model.eval()"
-            " before you evaluate it"
-        )
+        mode = "the model is in train mode, in which BatchNorm depends on the batch"
+        checks.warn(f"{mode}: call model.eval() before you evaluate it")
     return Averaged(model, samples) if differs or samples > 1 else model
 
 
@@ -127,7 +126,8 @@ def in_batches(
     return torch.cat(results, batch)
 
 
-_open: dict[int, list[Any]] = {}  # by model: how many blocks are open, and what ends the last one
+# By model: the open blocks, weakly, since an interrupt may end one at any line; and what ends them.
+_open: dict[int, tuple[WeakSet[Any], Any]] = {}
 _lock = threading.Lock()
 
 
@@ -138,20 +138,26 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
     A forward pass may move a BatchNorm's statistics, a counter, an observer's range. Blocks may be
     nested, or in several threads: the last block of a model restores what the first one found.
     """
-    with _lock:
-        entry = _open.setdefault(id(model), [0, None])
-        entry[1] = entry[1] or _save(model)
-        entry[0] += 1
-        if in_eval_mode:
-            set_mode(model, False)
+    block = lambda: None  # noqa: E731
     try:
+        with _lock:
+            if not (id(model) in _open and _open[id(model)][0]):
+                _open[id(model)] = WeakSet(), _save(model)
+            _open[id(model)][0].add(block)
+            if in_eval_mode:
+                set_mode(model, False)
         with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
         with _lock:
-            entry[0] -= 1
-            if not entry[0]:
-                _open.pop(id(model))[1]()
+            blocks, put_back = _open.get(id(model), (WeakSet[Any](), None))
+            blocks.discard(block)
+            if put_back and not blocks:
+                del _open[id(model)]
+                try:
+                    put_back()
+                finally:
+                    put_back()  # an interrupt may have come when half of the buffers were back
 
 
 def _save(model: nn.Module) -> Callable[[], bool]:

@@ -202,12 +202,6 @@ def failing(table: pd.DataFrame, initialisation: str) -> Effect:
     return some_cap(rows.assign(error=1 - rows["accuracy"]), "error")
 
 
-def nearest(table: pd.DataFrame) -> Effect:
-    """How much farther away the nearest example of all searches lies: the median, in L2."""
-    found = table["median_l2"].groupby([table["beta"], table["seed"]]).min().reset_index()
-    return some_cap(found, "median_l2")
-
-
 def _growths(table: pd.DataFrame, attack: str) -> dict[Any, Measured]:
     """For each β of the deepest architecture."""
     rows = _where(table, attack=attack)

@@ -96,16 +96,14 @@ class Adversary:
     """Adversarial training by L∞ PGD (Madry et al., arXiv 1706.06083).
 
     ε grows from 0 to ``eps`` over the share ``ramp`` of all steps: with ε = 0.3 from the first step
-    on, a small network learns nothing. A run's steps add up to ``reach`` times ε. With a
-    ``sharpness`` PGD follows the :func:`~cappaper.surrogate_gradient`, with ``relu`` also through
-    ReLU. ``half`` takes its gradients in bfloat16.
+    on, a small network learns nothing. PGD's steps add up to ``reach`` · ε. With a ``sharpness`` it
+    follows the :func:`~cappaper.surrogate_gradient`, through ReLU too; if ``half``, in bfloat16.
     """
 
     eps: float
     steps: int = 7
     ramp: float = 0.5
     sharpness: float | None = None
-    relu: bool = False
     reach: float = 2.5
     half: bool = False
 
@@ -117,7 +115,7 @@ class Adversary:
         run = partial(pgd, steps=self.steps, step_size=size, early_exit=False, autocast=kind)
 
         def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            with surrogate_gradient(model, self.sharpness, self.relu):
+            with surrogate_gradient(model, self.sharpness, relu=True):
                 return run(model, x, y, eps, seed=step)
 
         return attack

@@ -132,6 +132,7 @@ def draw_lines(axis: Axes, lines: Iterable[Line], value: str, x: str = "") -> No
     """Means of ``value`` over the column ``x`` or ranks, with bands of ± one spread."""
     for (label, rows), (colour, mark, dash) in zip(lines, line_styles(), strict=False):
         if len(rows):
+            colour, mark = (colour, mark) if label else ("black", ".")
             places = rows[x].to_numpy() if x else np.arange(len(rows))
             mean, spread = rows[value].to_numpy(), rows[f"{value}_spread"].fillna(0).to_numpy()
             axis.plot(places, mean, color=colour, marker=mark, linestyle=dash, label=label)
