@@ -42,6 +42,10 @@ SHOWN = """
 return [...document.querySelectorAll('.cell_output img:not([hidden])')].map(i => [
   i.getBoundingClientRect().width, i.naturalWidth, i.src.endsWith('.svg') ? 96 : 120]);
 """
+TOP = """
+const first = document.querySelector('article figure img, article .cell_output img');
+return first.getBoundingClientRect().top;
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +80,8 @@ def test_a_page_breaks_no_rule_of_axe_and_is_small_and_fits_a_phone(browser, htm
                 seen += 1
             window.page.set_viewport_size({"width": 1400, "height": 900})
             assert window.run(WIDER) == [0, scheme], page
+            if page.parent.name == "chapters":
+                assert window.run(TOP) < 900, page
             assert not window.console + window.requests, (page, window.console, window.requests)
             window.page.add_style_tag(content=STILL)
             window.page.evaluate(axe)
@@ -94,6 +100,9 @@ def test_in_the_dark_a_plot_has_the_background_of_its_page(browser, html):
             page = window.run("return getComputedStyle(document.body).backgroundColor")
             paper = np.array(re.findall(r"\d+", page)[:3], dtype=float)
             assert paper.max() < 60 and np.abs(corner - paper).max() <= 4, name
+        window.open(html / "chapters" / "how-robust.html")  # inverted, its order would be, too
+        look = "return getComputedStyle(document.querySelector('img.heat-map')).filter"
+        assert window.run(look) == "none"
 
 
 def test_the_book_has_every_page_and_no_unresolved_number(html):

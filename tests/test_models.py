@@ -126,7 +126,7 @@ def test_rescaling_leaves_relu_layers_alone(test):
         (lambda: convnet(8, [4, 4], beta=[0.1]), "1 max values for 2 layers"),
         (lambda: rescale(mlp(4, [3]), 0.5), "cannot be rescaled"),
         (lambda: rescale(mlp(4, [3], beta=1.0), [1, 2]), "2 max values for 1 layers"),
-        (lambda: rescale(nn.Sequential(nn.Tanh()), 0.5), "a network as mlp and convnet make it"),
+        (lambda: rescale(nn.Sequential(nn.Tanh()), 0.5), "a network of mlp or convnet"),
         (
             lambda: rescale(nn.Sequential(nn.Linear(2, 2), CappedReLU(1)), 0.5),
             "no layer in two places",

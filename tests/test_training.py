@@ -186,7 +186,7 @@ def test_an_adversary_moves_as_far_as_its_reach_and_in_bfloat16_nearly_the_same_
     x, y = (t[:20] for t in twenty)
     model = mlp(64, [16], seed=0)
     full, half = (paper.Adversary(0.1, half=half).at(9, 10)(model, x, y) for half in (False, True))
-    assert 0.9 < (full == half).float().mean() and not torch.equal(full, half)
+    assert (full == half).float().mean() > 0.9 and not torch.equal(full, half)
     near = paper.Adversary(0.1, reach=1e-6).at(9, 10)(model, x, y)
     start = pgd(model, x, y, 0.1, steps=1, step_size=1e-9, early_exit=False, seed=9)
     assert (near - start).abs().max() < 1e-5

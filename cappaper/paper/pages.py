@@ -43,7 +43,7 @@ def chapter_head(chapter: str, ledger: pd.DataFrame) -> str:
 
 
 def conclusions_first(document: Any) -> None:
-    """Move a chapter's conclusions, and its first figure with a caption, under its title.
+    """Move a chapter's first figure with a caption, then its conclusions, under its title.
 
     What was there gets a heading. The alternative text of the figure also states the finding. A
     document without conclusions stays as it is.
@@ -60,7 +60,7 @@ def conclusions_first(document: Any) -> None:
         for image in cell.findall(nodes.image):
             image["alt"] = f"{image.get('alt', '')} {_finding(conclusions)}".strip()
         cell.parent.remove(cell)
-        conclusions.insert(2, cell)  # behind the heading and the output of the first cell
+        conclusions.insert(1, cell)
     opening = [node for node in chapter.children[1:] if node not in parts]
     method = nodes.section("", nodes.title("", METHOD), *opening, ids=[nodes.make_id(METHOD)])
     others = [part for part in parts if part is not conclusions]
