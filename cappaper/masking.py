@@ -72,8 +72,8 @@ class MaskingReport:
         return [i.says for i in self._judged() if i.fails and i.name != "silent success"]
 
     def _judged(self) -> Iterator[Indicator]:
-        robust = [*self.by_steps.values()]
-        last, best = robust[-1], min(robust)
+        (few, fewer), (many, last) = ([*self.by_steps.items()] * 2)[-2:]
+        best = min(self.by_steps.values())
         one, plain, aware = self.one_step, self.control, self.adaptive
         knows = f"an attack that knows about the cap leaves {aware:.3f}"
         widest = max(self.by_eps)
@@ -84,13 +84,13 @@ class MaskingReport:
             (self.zero_gradient, "{:.0%} of the images have an input gradient of exactly zero"),
             (self.unstable, "the logits change by {:.0%} within a thousandth of ε"),
             (self.silent, "{:.1%} of the images are wrong on PGD's way and right at its end"),
-            (robust[-2:][0] - last, f"more steps find more: {robust[0]:.3f} to {last:.3f}"),
+            (fewer - last, f"{few} steps leave {fewer:.3f}, {many} steps leave {last:.3f}"),
             (self.moved, "{:.0%} of the examples that fool the other model do not fool this one"),
             (any_image, f"at ε = {widest:g}, where any image is allowed, PGD leaves {{:.3f}}"),
             (last - one, f"one step leaves {one:.3f}, many steps leave {last:.3f}"),
             (last - self.noise, f"random points leave {self.noise:.3f}, PGD leaves {last:.3f}"),
             (last - best, f"the longest PGD leaves {last:.3f}, the best one {best:.3f}"),
-            (rise, f"PGD leaves {{:.3f}} more at ε = {high:g} than at ε = {low:g}"),
+            (rise, f"from ε = {low:g} to {high:g}, what PGD leaves changes by {{:+.3f}}"),
             (plain - aware, f"{knows}, as many runs of PGD leave {plain:.3f}"),
         ]
         for (value, says), (name, (threshold, cure)) in zip(rows, _TABLE.items(), strict=True):

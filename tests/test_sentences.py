@@ -164,7 +164,7 @@ def test_the_check_that_a_page_shows_has_the_same_words_with_fewer_images(
     shutil.copy(BOOK / "examples" / "my_net.py", tmp_path)
     monkeypatch.chdir(tmp_path)
     few = ["--limit", "30", "--steps", "10", "--queries", "20"]
-    assert main(["check", "my_net.py:make", "--data", "my_net.py:images", *few]) == 0
+    assert main(["check", "my_net.py:make", "--data", "my_net.py:images", "--strict", *few]) == 1
     texts = ((BOOK / "examples" / "check.txt").read_text(), capsys.readouterr().out)
     for text in texts:
         assert "The gradients are masked: do not trust a robust accuracy from PGD." in text

@@ -29,7 +29,6 @@ from cappaper.paper.machines import machine
 from cappaper.report import robustness_report
 
 _DATA = f"{', '.join(DATASETS)} (their test images), or MODULE:FACTORY of images and labels."
-_PROFILE = click.Choice(list(PROFILES))
 _COUNT = click.IntRange(min=1)
 _PATH = click.Path(path_type=Path)
 _device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
@@ -66,7 +65,7 @@ def commands() -> None:
 
 
 @commands.command()
-@click.option("--profile", type=_PROFILE, default="quick", help="quick: digits; paper: MNIST.")
+@click.option("--profile", type=click.Choice([*PROFILES]), default="quick", help="paper: MNIST.")
 @click.option("--only", multiple=True, metavar="CHAPTER", help="A chapter, or several with commas.")
 @_device
 @click.option("--jobs", type=_COUNT, help="Processes on a CPU; by default one per core.")
@@ -100,6 +99,7 @@ def _radius(context: click.Context, parameter: click.Parameter, text: str) -> fl
 @_device
 @click.option("--json", "to_json", type=_PATH, help="Write all numbers here, as JSON.")
 @click.option("--html", "to_html", type=_PATH, help="Write a page here, as HTML.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if gradients are masked or may be.")
 def check(
     model: str, data: str, limit: int, device: str, to_json: Path, to_html: Path, **settings: Any
 ) -> None:
@@ -111,7 +111,7 @@ def check(
     for out in filter(None, (to_json, to_html)):
         if out.is_dir() or not out.parent.is_dir():
             raise ValueError(f"{out} cannot be written: name a file in a folder that exists")
-    here = machine(device).device
+    here, strict = machine(device).device, settings.pop("strict")
     images, labels = (part[:limit].to(here) for part in _images(data))
     network = _model(model).to(here)
     report = robustness_report(network, images, labels, name=model, progress=_bar, **settings)
@@ -121,6 +121,8 @@ def check(
     for path, text in ((to_json, report.json), (to_html, report.html)):
         if path:
             path.write_text(text(), encoding="utf-8")
+    if strict and (report.masking.signs() or report.unreached):
+        raise ValueError("the gradients are masked, or may be")
 
 
 def _model(name: str) -> nn.Module:

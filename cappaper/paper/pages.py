@@ -63,9 +63,8 @@ def conclusions_first(document: Any) -> None:
         conclusions.insert(1, cell)
     opening = [node for node in chapter.children[1:] if node not in parts]
     method = nodes.section("", nodes.title("", METHOD), *opening, ids=[nodes.make_id(METHOD)])
-    others = [part for part in parts if part is not conclusions]
     chapter.children[1:] = []
-    chapter += [conclusions, method, *others]
+    chapter += [conclusions, method, *(part for part in parts if part is not conclusions)]
 
 
 def _finding(conclusions: Any) -> str:
