@@ -22,8 +22,15 @@ from cappaper import (
     pgd,
     strongest_attack,
 )
-from cappaper.attacks.common import is_correct
-from cappaper.certificates.bounds import Interval, _lines, box_around, layer_bounds, read_layers
+from cappaper.attacks.common import is_correct, margin
+from cappaper.certificates.bounds import (
+    Interval,
+    _lines,
+    box_around,
+    layer_bounds,
+    read_layers,
+    rounding_error,
+)
 
 BETAS = (0.05, 0.3, 1.0, math.inf)
 
@@ -62,6 +69,9 @@ def test_certificates_exact_answers_and_attacks_never_contradict(model, seed, ep
     chain = [ibp, crown, exact.robust | exact.undecided, *correct]
     for lower, upper in itertools.pairwise(chain):
         assert not (lower & ~upper & ~exact.undecided).any()
+    # Where an attack wins by a clear lead, the exact answer is no, and not undecided.
+    for points in attacked:
+        assert not (exact.undecided & (margin(model(points), y) < -1e-2)).any()
     # A lead of less than 1e-4 is undecided: a certified image with a larger one is robust.
     for i in (exact.undecided & crown).nonzero().flatten().tolist():
         leading = copy.deepcopy(model)
@@ -152,6 +162,21 @@ def test_lines_hold_the_graph_and_are_never_looser_than_level_ones(low, width, c
 def test_a_ball_beyond_the_image_range_is_the_whole_range():
     for one, other in zip(box_around(images(0), 1.0), box_around(images(0), 2.0), strict=True):
         assert torch.equal(one, other) and set(one.unique().tolist()) <= {0.0, 1.0}
+    lower, upper = box_around(torch.full((1, 1, 2, 2), 0.5), 0.1)
+    assert (upper - 0.6).tolist() == (0.4 - lower).tolist() == [[pytest.approx(1e-6)] * 4]
+
+
+@settings(max_examples=25, deadline=None)
+@given(small_networks(), st.integers(0, 999))
+def test_the_bound_on_rounding_holds_and_is_small(model, seed):
+    x = images(seed)
+    box, layers = box_around(x, 0.1), read_layers(model)
+    *hidden, logits = layer_bounds(layers, box, "ibp")
+    error = rounding_error(layers, hidden, box, torch.finfo(torch.float32))
+    actual = (model(x).double() - copy.deepcopy(model).double()(x.double())).abs()
+    assert (actual <= error).all()
+    size = logits.upper.abs().maximum(logits.lower.abs()).max() + 1
+    assert (error < 100 * 1e-6 * size).all()
 
 
 def test_crown_is_exact_while_no_unit_changes_sides():
