@@ -6,8 +6,7 @@ arXiv 2405.03777) is built on the names below; all of them work on any torch cla
 >>> import cappaper
 >>> net = cappaper.mlp(64, [128, 64], beta=0.1)
 >>> digits = cappaper.load("digits", "test", limit=100)
->>> adversarial = cappaper.pgd(net, *digits, eps=0.1)
->>> adversarial.shape
+>>> cappaper.pgd(net, *digits, eps=0.1).shape
 torch.Size([100, 1, 8, 8])
 """
 

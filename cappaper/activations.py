@@ -22,9 +22,8 @@ Activation = Callable[[float], nn.Module]
 def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
     """Capped ReLU, ``a(z, β) = max(0, min(z, β))``, with slope 1 on (0, β), 0 below and above.
 
-    Source: Sooksatra, Hamerly and Rivas, arXiv 2405.03777, the activation that the paper proposes.
-
-    At β itself, as at 0, the slope is the one that torch gives a clamp.
+    At β, as at 0, its slope is the one that torch gives a clamp. Source: Sooksatra, Hamerly and
+    Rivas, arXiv 2405.03777, the activation that the paper proposes.
 
     Args:
         z: pre-activations, any shape.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.attacks.balls import BALLS
-from cappaper.attacks.common import Progress, in_batches
+from cappaper.attacks.common import Progress, in_batches, undisturbed
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 
 _SLOPE = "attack along a smooth slope: adaptive_pgd, or any attack in surrogate_gradient"
@@ -142,10 +142,11 @@ def masking_report(
         raise ValueError("masking_report takes one classifier and labels [B], not a population")
     fields: dict[str, Any] = {}
     settings = {"eps": eps, "seed": seed, "batch_size": batch_size}
-    for count, more in enumerate(_measure(model, x, y, steps, epsilons, other, settings), 1):
-        fields |= more
-        if progress is not None:
-            progress(count, 9 + (other is not None))
+    with undisturbed(model):
+        for count, more in enumerate(_measure(model, x, y, steps, epsilons, other, settings), 1):
+            fields |= more
+            if progress is not None:
+                progress(count, 9 + (other is not None))
     return MaskingReport(**fields)
 
 

@@ -69,7 +69,6 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
     """Warn where the surrogate gradient has nothing to do, or cannot look inside."""
     checks.module(model, f"the model of {attack}")
     few = min(2, y.shape[-1])  # not one: a BatchNorm in train mode refuses it
-    point = x.narrow(y.ndim - 1, 0, few).detach().clone().requires_grad_()
     own, ran, capped = threading.get_ident(), set[tuple[nn.Module, bool]](), set[bool]()
 
     def bypass(call: Bounded, output: Tensor) -> Tensor:
@@ -80,6 +79,7 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
         note = lambda part, _: ran.add((part, threading.get_ident() == own))  # noqa: E731
         for module in model.modules():
             hooks.enter_context(module.register_forward_pre_hook(note))
+        point = x.narrow(y.ndim - 1, 0, few).detach().clone().requires_grad_()
         logits = checks.logits_of(model, point, y[..., :few])
     elsewhere = [type(m).__name__ for m, here in ran if not here and (m, True) not in ran]
     scripted = [n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]

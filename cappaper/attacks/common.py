@@ -115,6 +115,7 @@ def in_batches(
         batch_size = _BATCH_ON_CPU
     batch, count = y.ndim - 1, y.shape[-1]
     size = max(1, (batch_size or y.numel()) * count // y.numel())
+    size -= size > 2 and count % size == 1  # BatchNorm in train mode refuses a batch of one
     results: list[Tensor] = []
     with undisturbed(model):
         # A tensor made in inference mode has no gradient; its clone has.
