@@ -35,7 +35,10 @@ TARGETS = {
         "attacks attack_manners auto_pgd strongest adaptive",
     ),
     "training": ("training population", "training members checkpoints models"),
-    "certificates": ("certificates/bounds certificates/exact", "certification certificate_refusals layers"),
+    "certificates": (
+        "certificates/bounds certificates/exact",
+        "certification certificate_refusals layers",
+    ),
     "surrogate": ("surrogate masking activations", "surrogate activations adaptive masking"),
     "decisions": (
         "paper/claims paper/effects",
