@@ -54,7 +54,7 @@ __all__ = [  # noqa: RUF022
 ]
 # fmt: on
 
-_MOVED = {  # names of the version before; they go in the next one
+_MOVED = {  # names of the previous version, which the next one will not have
     "standing": "cappaper.is_robust",
     "exact_gradient": "contextlib.nullcontext",
     "layer_distances": "cappaper.paper.observers.layer_distances",

@@ -1,10 +1,10 @@
-"""The command ``cappaper``, or ``python -m cappaper``; the book's commands need its extra."""
+"""The command ``cappaper``, or ``python -m cappaper``; some commands need the extra ``paper``."""
 
 import sys
 
 
 def main() -> int:
-    """Run the command line, or say in one sentence what to install."""
+    """Run the command line, or say what to install; returns the exit status."""
     try:
         from cappaper.paper.cli import main as run
 

@@ -35,7 +35,7 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
     """
     if not isinstance(beta, Tensor):
         _check_max_value(beta)
-    return cap(z, beta)  # type: ignore[arg-type]  # TorchScript knows no unions of them
+    return cap(z, beta)  # type: ignore[arg-type]  # TorchScript has no union of float and Tensor
 
 
 def cap(z: Tensor, beta: Tensor) -> Tensor:
@@ -50,8 +50,8 @@ class CappedReLU(nn.Module):
 
     Args:
         beta: the max value, above 0 or a ValueError is raised; ``inf`` makes the layer a ReLU.
-        learned: make ``beta`` a parameter, finite, which training moves: the clipping that Choi et
-            al., arXiv 1805.06085, section 3, train for quantisation.
+        learned: make ``beta`` a finite parameter that training changes, like the clipping level of
+            Choi et al., arXiv 1805.06085, section 3, for quantisation.
 
     >>> CappedReLU(0.1)(torch.tensor([-1.0, 0.05, 3.0]))
     tensor([0.0000, 0.0500, 0.1000])
@@ -81,7 +81,7 @@ class ScaledSigmoid(nn.Module):
     Source: the family in the caption of Figure 3 of arXiv 2405.03777, as this project reads it.
 
     Args:
-        c: the slope at 0, times 4: finite and above 0, or a ValueError is raised.
+        c: four times the slope at 0; finite and above 0, or a ValueError is raised.
 
     >>> ScaledSigmoid(4.0)(torch.tensor([0.0]))
     tensor([0.5000])
@@ -110,9 +110,9 @@ def replace_relu(
 ) -> nn.Module:
     """Copy a model with its ReLUs capped: same weights, same training mode.
 
-    The ReLUs must be modules that the model lists, as torchvision's are. A function that
-    a ``forward`` calls, such as ``torch.nn.functional.relu``, stays, without a warning, because
-    the model is not run.
+    The ReLUs must be registered modules, as torchvision's are. A function that a ``forward``
+    calls, such as ``torch.nn.functional.relu``, is not capped. There is no warning about that,
+    because the model is not run.
 
     Args:
         model: any torch module; it stays as it is.
@@ -125,8 +125,8 @@ def replace_relu(
             layers with activations inside, such as ``nn.RNN`` or ``nn.TransformerEncoderLayer``.
 
     Raises:
-        ValueError: no such ReLU, a ``beta`` that is not above 0, too many or too few, or a model
-            that cannot be copied.
+        ValueError: there is no such ReLU; a max value is not above 0, or there are too many or too
+            few of them; or the model cannot be copied.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU6())
     >>> replace_relu(net, 0.5, layers=[1])[3]
@@ -187,7 +187,7 @@ def _check_max_value(beta: float, finite: bool = False) -> None:
 
 
 class Bounded(NamedTuple):
-    """One call of a bounded activation: it has a slope between two bounds of ``z``, 0 outside.
+    """One call of a bounded activation: its slope is ``slope`` between two bounds of ``z``, else 0.
 
     ``z``: pre-activations, any shape. ``lower``, ``upper``: numbers, or tensors that broadcast
     against ``z``. For a sigmoid both bounds are 0, and ``slope / 4`` is its slope there.
@@ -206,10 +206,10 @@ def register_bounded(activation: Callable[..., Any] | type[nn.Module], read: Rea
     """Make a bounded activation of yours known to :func:`~cappaper.surrogate_gradient`.
 
     Args:
-        activation: a class of modules, with its subclasses; or one of torch's functions (others
-            raise a ValueError), as the model calls it: ``torch.sign`` and ``Tensor.sign`` are two.
-        read: takes what the function takes, or the module and its input, and returns where it is
-            flat; None leaves this call alone.
+        activation: a module class, with its subclasses; or the torch function that the model calls
+            (others raise a ValueError): ``torch.sign`` and ``Tensor.sign`` are two functions.
+        read: takes the function's arguments, or the module and its input. It returns the call as a
+            :class:`~cappaper.Bounded`, or None to leave it alone.
 
     >>> class Step(nn.Module):
     ...     def forward(self, z):
@@ -239,7 +239,7 @@ def _clamp(input: Tensor, min: Any = None, max: Any = None, **_: Any) -> Bounded
 
 
 def _pair(is_cap: bool, input: Any, other: Any = None, *_: Any, **__: Any) -> Bounded | None:
-    """A minimum or maximum with a bound: with fewer entries, or a parameter or constant."""
+    """Read a minimum or maximum: its bound has fewer entries, or is a parameter or constant."""
     if not (isinstance(input, Tensor) and isinstance(other, Tensor)):
         return None
     one, two = (

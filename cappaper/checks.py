@@ -19,7 +19,7 @@ class ReliabilityWarning(UserWarning):
 
 
 def warn(text: str) -> None:
-    """A :class:`ReliabilityWarning` at the line outside this package that led here."""
+    """Issue a :class:`ReliabilityWarning` for the line outside this package that led here."""
     frames = [frame for frame, _ in traceback.walk_stack(inspect.currentframe())]
     rooms = [str(frame.f_globals.get("__name__")).split(".")[0] for frame in frames]
     outside = (level for level, room in enumerate(rooms, 1) if room not in ("cappaper", "torch"))
@@ -71,12 +71,12 @@ def pictures(x: Tensor, y: Tensor, attack: str) -> None:
 
 
 def adversarial(examples: Tensor, x: Tensor, radius: float = 1.0) -> None:
-    """Refuse what an attack may not return for images ``x``."""
+    """Refuse examples of another shape than ``x``, outside [0, 1], or outside the ball."""
     if not (isinstance(examples, Tensor) and examples.shape == x.shape):
         raise ValueError(f"an attack must give images of shape {[*x.shape]}, got {shown(examples)}")
     if not (examples.amin() >= 0 and examples.amax() <= 1):  # NaN fails too
         raise ValueError("the attack must return finite images in [0, 1]")
-    # In an L2 ball no pixel moves further than in the L∞ ball; the rest is rounding.
+    # Right for both norms: the L2 ball lies in the L∞ ball. 1e-4 allows for rounding.
     if (moved := (examples - x).abs().amax().item()) > radius + 1e-4:
         raise ValueError(f"the attack left its ball: a pixel moved by {moved:.4g}, ε is {radius:g}")
 
@@ -90,7 +90,7 @@ def module(model: nn.Module, what: str = "the model") -> None:
 
 
 def has_hooks(model: nn.Module) -> bool:
-    """Whether a part has hooks, or a ``forward`` of its own: its layers then do not tell all."""
+    """Whether a part has hooks or a patched ``forward``, which its layers do not show."""
     # torch has no public list of a module's hooks.
     parts = [vars(part) for part in model.modules()]
     return any(p["_forward_hooks"] or p["_forward_pre_hooks"] or "forward" in p for p in parts)
@@ -197,7 +197,7 @@ positive = partial(number, low=0, above=True)
 def sequence(
     values: Any, what: str, like: str, *, empty: bool = False, ascending: bool = False
 ) -> tuple[Any, ...]:
-    """The entries of a sequence, or of an array of one dimension; a single word is neither."""
+    """The entries of a sequence or an array of one dimension; refuses all else, even a string."""
     listed = entries(values)
     if listed is None:
         raise TypeError(f"{what} must be a sequence of {like}, got {shown(values)}")

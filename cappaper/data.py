@@ -88,7 +88,7 @@ def _mnist(split: str, root: Path) -> tuple[Tensor, Tensor]:
     for file, expected in MNIST_MD5.items():
         if (path := raw / file).exists() and hashlib.md5(path.read_bytes()).hexdigest() != expected:
             raise ValueError(f"{path} is damaged (its MD5 is not {expected}): delete it")
-    # What old versions of torchvision have processed is not read: nothing would check it.
+    # Do not read files that old versions of torchvision have processed: nothing checks them.
     https = [url for url in base.mirrors if url.startswith("https:")]
     kind = type("MNIST", (base,), {"mirrors": https, "processed_folder": ""})
     try:

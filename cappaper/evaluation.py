@@ -50,7 +50,7 @@ def evaluate(
         batch_size: examples attacked at once; a loader has its own.
 
     The model runs in eval mode. If it draws at random, the mean of its probabilities over 64 passes
-    is judged. NaN logits count as misclassified before the attack, and as not fooled after it.
+    is evaluated. NaN logits count as misclassified before the attack, and as not fooled after it.
 
     Warns:
         ReliabilityWarning: as :func:`~cappaper.pgd`.
@@ -79,8 +79,8 @@ def robustness_curve(
 ) -> list[Rates]:
     """:func:`evaluate` at each of ``epsilons``, radii of at least 0 that ascend.
 
-    Arguments and errors are as there, but ``attack(model, x, y, eps=...) -> x_adv`` takes ``eps``.
-    A success counts for every larger ε too, whose ball holds it, and is not attacked again.
+    Arguments and errors are the same, but ``attack(model, x, y, eps=...) -> x_adv`` takes ``eps``.
+    A success also counts for every larger ε, whose ball contains it, and is not attacked again.
 
     >>> from cappaper import load, mlp, pgd
     >>> curve = robustness_curve(mlp(64, [32]), *load("digits", "test"), pgd, [0.0, 1.0])
@@ -98,8 +98,8 @@ def is_robust(
 ) -> Tensor:
     """Which examples one classifier gets right, as booleans ``[1 + len(attacks), N]``.
 
-    The first row is before any attack; each further row is after one more attack, which gets what
-    is still robust. Arguments and errors are as in :func:`evaluate`.
+    The first row is before any attack; each further row is after one more attack, on the
+    examples that are still robust. Arguments and errors are as in :func:`evaluate`.
 
     >>> from cappaper import fgsm, load, mlp
     >>> is_robust(mlp(64, [32]), *load("digits", "test"), [partial(fgsm, eps=1.0)]).shape

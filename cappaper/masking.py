@@ -56,7 +56,7 @@ class MaskingReport:
     by_eps: dict[float, float]  #: robust accuracy under PGD with 40 steps, by its radius
     adaptive: float  #: robust accuracy under the attack that knows about the cap
     control: float  #: robust accuracy under as many runs along the exact gradient
-    moved: float | None = None  #: share of the other model's examples that fail here
+    moved: float | None = None  #: share of examples that fool the other model, but not this one
 
     def indicators(self) -> list[Indicator]:
         """The six indicators of attack failure of Pintor et al., with our thresholds, on PGD."""
@@ -67,7 +67,7 @@ class MaskingReport:
         return list(self._judged())[6:]
 
     def signs(self) -> list[str]:
-        """One sentence for every sign of masking. No sign does not prove that there is none."""
+        """A sentence for each sign of masking. An empty list does not prove that none exists."""
         # The robust accuracies of this report keep every success, so a silent one is not a sign.
         return [i.says for i in self._judged() if i.fails and i.name != "silent success"]
 

@@ -81,7 +81,7 @@ def convnet(
 def _network(
     size: int, filters: list[int], units: list[int], caps: list[float], seed: int, make: Activation
 ) -> nn.Sequential:
-    """Convolutions from filters to filters, then dense layers; each but the last with a cap."""
+    """A network of convolutions, then dense layers; a cap follows every layer but the last."""
     for width in (size, *filters, *units):
         checks.count(width, "every width of a network")
     checks.whole(seed, "the seed")
@@ -119,8 +119,8 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
         beta: the new max value of every capped layer, or one per layer; ``inf`` where it was ∞.
 
     Raises:
-        ValueError: the model is not an nn.Sequential of weights and caps in turn, each in one
-            place; a finite cap for ∞ or the reverse; or too many or too few.
+        ValueError: the model is not an nn.Sequential in which weighted layers and caps alternate,
+            or has a layer twice; a finite value for ∞ or the reverse; or a wrong number of values.
 
     >>> net = mlp(64, [32, 16], beta=1.0)
     >>> x = torch.rand(5, 1, 8, 8)
@@ -153,8 +153,8 @@ def pretrained(name: str) -> nn.Sequential:
     """A network of the book, trained on MNIST, with hidden layers of 300 and 100 units and seed 0.
 
     Args:
-        name: one of ``cappaper.PRETRAINED``: the cap of both layers, or ``"relu"``, and the ε of
-            adversarial training, if any (``"-adversarial"`` for 0.3, ``"-adversarial-0.1"``).
+        name: one of ``cappaper.PRETRAINED``. It has the cap of both layers, or ``"relu"``, and
+            the ε of adversarial training: ``"-adversarial"`` is 0.3, ``"-adversarial-0.1"`` is 0.1.
 
     Returns:
         A module in eval mode, from images ``[B, 1, 28, 28]`` in [0, 1] to logits ``[B, 10]``. Its

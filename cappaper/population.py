@@ -21,7 +21,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from cappaper import checks
 from cappaper.activations import copy_of
 
-# All members are computed by one template, into which functional_call puts their weights in turn.
+# functional_call puts other weights into a population's template: one thread at a time may do so.
 _template_lock = threading.RLock()
 _NO_SETTINGS = frozenset(vars(nn.Module()))  # parameters, children, hooks, mode
 
@@ -35,12 +35,12 @@ class Population(nn.Module):
     Args:
         models: M modules of one class and architecture. They are copied, not changed.
         sample_dims: dimensions of one input; 3 for images ``[C, H, W]``. It tells inputs that all
-            members share from inputs of their own.
+            members share, ``[B, ...]``, from those with a part for each, ``[M, B, ...]``.
 
     Raises:
-        ValueError: there is no model; their layers, modes or settings (the attributes of a layer)
-            differ, or cannot be compared; one has hooks, or cannot be copied; or, on the first
-            pass, ``vmap`` has no rule for a layer.
+        ValueError: there is no model; the models' layers, modes or settings (attributes of a layer)
+            differ or cannot be compared; a model has hooks or cannot be copied; or, on the first
+            forward pass, ``vmap`` has no rule for a layer.
 
     >>> import torch
     >>> from cappaper import mlp
@@ -70,8 +70,8 @@ class Population(nn.Module):
         for name, tensor in buffers.items():
             self.register_buffer(_flat(name), tensor)
         self._names = {_flat(name): name for name in (*parameters, *buffers)}
-        # A tuple hides their tensors from the population. The first computes, and may keep
-        # tensors of vmap, which cannot be copied; the second is copied.
+        # In a tuple they are not submodules. The first template computes every member, and may keep
+        # tensors of vmap, which cannot be copied; copies are made of the second.
         self._templates = (copy.deepcopy(models[0]), copy.deepcopy(models[0]))
         self._size = len(models)
         self._sample_dims = sample_dims
@@ -79,7 +79,7 @@ class Population(nn.Module):
 
     @property
     def template(self) -> nn.Module:
-        """The layers that all members share; its numbers are initially the first member's."""
+        """The module that computes every member; it starts with the first member's numbers."""
         return self._templates[0]
 
     def __len__(self) -> int:
@@ -138,18 +138,18 @@ class Population(nn.Module):
 
 
 def members(model: nn.Module) -> list[nn.Module]:
-    """The members of a population; a single model is its own only member."""
+    """The members of a population; of any other model, a list of that model alone."""
     return list(model) if isinstance(model, Population) else [model]
 
 
 def set_mode(model: nn.Module, training: bool) -> None:
-    """Train or eval mode; a module of ``torch.export`` has one mode only, and keeps it."""
+    """Set train or eval mode; a module of ``torch.export`` has only one mode and keeps it."""
     with suppress(NotImplementedError):
         model.train(training)
 
 
 def _layout(model: nn.Module) -> Iterator[tuple[Any, ...]]:
-    """What members share: a tuple for each layer, its name first, and the names of all weights."""
+    """What members must share: for each layer a tuple, its name first; then all weights' names."""
     for name, part in model.named_modules():
         named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
         tensors = [(n, t.shape, t.dtype, t.device, t.requires_grad) for n, t in named]
@@ -161,10 +161,10 @@ def _layout(model: nn.Module) -> Iterator[tuple[Any, ...]]:
 
 
 def described(value: Any, strict: bool = False, within: tuple[int, ...] = ()) -> str:
-    """A setting in words that are the same for the same setting in another process.
+    """A text for a setting; equal settings have the same text, also in another process.
 
-    A function counts by its code and by what it carries along: defaults, a closure, a ``partial``'s
-    arguments. A module counts by its type; if ``strict``, it equals only the very same object.
+    The text of a function is its code and what it carries along: defaults, a closure, a
+    ``partial``'s arguments. That of a module is its type; if ``strict``, each object has its own.
     """
     if isinstance(value, nn.Module | type) or id(value) in within:
         kind = value if isinstance(value, type) else type(value)
@@ -199,5 +199,5 @@ def described(value: Any, strict: bool = False, within: tuple[int, ...] = ()) ->
 
 
 def _flat(name: str) -> str:
-    # Parameter names may not hold dots; "__" keeps apart what a dot kept apart.
+    # Parameter names may not hold dots; "__" takes the place of a dot.
     return name.replace(".", "__")

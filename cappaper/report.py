@@ -112,7 +112,7 @@ def robustness_report(
         x, y, eps, seed: as :func:`~cappaper.pgd`, with an L∞ radius.
         name: the model's name in the report.
         steps, queries: of :func:`~cappaper.strongest_attack`.
-        progress: called with the name of each part; returns what is called with (done, in all).
+        progress: called with a part's name; returns a function to call with (done, in all).
 
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`.
@@ -136,7 +136,7 @@ def robustness_report(
         masking = masking_report(model, x, y, steps=(10, 40, 100), progress=bar("masking"), **ball)
         robust = is_robust(model, x, y, [partial(pgd, steps=40, **ball), every], batch_size=len(y))
     said = {str(w.message): w.category for w in caught}
-    # Nothing bounded is no fault of a plain ReLU network; with masked gradients it decides.
+    # A plain ReLU network has nothing bounded: that matters only if gradients are masked.
     deciding = UnreachedWarning if masking.signs() else OutOfReachWarning
     unreached = tuple(text for text, kind in said.items() if issubclass(kind, deciding))
     warned = tuple(text for text in said if text not in unreached)

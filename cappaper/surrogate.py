@@ -35,7 +35,7 @@ def surrogate_gradient(
     The forward pass stays exact. In the backward pass the derivative of every bounded activation
     becomes ``slope · σ(k(z - lower)) · σ(k(upper - z))``, with the bounds 0 and β for capped ReLU,
     and 0 and 0 for a sigmoid. Here ``k = sharpness / s``, and s is the root mean square of the
-    layer's pre-activations for that example: :func:`~cappaper.rescale` does not change the slope.
+    layer's pre-activations for that example, so :func:`~cappaper.rescale` keeps the slope.
 
     It reaches capped ReLU, ``relu6``, ``hardtanh``, ``hardsigmoid``, ``sigmoid``, ``tanh``,
     ``clamp``, ``minimum`` and ``maximum`` with a bound, as modules, functions and methods, and what
@@ -66,14 +66,14 @@ def surrogate_gradient(
 
 
 def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
-    """Warn where the surrogate gradient has nothing to do, or cannot look inside."""
+    """Warn if the surrogate gradient meets no bounded activation, or cannot look into a part."""
     checks.module(model, f"the model of {attack}")
     few = min(2, y.shape[-1])  # not one: a BatchNorm in train mode refuses it
     own, ran, capped = threading.get_ident(), set[tuple[nn.Module, bool]](), set[bool]()
 
     def bypass(call: Bounded, output: Tensor) -> Tensor:
         capped.add(isinstance(call.upper, Tensor) or call.upper < math.inf)
-        return output.detach() + _zero(call.z)  # its graph is not looked at, as in the surrogate
+        return output.detach() + _zero(call.z)  # hide its graph, as the surrogate does
 
     with undisturbed(model), _watching(model, bypass), ExitStack() as hooks:
         note = lambda part, _: ran.add((part, threading.get_ident() == own))  # noqa: E731
@@ -120,7 +120,7 @@ class _Watch(TorchFunctionMode):
 
     def enter(self) -> None:
         if threading.get_ident() == self.owner:
-            self._depth += 1  # first, and in leave last: an interrupt may come between
+            self._depth += 1  # first here and last in leave: an interrupt may come between
             self.__enter__()  # type: ignore[no-untyped-call]
 
     def leave(self) -> None:
@@ -130,16 +130,16 @@ class _Watch(TorchFunctionMode):
             self._clamped = self._clamped if self._depth else {}
 
     def close(self) -> None:
-        """After an interrupt, for which torch calls no hook, the mode may still be on."""
+        """Switch the mode off: torch calls no hook after an interrupt."""
         self.owner = 0
         for _ in range(self._depth):
-            with suppress(RuntimeError):  # it is off for the time of a call, and was interrupted
+            with suppress(RuntimeError):  # interrupted in a call, during which it is off
                 self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def hand(self, call: Bounded, output: Tensor) -> Tensor:
         with ExitStack() as stack:
-            # Activation checkpointing counts what the forward pass saves, and saves it again: what
-            # the handle saves is no part of it. Inside vmap there is neither.
+            # Activation checkpointing repeats the forward pass and counts what it saves: hide what
+            # the handle saves. Inside vmap there are neither such hooks nor checkpointing.
             with suppress(RuntimeError):
                 stack.enter_context(saved_tensors_hooks(lambda t: t, lambda t: t))
             return self._handle(call, output)
@@ -164,7 +164,7 @@ class _Watch(TorchFunctionMode):
         result = self.hand(call, output)
         if in_place and result is not output:
             result = output.copy_(result)
-        # Another clamp may follow one whose output is ``z`` itself between its bounds.
+        # Keep a call whose output is ``z`` between its bounds: another clamp may follow.
         fixed = not isinstance(call.lower, Tensor) and not isinstance(call.upper, Tensor)
         if call.slope == 1.0 and not (fixed and call.lower == call.upper):
             self._clamped[id(result)] = result, result._version, call
@@ -188,7 +188,7 @@ def _watching(model: nn.Module, handle: Callable[[Bounded, Tensor], Tensor]) -> 
         if any(hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules()):
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # as before compilation
         stack.callback(watch.close)
-        # Plain functions, because a copy of the model keeps them; a method's copy has its own self.
+        # Plain functions: a copy of the model shares them, but a method is copied with its self.
         before, after = (lambda *_: watch.enter()), (lambda *_: watch.leave())
         stack.enter_context(model.register_forward_pre_hook(before))
         stack.enter_context(model.register_forward_hook(after, prepend=True, always_call=True))
@@ -198,14 +198,14 @@ def _watching(model: nn.Module, handle: Callable[[Bounded, Tensor], Tensor]) -> 
 
 
 def _smooth(call: Bounded, output: Tensor, sharpness: float, relu: bool) -> Tensor:
-    """``output`` with the smooth slope behind it; calls without a finite cap only for ``relu``."""
+    """``output`` with the smooth slope as its gradient; without a finite cap only if ``relu``."""
     z, lower, upper, slope = call
     if not isinstance(upper, Tensor) and math.isinf(upper) and not relu:
         return output
     still, limits = z.detach(), torch.finfo(z.dtype)
     dims = tuple(range(1, z.ndim))
     mean_square = still.square().mean(dims, keepdim=True) if dims else still.square()
-    # Where all of an example's pre-activations are 0, k would be ∞ and ∞ · 0 no number.
+    # Where all of an example's pre-activations are 0, k would be ∞, and ∞ · 0 is NaN.
     k = (sharpness / mean_square.sqrt().clamp(min=limits.tiny)).clamp(max=limits.max)
     rise = slope * torch.sigmoid(k * (upper - still))
     if isinstance(lower, Tensor) or not math.isinf(lower):
@@ -216,7 +216,7 @@ def _smooth(call: Bounded, output: Tensor, sharpness: float, relu: bool) -> Tens
 
 
 def _zero(z: Tensor) -> Tensor:
-    """0, with the graph of ``z`` behind it; where ``z`` is infinite, too."""
+    """Zeros with the graph of ``z``, even where ``z`` is infinite."""
     return (z - z.detach()).nan_to_num(0.0)
 
 

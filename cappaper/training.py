@@ -39,8 +39,8 @@ def fit(
 
     Args:
         model: one network, or a :class:`~cappaper.Population`. Each member sees its own batches, in
-            the order of its own seed, so its result depends on the others by rounding alone, unless
-            it draws at random: all members draw together, from the first member's seed.
+            the order of its own seed, so the others change its result by rounding alone. Layers
+            that draw at random are the exception: all members draw from the first member's seed.
         x: images ``[N, ...]`` in [0, 1], on the model's device.
         y: int64 labels ``[N]``.
         epochs, batch_size: passes over the data, and examples in a step. The last step takes what
@@ -48,10 +48,10 @@ def fit(
         lr: Adam's step size, or a schedule ``lr(step, steps)``, which may return 0.
         attack: ``attack(model, x, y) -> x_adv``. Bind ``early_exit=False`` in
             :func:`~cappaper.pgd`: training needs the end of each run, not its first success.
-        attack_at: in place of ``attack``: ``attack_at(step, steps)`` is the attack of one step, for
-            an ε that grows, and for fresh random starts.
-        seed: of the batch order, one for all members or one each; and of dropout and the like. The
-            global random state stays as it was.
+        attack_at: instead of ``attack``: ``attack_at(step, steps)`` returns the attack for a step,
+            so that ε can grow, and every step can have new random starts.
+        seed: for the order of batches, and for dropout and the like: one number, or one for each
+            member. The global random state stays as it was.
         checkpoint: a file for the state after every epoch. If it exists, training resumes from it
             to the same result, dropout included. The file stays when training ends.
         progress: called after every epoch, and when training resumes, with (epochs done, epochs in
@@ -61,8 +61,8 @@ def fit(
         ``model``, in eval mode.
 
     Raises:
-        ValueError: ``checkpoint`` is damaged, or of another training: other data, caps or settings.
-            Functions count by their code and by what they carry along.
+        ValueError: ``checkpoint`` is damaged, or is of a training with other data, caps or
+            settings. Functions are compared by their code and by the values that they bind.
         TypeError, ValueError: images, labels or counts as in :func:`~cappaper.pgd`; a learning rate
             that is not above 0; a wrong number of seeds; both ``attack`` and ``attack_at``;
             or training diverges.
@@ -183,7 +183,7 @@ class _Checkpoint:
             unfinished.write_bytes(stored.getvalue())
 
     def resume(self, epochs: int) -> int:
-        """Restore a training's state; how many of its ``epochs`` are done, 0 without a file."""
+        """Restore the state; returns how many of the ``epochs`` are done, 0 if there is no file."""
         if not self.path.exists():
             return 0
         try:

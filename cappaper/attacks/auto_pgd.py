@@ -15,7 +15,7 @@ from cappaper.attacks.balls import BALLS, column
 from cappaper.attacks.common import Averaged, Progress
 
 _MOMENTUM = 0.75  # α in equation 1 of the paper
-_RISES = 0.75  # ρ in its condition 1: the step size is halved if fewer steps raised the loss
+_RISES = 0.75  # ρ in condition 1: halve the step size if a smaller share of steps raised the loss
 
 
 def apgd(
@@ -41,17 +41,17 @@ def apgd(
     Args:
         model, x, y, eps, norm, batch_size, progress, seed: as :func:`~cappaper.pgd`.
         steps: gradient steps in a run.
-        targets: 0 for the cross-entropy; else the number of other classes that it aims at, the
-            likeliest first, by the difference of logits ratio; below the number of classes.
-        restarts: runs for each loss; every run attacks what no earlier one has fooled.
+        targets: 0 for the cross-entropy; else how many other classes to aim at, the likeliest
+            first, with the difference of logits ratio; less than the number of classes.
+        restarts: runs for each loss; every run attacks the examples that no earlier one has fooled.
 
     Returns:
-        Examples shaped like ``x``: a success of each; the best point of the last run where there
-        was none; ``x`` itself where it is misclassified.
+        Examples shaped like ``x``: for each a success, or else the best point of the last run;
+        ``x`` itself where it is misclassified.
 
     Raises:
-        TypeError, ValueError: as :func:`~cappaper.pgd`; or ``targets`` out of range, or any with
-            fewer than 4 classes.
+        TypeError, ValueError: as :func:`~cappaper.pgd`; or ``targets`` out of range, or not 0 for
+            a model with fewer than 4 classes.
 
     >>> from cappaper import apgd, load, mlp
     >>> x, y = load("digits", "test", limit=8)
@@ -138,7 +138,7 @@ def _checkpoints(steps: int) -> dict[int, int]:
     """The steps at which a run may halve its step size, each with the one before."""
     share, period, last, checkpoints = 0.22, 0.22, 0, dict[int, int]()
     while share < 1:
-        step = math.ceil(round(share * steps, 6))  # a sum of shares is rounded
+        step = math.ceil(round(share * steps, 6))  # drop the sum's rounding error
         checkpoints.setdefault(step, last)
         last, period = step, max(period - 0.03, 0.06)
         share += period
@@ -180,11 +180,11 @@ def cw_l2(
     Args:
         model, x, y, batch_size, progress: as :func:`~cappaper.pgd`.
         confidence: κ, at least 0, in units of logits: by how much another class must win.
-        steps: of Adam for one c; an example stops when a tenth of them lowers its loss by less than
-            a ten-thousandth.
-        search_steps: values of c that are tried.
-        lr: Adam's step size in w, above 0. Black and white pixels start at w = ±7.3: where
-            ``steps`` times ``lr`` is less, the attack hardly moves them.
+        steps: Adam's steps for one c. An example stops early when a tenth of the steps lowers its
+            loss by less than a ten-thousandth.
+        search_steps: how many values of c are tried.
+        lr: Adam's step size in w, above 0. Black and white pixels start at w = ±7.3: if
+            ``steps`` times ``lr`` is less than 7.3, the attack hardly moves them.
         initial_const: the first c, above 0.
 
     Returns:
@@ -207,7 +207,7 @@ def cw_l2(
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         best = x.clone()
-        # Squared distances; 0 where nothing is to be done, so that nothing is nearer.
+        # Squared distances; 0 where x is misclassified, so that no example is nearer.
         nearest = torch.where(common.is_fooled(common.predict(model, x, y), y), 0.0, math.inf).to(x)
         const = torch.full_like(nearest, initial_const)
         low, high = torch.zeros_like(const), torch.full_like(const, math.inf)

@@ -21,8 +21,8 @@ class Linf:
         return gradient.sign()
 
     def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The projection onto the ball around ``x`` and onto [0, 1]."""
-        # The bounds are computed once: on small networks, passes over images cost a third.
+        """A function that projects onto the ball around ``x`` and onto [0, 1]."""
+        # Compute the bounds once: on small networks, passes over images take a third of the time.
         lower, upper = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
         return lambda point: point.clamp(lower, upper)
 

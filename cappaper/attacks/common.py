@@ -21,14 +21,14 @@ Progress = Callable[[int, int], None]  # called with (examples done, examples in
 
 _BATCH_ON_CPU = 2048  # larger batches do not fit the cache, smaller ones leave cores idle
 _DROP_BELOW = 0.8  # drop finished examples once this share of the batch, or less, is left
-_DRAWS = 64  # passes by which a model that draws at random is judged
+_DRAWS = 64  # passes over which a model that draws at random is evaluated
 
 
 class Averaged(nn.Module):
-    """A model that draws at random, by the sum of its probabilities over some passes.
+    """A model that draws at random, evaluated by the sum of its probabilities over some passes.
 
-    Source: expectation over transformation, Athalye et al., arXiv 1802.00420, section 4.2, with
-    the loss of the mean as Salman et al., arXiv 1906.04584, equation 6.
+    Source: expectation over transformation, Athalye et al., arXiv 1802.00420, section 4.2; the
+    loss is that of the mean, as in Salman et al., arXiv 1906.04584, equation 6.
     """
 
     def __init__(self, model: nn.Module, samples: int) -> None:
@@ -41,13 +41,13 @@ class Averaged(nn.Module):
 
 
 def is_fooled(logits: Tensor, labels: Tensor, targeted: bool = False) -> Tensor:
-    """Where an attack succeeds: misclassified, or classified as the target; not where NaN."""
+    """Which examples are misclassified or, if ``targeted``, classified as the label; not if NaN."""
     top, found = logits.max(-1)
     return ((found != labels) ^ targeted) & ~top.isnan()
 
 
 def predict(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Checked logits without a graph; of a model that draws at random, over many draws."""
+    """Checked logits without a graph; a model that draws at random is averaged over many draws."""
     if isinstance(model, Averaged):
         model = Averaged(model.model, max(model.samples, _DRAWS))
     with torch.no_grad():
@@ -75,7 +75,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
-    """Warn of what makes attacks weak; returns the model to attack, or the mean of its draws."""
+    """Warn of what makes attacks weak; returns the model, or its :class:`Averaged`, to attack."""
     if isinstance(model, Averaged):
         return model
     few, passes, moved = min(2, y.shape[-1]), [], False  # BatchNorm may refuse one image
@@ -108,7 +108,7 @@ def in_batches(
     batch_size: int | None,
     progress: Progress | None,
 ) -> Tensor:
-    """``attack(x, y)`` batch by batch; its size counts the examples of all members together."""
+    """The results of ``attack(x, y)`` on batches, whose size counts the examples of all members."""
     if batch_size is not None:
         checks.count(batch_size, "batch_size")
     elif x.device.type == "cpu":
@@ -127,7 +127,7 @@ def in_batches(
     return torch.cat(results, batch)
 
 
-# By model: the open blocks, weakly, since an interrupt may end one at any line; and what ends them.
+# By model: its open blocks, in weak references as an interrupt may drop one, and what restores it.
 _open: dict[int, tuple[WeakSet[Any], Any]] = {}
 _lock = threading.Lock()
 
@@ -136,8 +136,8 @@ _lock = threading.Lock()
 def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[None]:
     """Gradients are on inside the block; after it, the model's buffers and modes are as before.
 
-    A forward pass may move a BatchNorm's statistics, a counter, an observer's range. Blocks may be
-    nested, or in several threads: the last block of a model restores what the first one found.
+    A forward pass may change a BatchNorm's statistics, a counter or an observer's range. Blocks may
+    be nested, or run in several threads: the last one to end restores what the first one found.
     """
     block = lambda: None  # noqa: E731
     try:
@@ -175,7 +175,7 @@ def _save(model: nn.Module) -> Callable[[], bool]:
             part.training = training
         for part, name, buffer, before in kept:
             setattr(part, name, buffer)  # a forward pass may have put another in its place
-            # Writing invalidates graphs that the buffer is part of: only where it has moved.
+            # Only if it has changed: writing invalidates the graphs that the buffer is part of.
             if not torch.equal(buffer, before):
                 buffer.copy_(before)
                 moved = moved or part.training
@@ -199,7 +199,7 @@ class State:
         self.running = torch.ones_like(self.y, dtype=torch.bool)
 
     def select(self: "S", left: Tensor) -> "S":
-        """The examples at these positions alone; the next step stops them again if need be."""
+        """The state of examples at positions ``left``, which run until a step stops them again."""
         batch, chosen = self.y.ndim - 1, dict[str, Any]()
         for field in fields(self):
             if isinstance(value := getattr(self, field.name), Tensor):
@@ -252,7 +252,7 @@ def run_in_turn(
     *more: Tensor,
     targeted: bool = False,
 ) -> Tensor:
-    """Attacks ``attack(x, y, *more) -> x_adv``, each on what the ones before have left."""
+    """Examples after attacks ``attack(x, y, *more) -> x_adv``, each run on what is still robust."""
     adversarial, batch = x, y.ndim - 1
     for attack in attacks:
         logits = predict(model, adversarial, y)

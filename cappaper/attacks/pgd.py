@@ -76,9 +76,9 @@ def pgd(
         loss: ``"cross-entropy"``; ``"margin"``, the largest other logit minus the true class's,
             whose gradient does not vanish where the network is very sure; or a function from logits
             ``[N, classes]`` and labels ``[N]`` to a sum over examples.
-        targeted: ``y`` holds the classes to reach: the loss goes down, and success is ``y``.
-        autocast: ``torch.bfloat16`` takes the steps in that dtype, and confirms every success in
-            the model's own: faster for dense networks.
+        targeted: ``y`` holds the classes to reach: the loss goes down, and success is to reach it.
+        autocast: ``torch.bfloat16`` to take the steps in that dtype, which is faster for dense
+            networks, and to confirm every success in the model's own dtype.
         samples: forward passes in a step; the attack follows the mean of their probabilities. If
             the model draws at random, no example stops early; runs that lower the mean are kept.
         batch_size: examples attacked at once; 2048 by default on a CPU, all of them elsewhere.
@@ -89,9 +89,9 @@ def pgd(
         Examples shaped like ``x``; where no run succeeded, the end of the last run.
 
     Warns:
-        ReliabilityWarning: two passes of the model differ, its outputs look like probabilities, it
-            is in train mode, or ``eps`` > 1 in L∞ (with ``early_exit=False`` only the last);
-            or some logits are NaN, and their examples then count as not fooled.
+        ReliabilityWarning: two passes of the model differ, its outputs look like probabilities, or
+            it is in train mode (these three not with ``early_exit=False``); ``eps`` > 1 in L∞; or
+            some logits are NaN, and their examples then count as not fooled.
 
     Raises:
         TypeError: images or labels of the wrong dtype, or a model that does not return a tensor.
@@ -131,7 +131,7 @@ def pgd(
     def step(number: int, s: common.State) -> None:
         point = s.here.detach().requires_grad_()
         with torch.autocast(x.device.type, autocast) if autocast else nullcontext():
-            # Checked once: later steps see some of the same examples.
+            # Check the first step only: later ones have no other examples.
             logits = checks.logits_of(model, point, s.y) if number == 0 else model(point)
         logits = logits.to(x.dtype) if autocast else logits
         gradient = checks.input_gradient(objective(logits.flatten(0, -2), s.y.flatten()), point)
@@ -171,8 +171,8 @@ def adaptive_pgd(
 ) -> Tensor:
     """Cap-aware PGD: the union of :func:`pgd` and of PGD along surrogate gradients.
 
-    After :func:`pgd`, what is still robust is attacked with every sharpness of
-    :func:`surrogate_gradient`, which gives units at 0 and at their cap a gradient, and every loss.
+    After :func:`pgd`, each sharpness of :func:`surrogate_gradient`, which gives units at 0 and at
+    their cap a gradient, is tried with each loss on the examples that are still robust.
 
     Source: the adaptive attacks that Tramèr et al., arXiv 2002.08347, ask of every evaluation, with
     the backward pass approximation of Athalye et al., arXiv 1802.00420, section 4.1.
@@ -219,10 +219,10 @@ def cap_aware_runs(
     losses: Sequence[str | Loss] = tuple(LOSSES),
     **settings: Any,
 ) -> list[Callable[[Tensor, Tensor], Tensor]]:
-    """The runs of :func:`adaptive_pgd`, with settings of :func:`pgd`."""
+    """The runs of :func:`adaptive_pgd` as functions ``run(x, y)``, with settings of :func:`pgd`."""
 
     def along(run: int, sharpness: float | None, loss: str | Loss, x: Tensor, y: Tensor) -> Tensor:
-        # A different start each time: without a cap, all sharpnesses are the same.
+        # Each run has its own start: without a cap, runs of all sharpnesses would be the same.
         own = settings | {"loss": loss, "seed": settings["seed"] + run}
         with surrogate_gradient(model, sharpness):
             return pgd(model, x, y, **own)

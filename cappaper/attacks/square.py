@@ -14,10 +14,10 @@ from cappaper.attacks import common
 from cappaper.attacks.balls import Linf, column, fingerprint, integers
 from cappaper.attacks.common import Averaged, Progress, margin
 
-# The squares' area halves after these queries of 10,000; the schedule scales with their number.
+# The squares' area halves after these of 10,000 queries; other numbers scale the schedule.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SHARE = 0.8  # the part of the image that the first squares cover
-_REFRESH = 100  # queries after which the sums of a first layer are computed afresh
+_REFRESH = 100  # recompute a first layer after so many queries: rounding errors add up
 
 
 def square(
@@ -66,7 +66,7 @@ def square(
     squares = [integers(queries * channels, seed, i).to(x.device) for i in (3, 4)]
 
     def moved(x: Tensor, mark: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
-        """Up or down by ε, as the top bit of a hash says: columns or a square in each channel."""
+        """Each channel's columns, or its square, moved by ±ε; a hash's top bit is the sign."""
         up = (torch.addcmul(shift, mark, factor) < 0).unflatten(-1, (channels, 1, -1))
         return torch.where(up, x + eps, x - eps).clamp_(0, 1)
 
@@ -111,9 +111,9 @@ class _State(common.State):
 
 
 def _split(model: nn.Module, shape: Sequence[int]) -> tuple[Any, Any, Any]:
-    """Functions that compute what squares change, update it for one, and map it to logits.
+    """Functions that compute a tensor, update it for a square, and map it to logits.
 
-    Squares change the images, or the pre-activations of a dense first layer, which is faster.
+    The tensor is the image, or the pre-activations of a dense first layer, which is faster.
     """
     if type(model) is nn.Sequential and len(model) > 2 and not checks.has_hooks(model):
         flat, dense = model[0], model[1]

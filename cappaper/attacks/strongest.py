@@ -36,20 +36,20 @@ def strongest_attack(
     progress: Progress | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """The union of this package's L∞ attacks: an example is robust only if it is under each.
+    """The union of this package's L∞ attacks: an example is robust only if none succeeds.
 
-    In turn, each on what the ones before have left: examples made against ``twins``,
-    :func:`~cappaper.adaptive_pgd`, :func:`~cappaper.apgd` on the cross-entropy and towards the nine
-    likeliest other classes (of 4 classes or more), along the exact gradient and along the
-    surrogate, and :func:`~cappaper.square`.
+    The attacks run in turn on the examples that are still robust: transfer from ``twins``,
+    :func:`~cappaper.adaptive_pgd`, :func:`~cappaper.apgd` on the cross-entropy and (with 4 classes
+    or more) towards the nine likeliest others, each along the exact and the surrogate gradient,
+    and :func:`~cappaper.square`.
 
-    Source: an ensemble of different attacks, as Croce and Hein, arXiv 2003.01690, argue for;
-    transfer, and attacks that know the defence, as Tramèr et al., arXiv 2002.08347, ask for.
+    Source: Croce and Hein, arXiv 2003.01690, for an ensemble of different attacks; Tramèr et al.,
+    arXiv 2002.08347, for transfer and for attacks that know the defence.
 
     Args:
         model, y, eps, batch_size, progress, seed: as :func:`~cappaper.adaptive_pgd`.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
-        twins: models whose examples are tried first: the same network with ReLU or another cap.
+        twins: models to transfer examples from, such as the same network with ReLU or another cap.
         steps: gradient steps of a run, and of PGD on a twin.
         restarts: runs of every gradient attack with each loss.
         queries: of Square Attack.
@@ -116,7 +116,7 @@ def auto_attack(
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         eps: radius, above 0, in units of the pixels' range (L∞) or their L2 norm.
         parts: ``"apgd-ce"``, ``"apgd-t"``, ``"fab-t"``, ``"square"``, or some of them; each attacks
-            what the ones before have left.
+            the examples that are still robust.
 
     Returns:
         Examples shaped like ``x``: a success of each, or ``x`` itself where there was none.

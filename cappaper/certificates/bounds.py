@@ -47,8 +47,8 @@ def certified_accuracy(
 def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "crown") -> Tensor:
     """Which examples provably keep their class everywhere in the L∞ ball and the image range.
 
-    The bounds, for a radius of ``eps`` + 1e-6, must exceed the largest rounding error of a forward
-    pass: a certificate holds for the network that is attacked, not only in exact arithmetic.
+    Over a radius of ``eps`` + 1e-6, the true class must lead by more than a forward pass can round.
+    So a certificate holds for the network as it is computed, not only in exact arithmetic.
 
     Source: interval bounds, Gowal et al., arXiv 1810.12715; CROWN, Zhang et al.,
     arXiv 1811.00866, intersected with the interval bounds.
@@ -150,7 +150,7 @@ def _apply(weight: Tensor, x: Tensor) -> Tensor:
 def _lower(
     weight: Tensor, bias: Tensor, net: Layers, hidden: list[Interval], box: Interval, method: str
 ) -> Tensor:
-    """A lower bound on the layer after these hidden ones; its weights may be each example's own."""
+    """A lower bound on the layer after the ``hidden`` ones; its weights may differ by example."""
     lower, upper = _capped(hidden[-1], net.caps[len(hidden) - 1]) if hidden else box
     middle, radius = (lower + upper) / 2, (upper - lower) / 2
     interval = _apply(weight, middle) + bias - _apply(weight.abs(), radius)
@@ -197,4 +197,4 @@ def rounding_error(net: Layers, hidden: list[Interval], box: Interval, kind: tor
         new = gamma * most + terms * kind.tiny  # underflow is an error, too
         error = _apply(weight.abs(), error) + new
         error = torch.where(most + new < kind.max, error, math.inf)  # else it may overflow
-    return 2 * error  # twice, for the far smaller rounding of these bounds in float64
+    return 2 * error  # doubled for the far smaller rounding of these bounds in float64

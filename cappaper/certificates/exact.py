@@ -32,7 +32,7 @@ def exact_robustness(
     For every other class, a mixed-integer program minimises the true class's lead over the ball
     and the image range. Each unit that can be on either side of 0, or of its cap, has a binary
     variable; interval bounds show which units can. The method uses no attack and no other
-    certificate, so it can judge both. The network itself confirms every adversarial example.
+    certificate, so it can test both. The network itself confirms every adversarial example.
 
     Source: Tjeng, Xiao and Tedrake, arXiv 1711.07356, section 4; the second binary variable, for
     the cap, is this project's. The solver is HiGHS, through ``scipy.optimize.milp``.
@@ -53,7 +53,7 @@ def exact_robustness(
     checks.positive(time_limit, "the time limit")
     eps, network = float(eps), bounds.read_layers(model)
     correct = bounds.check_reading(network, model, x, y)
-    # The rounding errors of n terms add up like a random walk, to the bound for all n over √n.
+    # The rounding errors of n terms add up like a random walk: to the worst case divided by √n.
     terms = max(weight.shape[1] for weight in network.weights)
     result = Exact(correct.clone(), torch.zeros_like(correct), x.clone())
     for i in correct.nonzero().flatten().tolist():
@@ -82,11 +82,11 @@ def exact_robustness(
 def _solver(
     net: bounds.Layers, hidden: list[bounds.Interval], box: tuple[_Array, _Array], limit: float
 ) -> Callable[[int, int, float], _Array | None]:
-    """A function that finds where a class leads another least, or None if it leads everywhere.
+    """A function that returns where a class leads another least, or None if it always leads.
 
     The variables: the pixels, then for each hidden layer its pre-activations, its outputs, which
-    units are above 0, and which are at their cap. Every unit is on a scale s of its own, so that no
-    number is large: ``a(z, β) = s · a(z / s, β / s)``. A power of two rounds nothing.
+    units are above 0, and which are at their cap. Every unit has its own scale s, so that no number
+    is large: ``a(z, β) = s · a(z / s, β / s)``. As s is a power of two, scaling is exact.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -147,7 +147,7 @@ def _solver(
 
 
 def _scale(rows: _Array) -> _Array:
-    """A power of two as large as the largest number of each row."""
+    """A power of two for each row, just above its largest magnitude; 1 for a row of zeros."""
     largest = np.abs(rows).max(1)
     powers: _Array = np.where(largest > 0, np.exp2(np.frexp(largest)[1]), 1.0)
     return powers

@@ -1,6 +1,6 @@
 """All that a notebook of this book imports: networks, judges, tables, figures, claims.
 
-Each name is imported where it is first asked for: the commands of the base install need few.
+Names are imported on first use: the base install lacks packages that most of them need.
 """
 
 from importlib import import_module

@@ -19,7 +19,7 @@ from cappaper.files import atomic
 
 _PACKAGE = Path(__file__).parents[1]
 _IMPORTS = grimp.build_graph("cappaper", cache_dir=None, include_external_packages=True)
-# Which package brings a module of that name; the standard library's are in none.
+# The packages that contain a module, by its name; the standard library is not among them.
 _packages = lru_cache(metadata.packages_distributions)
 _version = lru_cache(metadata.version)
 # Read at import: a later edit changes the files, but not the code that runs.
@@ -35,7 +35,7 @@ def root() -> Path:
 def code(module: str) -> str:
     """A hash of the code of ``module`` and of all modules that it imports, directly or not.
 
-    Of other packages the versions count; of this one's code, comments and docstrings do not. A
+    Other packages count by their versions. In this one, comments and docstrings do not count. A
     package's ``__init__`` counts only where a name is imported from the package itself.
     """
     parts = []

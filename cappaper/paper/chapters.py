@@ -105,7 +105,7 @@ def write(book: Path) -> None:
 
 
 def stage(root: Path, folder: Path) -> None:
-    """Copy the book without chapters and their results, under the line that says it is quick."""
+    """Copy the book without chapters and their results, under a banner that says it is quick."""
     leave = shutil.ignore_patterns("_build", "chapters", "results")
     shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
@@ -207,7 +207,7 @@ def _run(name: str, notebook: Any, out: Path | None, cwd: Path, parameters: dict
         for output in cell.get("outputs", []):
             # Without its state a widget shows an error; the static page has a picture beside it.
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-            if output.get("name") == "stderr":  # a bar returns to the start of its line, and ends
+            if output.get("name") == "stderr":  # drop a bar, which returns to the start of its line
                 output.text = re.sub(r".*\r", "", output.text)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("text") != ""]

@@ -30,7 +30,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one chapter's table is asked, and the words for it."""
+    """A question to one chapter's table, and the words for its answer."""
 
     chapter: str
     measure: str  # a function of cappaper.paper.effects
@@ -38,7 +38,7 @@ class Comparison:
     asks: str = ""
     says: str = ""
     margin: float = MARGIN
-    half_of: Mapping[str, Any] | None = None  # for half of another effect as the margin
+    half_of: Mapping[str, Any] | None = None  # arguments of an effect; half of it is the margin
 
     def effect(self, table: pd.DataFrame, given: Mapping[str, Any] | None = None) -> Effect:
         """The effect in the chapter's table; ``given`` replaces the measure's arguments.
@@ -54,7 +54,7 @@ class Comparison:
         return effect
 
     def answer(self, table: pd.DataFrame) -> Answer:
-        """Yes if the interval lies beyond the margin, no if short of it, reversed if below 0."""
+        """Yes if the interval is above the margin, no if below it, reversed if below 0."""
         try:
             effect = self.effect(table)
             half = self.effect(table, self.half_of) if self.half_of else None
@@ -115,7 +115,7 @@ CLAIMS = [_claim(entry) for entry in yaml.safe_load(_TEXT)]
 
 
 def show_verdicts(chapter: str, table: pd.DataFrame) -> None:
-    """Show what a chapter's own table says of the claims: how every chapter ends."""
+    """Show what a chapter's own table says of the claims; every chapter ends with it."""
     lines = []
     for claim in CLAIMS:
         for kind, comparisons in (("reproduced?", claim.reproduced), ("real?", claim.real)):

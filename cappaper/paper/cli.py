@@ -35,7 +35,7 @@ _device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), d
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status is 0, or another after a sentence on what is wrong."""
+    """Run the command line; the exit status is returned. Unless it is 0, a sentence says why."""
     # A batch system's SIGTERM ends like Ctrl-C; a shell's background jobs would ignore SIGINT.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)

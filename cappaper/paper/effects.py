@@ -1,7 +1,7 @@
 """What a result table says of a claim: effects, with intervals over seeds and test images.
 
 ``kept`` is the share of the correctly classified images that withstand an attack: one minus its
-success rate. ``where`` are columns and the values that count in them.
+success rate. ``where`` gives columns, and the value that a row must have in each.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from scipy import special
 from cappaper.paper.tables import ROBUST, groups
 
 LEVEL = 0.05  #: The chance that an interval misses the truth.
-TEST_IMAGES = {"mnist": 10_000, "digits": 360}  #: A table with fewer images has drawn them.
+TEST_IMAGES = {"mnist": 10_000, "digits": 360}  #: A table with fewer images has a sample of them.
 
 
 class Measured(NamedTuple):
-    """A number per seed. ``images`` test images, a share ``drawn``, stand for all of them."""
+    """A number per seed, measured on ``images`` test images, a share ``drawn`` of all."""
 
     values: pd.Series
     images: int = 0
@@ -34,7 +34,7 @@ class Measured(NamedTuple):
 
     @classmethod
     def of_rows(cls, rows: pd.DataFrame, value: str) -> Measured:
-        """From one row for each seed; a second one raises a ValueError."""
+        """Read one row for each seed; two rows for a seed raise a ValueError."""
         if rows["seed"].duplicated().any():
             raise ValueError("a network has duplicate rows: the table holds one for each seed")
         rows = rows.sort_values("seed")
@@ -50,7 +50,7 @@ class Measured(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What one network has more than another, in the mean over seeds, and its interval.
+    """By how much one network exceeds another in the mean over seeds, with an interval.
 
     The interval allows for the choice of ``name`` among several candidates.
     """
@@ -100,7 +100,7 @@ def _difference(
     networks: Sequence[Measured],
     comparisons: int,
 ) -> Effect:
-    """An infinite interval where the spread over seeds is unknown."""
+    """The effect; its interval is infinite if the spread over seeds is unknown."""
     (name, one), (other, two) = ours, theirs
     freedom = sum(len(network.values) - 1 for network in networks)
     half, tail = math.inf, LEVEL / comparisons / 2
@@ -115,7 +115,7 @@ def _difference(
 
 
 def _image_variance(one: Measured, other: Measured) -> float:
-    """Of a difference, from the draw of the test images, which the networks share."""
+    """The variance of a difference due to the draw of the test images, which both share."""
     if one.drawn >= 1:
         return 0.0
     if one.robust is not None and other.robust is not None:
@@ -136,7 +136,7 @@ def some_cap(
     relu: Any = math.inf,
     **where: Any,
 ) -> Effect:
-    """What the best cap has more than ReLU."""
+    """By how much the best cap exceeds ReLU."""
     rows = _where(table, **where)
     if value == "kept":
         rows = rows.assign(kept=rows["robust_accuracy"] / rows["standard_accuracy"])
@@ -148,14 +148,14 @@ def some_cap(
 
 
 def one_cap(table: pd.DataFrame, cap: float | None = None, **where: Any) -> Effect:
-    """What one cap, or else the lowest, has more than ReLU."""
+    """By how much one cap, by default the lowest, exceeds ReLU."""
     rows = _where(table, **where)
     chosen = rows["beta"].min() if cap is None else cap
     return some_cap(rows[rows["beta"].isin([chosen, math.inf])])
 
 
 def winner_under_pgd(table: pd.DataFrame, attack: str, eps: float, chosen_at: float) -> Effect:
-    """What the cap that keeps most under PGD at another radius has more than ReLU."""
+    """By how much the cap that keeps most under PGD at another radius exceeds ReLU."""
     rows = _where(table, training_eps=0)
     under_pgd = _where(rows, attack="PGD", eps=chosen_at)
     mean = under_pgd["robust_accuracy"].groupby(under_pgd["beta"]).mean()
@@ -177,12 +177,12 @@ def best_and_worst(table: pd.DataFrame, by: str, among: Sequence[str] = (), **wh
 
 
 def growth(table: pd.DataFrame, attack: str) -> Effect:
-    """How much a relative L2 distance grows, last hidden layer over first, through deep ReLU."""
+    """The relative L2 distance at the last hidden layer over that at the first, in a deep ReLU."""
     return over_constant("ReLU", _growths(table, attack)[math.inf], 1.0)
 
 
 def slower_growth(table: pd.DataFrame, attack: str) -> Effect:
-    """How much more that distance grows through ReLU than through the cap that slows it most."""
+    """By how much the :func:`growth` in ReLU exceeds that in the cap that slows it most."""
     grown = {beta: Measured(-one.values) for beta, one in _growths(table, attack).items()}
     relu = grown.pop(math.inf)
     if not grown:
@@ -192,7 +192,7 @@ def slower_growth(table: pd.DataFrame, attack: str) -> Effect:
 
 
 def failing(table: pd.DataFrame, initialisation: str) -> Effect:
-    """The test error of the deepest network with the lowest cap, and of the same one with ReLU."""
+    """By how much the deepest network's test error with the lowest cap exceeds that with ReLU."""
     rows = _where(table, trained=True, layer=1)
     rows = _where(rows, depth=rows["depth"].max())
     relu = _where(rows, beta=math.inf, initialisation="default")
@@ -203,7 +203,7 @@ def failing(table: pd.DataFrame, initialisation: str) -> Effect:
 
 
 def _growths(table: pd.DataFrame, attack: str) -> dict[Any, Measured]:
-    """For each β of the deepest architecture."""
+    """The growth for each β in the deepest architecture, a number per seed."""
     rows = _where(table, attack=attack)
     if not (rows["beta"] == math.inf).any():
         raise Lacking

@@ -97,7 +97,7 @@ class Adversary:
 
     ε grows from 0 to ``eps`` over the share ``ramp`` of all steps: with ε = 0.3 from the first step
     on, a small network learns nothing. PGD's steps add up to ``reach`` · ε. With a ``sharpness`` it
-    follows the :func:`~cappaper.surrogate_gradient`, through ReLU too; if ``half``, in bfloat16.
+    follows the :func:`~cappaper.surrogate_gradient`, also of ReLU. If ``half``, it uses bfloat16.
     """
 
     eps: float
@@ -126,8 +126,8 @@ class Spec:
     """A network and its training: everything that decides its weights.
 
     ``beta`` holds one constant per hidden layer: β of a capped layer (∞ for ReLU; the start of a
-    learned cap), or c of a sigmoid. With an ``initial_cap`` the network starts as the one with this
-    cap would, and :func:`~cappaper.rescale` brings it to ``beta``.
+    learned cap), or c of a sigmoid. With an ``initial_cap`` the network is initialised with this
+    cap, and :func:`~cappaper.rescale` then changes the cap to ``beta`` but not the logits.
     """
 
     dataset: str
@@ -141,7 +141,7 @@ class Spec:
     adversary: Adversary | None = None  # None: standard training
     architecture: str = "mlp"  # or "convnet"; hidden is the function's argument
     initial_cap: float | None = None  # None: torch's own initialisation
-    cycle: float | None = None  # the share of steps in which lr rises from 0, to fall again
+    cycle: float | None = None  # the share of steps in which lr rises, before it falls
     after: int | None = None  # a copy after so many epochs; None: at the end
 
     def build(self) -> nn.Sequential:
@@ -160,7 +160,7 @@ class Spec:
 
     @property
     def training(self) -> Spec:
-        """The network at the end of its training: copies after earlier epochs share it."""
+        """The spec without ``after``: copies after earlier epochs come from the same training."""
         return dataclasses.replace(self, after=None)
 
     @property

@@ -30,7 +30,7 @@ Radii = Sequence[float]
 
 
 class Judge(ABC):
-    """A question about one network: a frozen dataclass, whose ``repr`` is part of a cache key.
+    """What answers a question about one network: a frozen dataclass; its ``repr`` is in cache keys.
 
     ``function`` takes the network, images, labels and the judge's settings.
     """
@@ -74,7 +74,7 @@ class Attack(Judge):
 
 
 def attack_rows(name: str, epsilons: Radii, robust: Tensor) -> list[Row]:
-    """A row per ε. ``robust``, ``[1 + radii, N]``: is an image correct, and robust at each ε?"""
+    """A row per ε; ``robust``, ``[1 + radii, N]``, has the correct images, then the robust ones."""
     correct = int(robust[0].sum())
     rows = []
     for eps, still_robust in zip(epsilons, robust[1:], strict=True):
@@ -100,7 +100,7 @@ class Search(Judge):
     """
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        """One row, its rates over the correct images; one without an example is infinitely far."""
+        """One row; an image for which the search finds no example is at an infinite distance."""
         correct = is_correct(model, *test)
         images, labels = test.images[correct], test.labels[correct]
         standard, success, median = correct.double().mean().item(), math.nan, math.nan
@@ -148,7 +148,7 @@ def _fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> T
 def _along_slope(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int, steps: int, sharpness: float
 ) -> Tensor:
-    """PGD along the smooth slope of the cap, all steps: the perturbation is as large as it gets."""
+    """PGD along the smooth slope of the cap; it takes all steps, for the largest perturbation."""
     with surrogate_gradient(model, sharpness):
         return pgd(model, x, y, eps, steps=steps, seed=seed, early_exit=False)
 
@@ -219,7 +219,7 @@ class AutoAttack(Attack):
         return attack
 
     def rows(self, model: nn.Module, test: Dataset, seed: int, epsilons: Radii) -> list[Row]:
-        """The rows of any attack; ``warning`` is AutoAttack's first."""
+        """The rows of an attack, with the first warning of AutoAttack as ``warning``."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ReliabilityWarning)
             rows = super().rows(model, test, seed, epsilons)

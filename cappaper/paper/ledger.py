@@ -18,7 +18,7 @@ _MARKS = {"yes": "✓", "no": "✗", "reversed": "✗", "in part": "✓✗", "no
 
 _CROWN = "certified by CROWN"
 _UNIONS_AND_BOUNDS = ["no attack", STRONGEST, "all attacks", _CROWN, "certified by IBP"]
-# Chapters, and how their networks were trained beside their β.
+# Chapters, and what follows β in the name of a network to say how it was trained.
 _CHAPTERS = {
     "how-robust": "",
     "what-survives": ", knowing",

@@ -42,7 +42,7 @@ def machine(device: str = "auto", jobs: int = 1) -> Machine:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """With one thread sums are always the same: their rounding depends on the number of threads."""
+    """Use one thread inside the block: the rounding of sums depends on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -56,8 +56,8 @@ def side_by_side(
 ) -> Iterator[tuple[int, Any]]:
     """Positions and results of ``function(*call)`` for every call, in the order they finish.
 
-    ``jobs`` processes share the calls: the networks are too small for a second thread. A ``label``
-    asks for a progress bar.
+    ``jobs`` processes share the calls: the networks are too small for a second thread. With a
+    ``label`` there is a progress bar.
     """
     # A bar is for a terminal, or for a kernel, which passes it on.
     watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")

@@ -24,7 +24,7 @@ class LayerDistance(NamedTuple):
     units: int
     linf: float  #: mean over examples of the L∞ norm
     l2: float  #: mean over examples of the L2 norm
-    relative_l2: float  #: the same, each divided by the norm of the clean output where it is not 0
+    relative_l2: float  #: as ``l2``, each divided by the clean output's norm where it is not 0
 
 
 def layer_distances(model: nn.Sequential, x: Tensor, x_adv: Tensor) -> list[LayerDistance]:
@@ -113,7 +113,7 @@ class Signals(Judge):
 
 @dataclass(frozen=True)
 class Masking(Judge):
-    """:func:`cappaper.masking_report` at radius ``eps``, and at the other radii of its own."""
+    """:func:`cappaper.masking_report` at radius ``eps``, and at its default radii."""
 
     eps: float
     name: str = "masking"

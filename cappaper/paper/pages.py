@@ -1,4 +1,4 @@
-"""A Sphinx extension: what the pages of the book have beside the text of their notebooks.
+"""A Sphinx extension: what the book's pages have in addition to their notebooks.
 
 A chapter's page begins with the answers that it gives, its conclusions and its first figure.
 Formulas are MathML, and the live page gets its networks.
@@ -45,8 +45,8 @@ def chapter_head(chapter: str, ledger: pd.DataFrame) -> str:
 def conclusions_first(document: Any) -> None:
     """Move a chapter's first figure with a caption, then its conclusions, under its title.
 
-    What was there gets a heading. The alternative text of the figure also states the finding. A
-    document without conclusions stays as it is.
+    The chapter's opening gets a heading. The alternative text of the figure also states the
+    finding. A document without conclusions stays as it is.
     """
     chapter: Any = next(document.findall(nodes.section), nodes.section())
     parts = [node for node in chapter.children if isinstance(node, nodes.section)]
@@ -79,7 +79,7 @@ def _finding(conclusions: Any) -> str:
 def write_networks(folder: Path) -> None:
     """Each network of the package as a script that calls ``Live.add``, and ``index.js``.
 
-    A page that is opened from a folder may fetch nothing, so the live page loads them as scripts.
+    A page that is opened from a folder cannot fetch files, so the live page loads them as scripts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     caps = {name: float(about(name)["beta"][0]) for name in PRETRAINED}

@@ -16,7 +16,7 @@ class _Kind(NamedTuple):
     holds: Callable[[Any], bool] = lambda value: True
 
     def takes(self, value: Any) -> bool:
-        """Python counts True as 1; a parameter that is a number does not."""
+        """Whether a value is of this kind; True is not a number, although Python counts it as 1."""
         flag = isinstance(value, bool) and bool not in self.types
         return isinstance(value, self.types) and not flag and self.holds(value)
 
@@ -43,7 +43,7 @@ _KINDS = {
     "parts": _Kind(f"one of {', '.join(PARTS)}", (str,), lambda v: v in PARTS),
 }
 _KIND_OF = {name: kind for names, kind in _KINDS.items() for name in names.split()}
-# Lists whose default, None, does not say so.
+# Parameters that are lists, although their default is None.
 _LISTS = {"hidden", "betas", "seeds", "epsilons", "constants", "depths", "parts", "architectures"}
 _TEXT = (
     ": papermill's -p passes lists and false as text, and YAML reads 5e-2 and inf as text;"

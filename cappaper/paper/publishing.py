@@ -20,7 +20,7 @@ from cappaper.paper.tables import save
 def publish(
     table: pd.DataFrame, profile: Profile, machine: Machine, save_to: str, **settings: Any
 ) -> pd.DataFrame:
-    """The provenance of a table, to be shown; with ``save_to`` the table goes to ``save_to``.csv.
+    """Return a table's provenance, to be shown. Unless ``save_to`` is empty, write ``save_to``.csv.
 
     ``settings`` are a chapter's own: those that are not None belong to the provenance.
     """
@@ -65,6 +65,6 @@ def git_commit(root: Path = Path(__file__).parents[2]) -> str:
     # A copy inside another project's repository has no commit of its own.
     if not (shutil.which("git") and (root / ".git").exists()):
         return "unknown"
-    # Not of book/: chapters write their results there while they run.
+    # Edits in book/ do not count: chapters write their results there while they run.
     edited = git("diff --quiet HEAD -- cappaper notebooks").returncode
     return git("rev-parse --short=12 HEAD").stdout.strip() + "-dirty" * (edited != 0)

@@ -1,4 +1,4 @@
-"""Networks, trained and judged. Each result is computed once and then read from the cache.
+"""Train networks and ask judges about them: each result is computed once, then cached.
 
 >>> from cappaper import paper
 >>> quick = paper.profile("quick", epochs=1)
@@ -39,13 +39,13 @@ def run(
     """Ask a judge about networks; train those that are not trained yet.
 
     Args:
-        epsilons: radii, for a judge that takes them; a ValueError if it lacks them.
-        limit: test images, spaced evenly; all of them if None.
-        by_image: keep ``outcomes``, a character per image, and ``warning``, the attack's own.
+        epsilons: radii, for a judge that takes them; without any it raises a ValueError.
+        limit: number of test images, spaced evenly; all of them if None.
+        by_image: keep ``outcomes``, a character per image, and ``warning``, the attack's warning.
 
     Returns:
-        For each network the columns of :meth:`Spec.columns`, those of the judge's rows, and
-        ``seconds``, the judge's alone, on the network's first row.
+        A table with the columns of :meth:`Spec.columns`, those of the judge's rows, and
+        ``seconds``: the judge's time for a network, on its first row.
     """
     epsilons = sorted(epsilons)
     key = [repr(judge), epsilons, machine.device, cache.code(type(judge).__module__)]
@@ -77,7 +77,7 @@ def transfers(
 ) -> pd.DataFrame:
     """Attack networks with examples that were made against others, one source for each.
 
-    The table is that of :func:`run` by image; the attack is called ``transfer``. It is not cached.
+    The table is that of :func:`run` with ``by_image``, for the attack ``transfer``, not cached.
     """
     epsilons, entries = sorted(epsilons), []
     examples: dict[tuple[Spec, float], Tensor] = {}

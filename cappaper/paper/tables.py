@@ -19,12 +19,12 @@ ROBUST, UNKNOWN, FOOLED = ".?x"  # the outcome of one judge on one image
 
 
 def outcomes(robust: Iterable[bool]) -> str:
-    """A character per image, all of them known."""
+    """A string with a character per image, robust or fooled."""
     return "".join(ROBUST if image else FOOLED for image in robust)
 
 
 def outcome_row(name: str, eps: float, standard: float, outcomes: str, **more: Any) -> Row:
-    """A row of a table; ``name`` is the attack's or the certificate's: the column ``attack``."""
+    """A row of a table; the column ``attack`` has the ``name`` of the attack or certificate."""
     robust = outcomes.count(ROBUST) / len(outcomes)
     row = {"attack": name, "eps": eps, "standard_accuracy": standard, "robust_accuracy": robust}
     return row | more | {"images": len(outcomes), "outcomes": outcomes, "warning": ""}
@@ -62,14 +62,14 @@ def groups(table: pd.DataFrame, by: Any, sort: bool = True) -> list[tuple[Any, p
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
-    """Means over seeds: ``by``, each of ``values``, its ``_spread`` (standard deviation), seeds."""
+    """Means over seeds: columns ``by``, ``values``, ``_spread`` (standard deviation), ``seeds``."""
     rows = table.groupby(list(by), sort=False)[list(values)]
     spread = rows.std().add_suffix("_spread")
     return rows.mean().join(spread).assign(seeds=rows.size()).reset_index()
 
 
 def strongest(table: pd.DataFrame, attacks: Sequence[str], name: str = STRONGEST) -> pd.DataFrame:
-    """Rows of one more attack, the union of these: an image is robust only if it is to each."""
+    """Rows of one more attack, the union of ``attacks``: a robust image withstands each of them."""
     measured = ("attack", "robust_accuracy", "success_rate", "outcomes", "warning", "seconds")
     same = [column for column in map(str, table) if column not in measured]
     rows = []

@@ -71,7 +71,7 @@ def explore(test: Dataset) -> None:
 
 
 def controls(test: Dataset, start: str = "cap-0.05") -> ipywidgets.VBox:
-    """The controls, and the picture as the last of them."""
+    """A box of the controls, with the picture as the last child."""
     style = {"description_width": "7em"}
     wide: dict[str, Any] = {"style": style, "layout": {"width": "26em"}}
     network = ipywidgets.Dropdown(options=PRETRAINED, value=start, description="network", **wide)

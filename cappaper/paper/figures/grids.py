@@ -39,7 +39,7 @@ def sandwich(table: pd.DataFrame, rows: Sequence[str], bounds: Sequence[str] = (
     """Robust accuracy: a panel per training, a row per judge, a column per β.
 
     ``table`` has columns ``training_eps``, ``eps`` (one for each training), ``attack``, ``beta``
-    and ``robust_accuracy``; ``rows`` are the judges. A line parts ``bounds``, the certificates.
+    and ``robust_accuracy``; ``rows`` are the judges. A line separates ``bounds``, the certificates.
     """
     trainings = groups(table, "training_eps")
     figure, axes = parts.panels(len(trainings), height=0.27 * len(rows) + 0.8)
@@ -96,7 +96,7 @@ def followed(table: pd.DataFrame, images: dict[str, list[tuple[str, Tensor]]]) -
     """Attacks step by step: the loss over the steps, and below it what each makes of one image.
 
     ``table`` has columns ``attack``, ``step`` and ``loss``; ``images`` has for each attack some
-    images ``[1, H, W]`` in [0, 1] with a line of text, under each the change since the first.
+    images ``[1, H, W]`` in [0, 1] with a line of text. Below each is its change since the first.
     """
     heights = (2.2, 2.7 * len(images))
     figure = Picture(figsize=(parts.WIDTH, sum(heights)))
@@ -132,7 +132,7 @@ def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
     top, bottom = pgd.iloc[best], aware.iloc[best]
     falls = int((pgd < top / 2).to_numpy().argmax())
     names = ("no attack", "the paper's attack", "an attack that\nknows about the cap")
-    # Each name is where its line has room around it: above; to the right, or above; above.
+    # A name goes where its line has room: above it; to its right, or above it; above it.
     fall = (falls - 0.3, top / 2) if falls < len(wide) - 1 else (0.5 * falls, 0.88 * top)
     spots = ((best, 1.06), fall, (0, bottom + 0.13))
     first, second, third, *_ = parts.COLOURS

@@ -23,7 +23,7 @@ _RADIUS = "attack radius ε (0: no attack)"
 def _panels(
     content: Sequence[tuple[str, str, Sequence[Line]]], x: str = "", columns: int = 1, **look: Any
 ) -> tuple[Picture, list[Axes]]:
-    """Panels of a title, the column with the means, and lines over the column ``x`` or ranks."""
+    """A panel for each (title, column of means, lines), over the column ``x`` or over ranks."""
     figure, axes = parts.panels(-(-len(content) // columns), columns, **look)
     used, free = list(axes.flat[: len(content)]), axes.flat[len(content) :]
     for axis, (title, value, lines) in zip(used, content, strict=True):

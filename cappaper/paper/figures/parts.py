@@ -42,10 +42,10 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
-    "svg.hashsalt": "cappaper",  # the same figure has the same names within it
+    "svg.hashsalt": "cappaper",  # the same figure has the same ids in its SVG
 }
 
-# Inches. On the narrowest phones, whose column has 342 pixels, 9.2 points are still 9 pixels high.
+# Inches and points. In a column of 342 pixels, as on the narrowest phones, 9.2 points are 9 pixels.
 WIDTH = 4.8
 SMALL = 9.2
 SHARES = (-0.03, 1.03)  # the limits of an axis of shares
@@ -158,7 +158,7 @@ def draw_grid(axis: Axes, grid: pd.DataFrame) -> None:
 
 
 def draw_pixels(axis: Axes, image: Tensor, title: str = "", change: float = 0.0) -> None:
-    """An image ``[1, H, W]`` in [0, 1], or the change of one: in full colour at ± ``change``."""
+    """Draw an image ``[1, H, W]`` in [0, 1], or a difference with full colour at ±``change``."""
     low, high, colours = (-change, change, "PuOr_r") if change else (0, 1, "gray_r")
     axis.imshow(image[0].numpy(), cmap=colours, vmin=low, vmax=high)
     axis.set_title(title)
@@ -167,7 +167,7 @@ def draw_pixels(axis: Axes, image: Tensor, title: str = "", change: float = 0.0)
 
 
 def legend(figure: Picture, *axes: Axes) -> Picture:
-    """Name the lines of ``axes`` or of all panels above them, in as many columns as fit."""
+    """Add a legend above the panels: the lines of ``axes``, or all, in as many columns as fit."""
     unique: dict[str, Any] = {}
     # Not every panel has every line: the one with most of them sets the order.
     entries = [axis.get_legend_handles_labels() for axis in axes or figure.axes]
@@ -195,8 +195,8 @@ def beta_explorer(
 ) -> None:
     """Show ``draw(β)`` under a slider of ``betas``, in a notebook as on a page of the book.
 
-    The slider stands at ``start``, or in the middle. A ``start`` that is none of ``betas``, or no β
-    at all, raises a ValueError.
+    The slider begins at ``start``, or in the middle. A ``start`` that is not in ``betas`` raises a
+    ValueError, and so do empty ``betas``.
     """
     start = betas[len(betas) // 2] if betas and start is None else start
     if start is None or start not in betas:
@@ -219,7 +219,7 @@ def beta_explorer(
 
 
 def show(html: str, text: str, **more: object) -> None:
-    """Show HTML, in a terminal ``text``; ``more`` are other forms of the output."""
+    """Show HTML, or ``text`` in a terminal; ``more`` are other forms of the output."""
     display(more | {"text/html": html, "text/plain": text}, raw=True)
 
 
