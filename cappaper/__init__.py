@@ -1,7 +1,7 @@
 """Capped ReLU under attack: activations, populations of networks, attacks, training, evaluation.
 
 The reproducible paper around *Is ReLU Adversarially Robust?* (Sooksatra, Hamerly and Rivas,
-arXiv 2405.03777) is built on the names below; all of them work on any torch classifier.
+arXiv 2405.03777) is built on the names below. Attacks and evaluation take any torch classifier.
 
 >>> import cappaper
 >>> net = cappaper.mlp(64, [128, 64], beta=0.1)

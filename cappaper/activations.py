@@ -22,7 +22,7 @@ Activation = Callable[[float], nn.Module]
 def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
     """Capped ReLU, ``a(z, β) = max(0, min(z, β))``, with slope 1 on (0, β), 0 below and above.
 
-    At β, as at 0, its slope is the one that torch gives a clamp. Source: Sooksatra, Hamerly and
+    At 0 its slope is 0, at β the one that torch gives a clamp. Source: Sooksatra, Hamerly and
     Rivas, arXiv 2405.03777, the activation that the paper proposes.
 
     Args:

@@ -36,7 +36,7 @@ class Indicator(NamedTuple):
 
     name: str
     value: float | None  #: the measurement; None if there is none
-    fails: bool  #: whether it is a sign of masking
+    fails: bool  #: whether the value is beyond its threshold
     says: str  #: a sentence with the numbers
     cure: str  #: what helps if it fails
 
@@ -63,7 +63,7 @@ class MaskingReport:
         return list(self._judged())[:6]
 
     def comparisons(self) -> list[Indicator]:
-        """Five comparisons of PGD's longest run with what it should beat, in points of accuracy."""
+        """Five comparisons of PGD with what it should beat, in points of accuracy."""
         return list(self._judged())[6:]
 
     def signs(self) -> list[str]:

@@ -53,7 +53,7 @@ def fit(
         seed: for the order of batches, and for dropout and the like: one number, or one for each
             member. The global random state stays as it was.
         checkpoint: a file for the state after every epoch. If it exists, training resumes from it
-            to the same result, dropout included. The file stays when training ends.
+            to the same result, dropout on a CPU included. The file stays when training ends.
         progress: called after every epoch, and when training resumes, with (epochs done, epochs in
             all). It may read ``model``, which is in train mode then.
 

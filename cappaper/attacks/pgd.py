@@ -189,7 +189,7 @@ def adaptive_pgd(
 
     Warns:
         UnreachedWarning: :func:`surrogate_gradient` reaches no bounded activation, or part of the
-            model is traced or a custom autograd function.
+            model is traced, runs in another thread, or is a custom autograd function.
 
     Raises:
         TypeError, ValueError: as :func:`pgd` and :func:`surrogate_gradient`.

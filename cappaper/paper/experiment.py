@@ -174,7 +174,7 @@ class Spec:
         return "+".join(str(i + 1) for i, b in enumerate(self.beta) if b < math.inf) or "none"
 
     def columns(self) -> dict[str, Any]:
-        """What identifies the network in a table. ``beta`` is that of its capped layers."""
+        """What identifies the network in a table. ``beta`` is its lowest cap."""
         conv = "conv " * (self.architecture == "convnet")
         return {
             "dataset": self.dataset,
