@@ -195,6 +195,29 @@ def test_exact_examples_lie_in_the_ball_and_fool_the_network(beta):
     assert not is_correct(model, exact.adversarial, y)[broken].any()
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 999), st.sampled_from(BETAS), st.sampled_from([1e-12, 1.0, 1e12]))
+def test_exact_answers_are_those_of_a_fine_grid_over_two_pixels(seed, beta, scale):
+    """Where the grid's least lead is clear. Logits of any size are decided."""
+    model = mlp(2, [6, 6], num_classes=3, beta=beta, seed=seed).double()
+    with torch.no_grad():
+        for part in model[1::2]:
+            part.weight.mul_(3.0)
+    x = torch.rand(4, 1, 1, 2, generator=torch.Generator().manual_seed(seed)).double()
+    side = torch.linspace(-0.2, 0.2, 81, dtype=torch.float64)
+    grid = (x.flatten(1).unsqueeze(1) + torch.cartesian_prod(side, side)).clamp(0, 1)
+    y = model(x).argmax(-1)
+    lead = margin(model(grid.reshape(-1, 1, 1, 2)).view(4, -1, 3), y[:, None].expand(-1, 81**2))
+    spread = model(grid.reshape(-1, 1, 1, 2)).abs().max()
+    with torch.no_grad():
+        for number in (model[-1].weight, model[-1].bias):
+            number.mul_(scale)
+    exact = exact_robustness(model, x, y, 0.2)
+    for i, least in enumerate((lead.amin(1) / spread).tolist()):
+        if abs(least) > 0.1:
+            assert not exact.undecided[i] and exact.robust[i] == (least > 0)
+
+
 def test_an_example_is_undecided_after_a_time_out():
     model, x = network(0, [64, 64], [0.3, 0.3], 3.0), images(0, 3)
     exact = exact_robustness(model, x, model(x).argmax(-1), 0.2, time_limit=1e-3)

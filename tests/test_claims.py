@@ -4,10 +4,11 @@ import math
 import re
 import shutil
 
+import nbformat
 import pandas as pd
 import pytest
 
-from cappaper.paper import chapters, cli, effects, ledger, tables
+from cappaper.paper import chapters, claims, cli, effects, ledger, tables
 from cappaper.paper.claims import CLAIMS, Claim, Comparison
 from tests.conftest import ROOT
 
@@ -50,12 +51,25 @@ def test_an_interval_answers_beyond_short_of_or_below_the_margin(cap, word):
 
 @pytest.mark.parametrize(
     ("left", "word"),
-    [([0.9] * 3, "yes"), ([0.55] * 3, "no"), (RELU, "no"), ([0.2] * 3, "reversed")],
+    [
+        *(([0.9] * 3, "yes"), ([0.55] * 3, "no"), (RELU, "no"), ([0.2] * 3, "reversed")),
+        ([0.60, 0.66, 0.70], "not decided"),
+    ],
 )
 def test_more_than_half_of_an_effect_must_be_left_under_better_evidence(left, word):
     half = Comparison("fig-04", "some_cap", {"attack": "other"}, half_of={"attack": "PGD"})
     both = [rates({0.1: HIGH, INF: RELU}), rates({0.1: left, INF: RELU}, attack="other")]
     assert half.answer(pd.concat(both)).word == word
+
+
+def test_each_chapter_shows_what_the_ledger_says_of_it(monkeypatch):
+    shown = []
+    monkeypatch.setattr(claims, "show_markdown", shown.append)
+    for page in sorted((ROOT / "book" / "chapters").glob("*.ipynb")):
+        claims.show_verdicts(page.stem, tables.read(ROOT / f"book/results/{page.stem}.csv"))
+        code = [c for c in nbformat.read(page, 4).cells if "paper.show_verdicts(" in c.source]
+        (cell,) = code
+        assert cell.outputs[0].data["text/markdown"].strip() == shown.pop().strip(), page.stem
 
 
 def test_comparisons_that_differ_answer_in_part():

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from cappaper import CappedReLU, fit, masking_report, mlp
+from cappaper import CappedReLU, evaluate, fgsm, fit, masking_report, mlp
 from tests.spellings import SPELLINGS, respelled
 
 QUICK = {"steps": [5], "epsilons": [0.3]}
@@ -106,6 +107,9 @@ def test_a_relu_network_shows_no_sign(digits):
 def test_each_indicator_fails_on_its_network(low, digits):
     x, y = (tensor[:60] for tensor in digits[1])
     asked = {"steps": [5], "epsilons": [1.0]}
+    plain = mlp(64, [32], seed=1)
+    one_step = masking_report(plain, x, y, 0.02, **asked).one_step
+    assert one_step == evaluate(plain, x, y, partial(fgsm, eps=0.02)).robust_accuracy
     with torch.random.fork_rng():
         torch.manual_seed(0)
         noisy = masking_report(Noisy(low), x, y, 0.1, **asked)

@@ -82,6 +82,13 @@ def test_networks_that_differ_in_more_than_numbers_are_refused(what):
     assert len(Population([one, one])) == 2
 
 
+def test_a_refusal_names_the_first_layer_that_differs():
+    with pytest.raises(ValueError, match="they differ first at the top"):
+        Population([Scaled(1.0), Scaled(3.0)])
+    with pytest.raises(ValueError, match="they differ first at 1"):
+        Population([mlp(64, [8]), mlp(64, [9])])
+
+
 @pytest.mark.parametrize(
     "make",
     [

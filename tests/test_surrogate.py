@@ -254,6 +254,13 @@ def test_between_its_bounds_a_sharp_surrogate_has_the_slope_of_the_function(laye
     torch.testing.assert_close(grad, torch.full_like(grad, expected), atol=1e-3, rtol=0)
 
 
+def test_a_maximum_over_a_dimension_is_no_clamp():
+    z = torch.tensor([[-1.0, 2.0]], requires_grad=True)
+    with surrogate_gradient(Function(lambda z: z.max(1).values + z.min(dim=1)[0]), 10.0) as model:
+        model(z).sum().backward()
+    assert z.grad.tolist() == [[1.0, 1.0]]
+
+
 @pytest.mark.parametrize("first", [nn.Sigmoid(), nn.Tanh(), nn.Hardsigmoid()])
 def test_a_clamp_of_another_activation_multiplies_the_slopes(first):
     """By the chain rule; only a clamp of a clamp is one clamp."""
