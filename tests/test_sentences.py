@@ -115,6 +115,8 @@ def test_the_landing_page_says_what_the_tables_of_small_and_trained_networks_do(
     chapters = ("train-longer", "another-schedule", "train-knowing")
     left = [means(c, "beta", attack=STRONGEST, epochs=40) for c in chapters]
     assert {(by[1.0] > by[INF]).item() for by in left} == {True, False}
+    convolutional = means("train-convolutions", "beta", attack=STRONGEST)
+    assert convolutional[INF] > convolutional[1.0] > max(by.max() for by in left)
     for name in ("train-longer", "smaller-radius"):
         mean = means(name, "attack", "beta")
         assert mean["PGD", 0.2] > mean[STRONGEST, 0.2] + 0.2

@@ -26,6 +26,7 @@ _CHAPTERS = {
     "train-longer": "",
     "another-schedule": ", another schedule",
     "train-knowing": ", knowing",
+    "train-convolutions": ", convolutions",
 }
 
 
@@ -43,8 +44,7 @@ def verdicts(book: Path) -> pd.DataFrame:
         for one in claim.comparisons:
             says = one.numbers(tables[one.chapter])
             rows.append((claim.number, "evidence", one.chapter, one.asks, "", says))
-    columns = ["claim", "kind", "chapter", "compared", "answer", "says"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["claim", "kind", "chapter", "compared", "answer", "says"])
 
 
 def write(book: Path) -> None:
