@@ -32,7 +32,7 @@ TARGETS = {
     "attacks": (
         "attacks/balls attacks/common attacks/pgd attacks/auto_pgd attacks/square"
         " attacks/strongest",
-        "attacks attack_manners auto_pgd strongest adaptive",
+        "attacks attack_manners auto_pgd strongest adaptive doubtful_models",
     ),
     "training": ("training population", "training members checkpoints models"),
     "certificates": (

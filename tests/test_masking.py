@@ -109,6 +109,8 @@ def test_each_indicator_fails_on_its_network(low, digits):
     asked = {"steps": [5], "epsilons": [1.0]}
     plain = mlp(64, [32], seed=1)
     one_step = masking_report(plain, x, y, 0.02, **asked).one_step
+    still = masking_report(plain, x, y, 0.0, **asked)
+    assert still.one_step == still.standard
     assert one_step == evaluate(plain, x, y, partial(fgsm, eps=0.02)).robust_accuracy
     with torch.random.fork_rng():
         torch.manual_seed(0)
