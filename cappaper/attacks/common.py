@@ -127,8 +127,7 @@ def in_batches(
     return torch.cat(results, batch)
 
 
-# By model: its open blocks, in weak references as an interrupt may drop one, and what restores it.
-_open: dict[int, tuple[WeakSet[Any], Any]] = {}
+_open: dict[int, tuple[WeakSet[Any], Any]] = {}  # by model: its open blocks, and what restores it
 _lock = threading.Lock()
 
 
@@ -139,7 +138,7 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
     A forward pass may change a BatchNorm's statistics, a counter or an observer's range. Blocks may
     be nested, or run in several threads: the last one to end restores what the first one found.
     """
-    block = lambda: None  # noqa: E731
+    block = lambda: None  # noqa: E731  # referred to weakly: an interrupt may drop it
     try:
         with _lock:
             if not (id(model) in _open and _open[id(model)][0]):
@@ -157,8 +156,9 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
                 del _open[id(model)]
                 try:
                     put_back()
-                finally:
-                    put_back()  # an interrupt may have come when half of the buffers were back
+                except BaseException:  # an interrupt, when half of the buffers may be back
+                    put_back()
+                    raise
 
 
 def _save(model: nn.Module) -> Callable[[], bool]:

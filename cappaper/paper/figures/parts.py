@@ -129,7 +129,7 @@ def by_network(rows: pd.DataFrame, betas: Iterable[float]) -> list[Line]:
 
 
 def draw_lines(axis: Axes, lines: Iterable[Line], value: str, x: str = "") -> None:
-    """Means of ``value`` over the column ``x`` or ranks, with bands of ± one spread."""
+    """Means over the column ``x`` or ranks, with bands of ± one spread; black if unlabelled."""
     for (label, rows), (colour, mark, dash) in zip(lines, line_styles(), strict=False):
         if len(rows):
             colour, mark = (colour, mark) if label else ("black", ".")
