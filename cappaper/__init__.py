@@ -2,12 +2,6 @@
 
 The reproducible paper around *Is ReLU Adversarially Robust?* (Sooksatra, Hamerly and Rivas,
 arXiv 2405.03777) is built on the names below. Attacks and evaluation take any torch classifier.
-
->>> import cappaper
->>> net = cappaper.mlp(64, [128, 64], beta=0.1)
->>> digits = cappaper.load("digits", "test", limit=100)
->>> cappaper.pgd(net, *digits, eps=0.1).shape
-torch.Size([100, 1, 8, 8])
 """
 
 import pkgutil

@@ -101,10 +101,6 @@ class ScaledSigmoid(nn.Module):
         return f"c={self.c.item():g}"
 
 
-class LeftAloneWarning(UserWarning):
-    """Activations of a model that :func:`~cappaper.replace_relu` did not cap."""
-
-
 def replace_relu(
     model: nn.Module, beta: float | Sequence[float], layers: Sequence[int | str] | None = None
 ) -> nn.Module:
@@ -121,7 +117,7 @@ def replace_relu(
             registered) or by name as in ``model.named_modules()``. By default all of them.
 
     Warns:
-        LeftAloneWarning: ``layers`` is None, and the model lists other activations of torch's, or
+        UserWarning: ``layers`` is None, and the model lists other activations of torch's, or
             layers with activations inside, such as ``nn.RNN`` or ``nn.TransformerEncoderLayer``.
 
     Raises:
@@ -168,7 +164,7 @@ def replace_relu(
         or (type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations))
     ]
     if others and layers is None:
-        warnings.warn(f"replace_relu left alone: {'; '.join(others)}", LeftAloneWarning, 2)
+        warnings.warn(f"replace_relu left alone: {'; '.join(others)}", stacklevel=2)
     return model
 
 

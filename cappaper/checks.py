@@ -21,8 +21,9 @@ class ReliabilityWarning(UserWarning):
 def warn(text: str) -> None:
     """Issue a :class:`ReliabilityWarning` for the line outside this package that led here."""
     frames = [frame for frame, _ in traceback.walk_stack(inspect.currentframe())]
-    rooms = [str(frame.f_globals.get("__name__")).split(".")[0] for frame in frames]
-    outside = (level for level, room in enumerate(rooms, 1) if room not in ("cappaper", "torch"))
+    owners = [str(frame.f_globals.get("__name__")).split(".")[0] for frame in frames]
+    inside = ("cappaper", "torch", "tqdm")
+    outside = (level for level, owner in enumerate(owners, 1) if owner not in inside)
     warnings.warn(text, ReliabilityWarning, stacklevel=next(outside, 1))
 
 

@@ -1,7 +1,7 @@
 """What an attack does to a network: three rates, and a curve of them over ε."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from cappaper import checks
 from cappaper.attacks import common
 from cappaper.attacks.common import Attack
 from cappaper.population import Population, members
+from cappaper.progress import Progress, watched
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 EpsAttack = Callable[..., Tensor]  # attack(model, x, y, eps=...) -> x_adv
@@ -29,6 +30,12 @@ class Rates:
     robust_accuracy: float | list[float]
     success_rate: float | list[float]
 
+    def __str__(self) -> str:
+        """A line of percentages; one for each member of a population."""
+        rows = torch.tensor(astuple(self)).reshape(3, -1).T.tolist()
+        line = "standard accuracy {:.1%}, robust accuracy {:.1%}, success rate {:.1%}"
+        return "\n".join(line.format(*row) for row in rows)
+
 
 def evaluate(
     model: nn.Module,
@@ -37,6 +44,7 @@ def evaluate(
     attack: Attack | None = None,
     *,
     batch_size: int = 2048,
+    progress: Progress | None = None,
 ) -> Rates:
     """Standard accuracy, robust accuracy and success rate under an attack.
 
@@ -47,7 +55,7 @@ def evaluate(
         x: images ``[N, ...]`` in [0, 1]; or a ``torch.utils.data.DataLoader`` of images and labels.
         y: int64 labels ``[N]``.
         attack: ``attack(model, x, y) -> x_adv``, for example ``partial(pgd, eps=0.1)``.
-        batch_size: examples attacked at once; a loader has its own.
+        batch_size, progress: as :func:`~cappaper.pgd`; a loader has its own batches.
 
     The model runs in eval mode. If it draws at random, the mean of its probabilities over 64 passes
     is evaluated. NaN logits count as misclassified before the attack, and as not fooled after it.
@@ -64,8 +72,8 @@ def evaluate(
     0.0
     """
     if isinstance(x, Tensor) or isinstance(y, Tensor):
-        return _curve(model, _split(x, y, batch_size), [attack])[0]
-    return _curve(model, x, [y if attack is None else attack])[0]
+        return _curve(model, _split(x, y, batch_size, progress), [attack])[0]
+    return _curve(model, watched(x, progress, "batches"), [y if attack is None else attack])[0]
 
 
 def robustness_curve(
@@ -76,6 +84,7 @@ def robustness_curve(
     epsilons: Sequence[float],
     *,
     batch_size: int = 2048,
+    progress: Progress | None = None,
 ) -> list[Rates]:
     """:func:`evaluate` at each of ``epsilons``, radii of at least 0 that ascend.
 
@@ -90,7 +99,7 @@ def robustness_curve(
     epsilons = checks.sequence(epsilons, "epsilons", "radii", ascending=True)
     checks.eps(epsilons[0])
     attacks = [partial(attack, eps=eps) for eps in epsilons]
-    return _curve(model, _split(x, y, batch_size), attacks)
+    return _curve(model, _split(x, y, batch_size, progress), attacks)
 
 
 def is_robust(
@@ -109,13 +118,15 @@ def is_robust(
     return _robust([model], _split(x, y, batch_size), attacks)[0]
 
 
-def _split(x: Any, y: Any, batch_size: int) -> Batches:
+def _split(x: Any, y: Any, batch_size: int, progress: Progress | None = None) -> Batches:
     checks.count(batch_size, "batch_size")
     checks.batch(x, y)
-    return zip(x.split(batch_size), y.split(batch_size), strict=True)
+    size = min(batch_size, len(y) // 10 + 1) if progress else batch_size
+    batches = list(zip(x.split(size), y.split(size), strict=True))
+    return watched(batches, progress, "batches")
 
 
-def _curve(model: nn.Module, batches: Any, attacks: Sequence[Any]) -> list[Rates]:
+def _curve(model: nn.Module, batches: Batches, attacks: Sequence[Any]) -> list[Rates]:
     """The rates after each attack; lists of them for a population."""
     robust = _robust(members(model), batches, attacks)
     counts = robust.sum(2).T.cpu().double()  # [1 + attacks, models]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.attacks.balls import BALLS
-from cappaper.attacks.common import Progress, in_batches, undisturbed
+from cappaper.attacks.common import in_batches, undisturbed
 from cappaper.attacks.pgd import adaptive_pgd, pgd
+from cappaper.progress import Progress, watched
 
 _SLOPE = "attack along a smooth slope: adaptive_pgd, or any attack in surrogate_gradient"
 _TABLE = {  # the largest value without masking, and the cure: six indicators, then five comparisons
@@ -53,7 +54,7 @@ class MaskingReport:
     noise: float  #: robust accuracy at 100 random points of the ball
     one_step: float  #: robust accuracy under FGSM
     by_steps: dict[int, float]  #: robust accuracy under PGD, by its steps
-    by_eps: dict[float, float]  #: robust accuracy under PGD with 40 steps, by its radius
+    by_eps: dict[float, float]  #: robust accuracy under PGD, by its radius
     adaptive: float  #: robust accuracy under the attack that knows about the cap
     control: float  #: robust accuracy under as many runs along the exact gradient
     moved: float | None = None  #: share of examples that fool the other model, but not this one
@@ -118,11 +119,11 @@ def masking_report(
 
     Args:
         model: one classifier, as :func:`~cappaper.adaptive_pgd` takes it; its mode stays.
-        x, y, eps, batch_size, seed: as :func:`~cappaper.pgd`, with an L∞ radius.
-        steps: numbers of steps of PGD at ``eps``, ascending.
-        epsilons: radii of PGD with 40 steps, ascending; 1 allows any image.
+        x, y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`, with an L∞ radius.
+        steps: numbers of steps of PGD at ``eps``, ascending. All other runs have 40 steps, or the
+            last of these numbers if it is smaller.
+        epsilons: radii of PGD, ascending; 1 allows any image.
         other: a model whose adversarial examples are tried on this one, such as a twin with ReLU.
-        progress: called with (measurements done, measurements in all).
 
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`; or ``steps`` or ``epsilons`` is empty or
@@ -141,12 +142,11 @@ def masking_report(
     if y.ndim != 1:
         raise ValueError("masking_report takes one classifier and labels [B], not a population")
     fields: dict[str, Any] = {}
-    settings = {"eps": eps, "seed": seed, "batch_size": batch_size}
+    settings = {"eps": eps, "seed": seed, "batch_size": batch_size, "steps": min(40, steps[-1])}
     with undisturbed(model):
-        for count, more in enumerate(_measure(model, x, y, steps, epsilons, other, settings), 1):
+        measured = _measure(model, x, y, steps, epsilons, other, settings)
+        for more in watched(measured, progress, "measurements", 9 + (other is not None)):
             fields |= more
-            if progress is not None:
-                progress(count, 9 + (other is not None))
     return MaskingReport(**fields)
 
 
@@ -154,7 +154,7 @@ def _measure(
     model: nn.Module, x: Tensor, y: Tensor, steps: Any, epsilons: Any, other: Any, settings: Any
 ) -> Iterator[dict[str, Any]]:
     """The fields of the report, some after each measurement."""
-    eps, seed, batch_size = settings.values()
+    eps, seed, batch_size, most = settings.values()
 
     def logits(images: Tensor, of: nn.Module = model) -> Tensor:
         ask = torch.no_grad()(partial(checks.logits_of, of))
@@ -171,7 +171,8 @@ def _measure(
     yield {"standard": _mean(correct), "zero_gradient": _mean(no_gradient[correct])}
     size = 2.5 * (eps or 1.0) / 40  # a run is then the beginning of every longer one
     walk = partial(pgd, eps=eps, step_size=size, early_exit=False, seed=seed, batch_size=batch_size)
-    path = {0: logits(x)} | {n: logits(walk(model, x, y, steps=n)) for n in (1, 2, 5, 10, 20, 40)}
+    counts = sorted({min(n, most) for n in (1, 2, 5, 10, 20, 40)})
+    path = {0: logits(x)} | {n: logits(walk(model, x, y, steps=n)) for n in counts}
     loss = {n: F.cross_entropy(z, y, reduction="none").mean().item() for n, z in path.items()}
     right = torch.stack([z.argmax(-1) == y for z in path.values()])
     yield {"loss": loss, "silent": _mean(right[0] & right[-1] & ~right.all(0))}
@@ -182,7 +183,7 @@ def _measure(
     yield {"unstable": change.clamp(max=1).mean().item()}
     yield {"one_step": under(walk, steps=1, step_size=eps or 1.0, random_start=False)}  # FGSM
     if other is not None:
-        adversarial = walk(other, x, y, steps=40)
+        adversarial = walk(other, x, y, steps=most)
         fools = correct & ~is_correct(adversarial, other)
         yield {"moved": _mean(is_correct(adversarial)[fools])}
     yield {"by_steps": {count: under(pgd, steps=count) for count in steps}}

@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from html import escape
@@ -11,11 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.common import Progress, undisturbed
+from cappaper.attacks.common import undisturbed
 from cappaper.attacks.pgd import pgd
 from cappaper.attacks.strongest import strongest_attack
 from cappaper.evaluation import is_robust
 from cappaper.masking import MaskingReport, masking_report
+from cappaper.progress import Progress
 from cappaper.surrogate import OutOfReachWarning, UnreachedWarning, warn_unreached
 
 
@@ -102,17 +102,18 @@ def robustness_report(
     name: str = "model",
     steps: int = 100,
     queries: int = 1000,
-    progress: Callable[[str], Progress] | None = None,
+    batch_size: int = 2048,
+    progress: Progress | None = None,
     seed: int = 0,
 ) -> RobustnessReport:
     """Standard accuracy, robust accuracy under PGD and all attacks, and signs of masking.
 
     Args:
         model: one classifier, as :func:`~cappaper.adaptive_pgd` takes it; attacked in eval mode.
-        x, y, eps, seed: as :func:`~cappaper.pgd`, with an L∞ radius.
+        x, y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`, with an L∞ radius.
         name: the model's name in the report.
-        steps, queries: of :func:`~cappaper.strongest_attack`.
-        progress: called with a part's name; returns a function to call with (done, in all).
+        steps, queries: of :func:`~cappaper.strongest_attack`. Runs that look for masking have 100
+            steps at most, and no more than these.
 
     Raises:
         TypeError, ValueError: as :func:`~cappaper.pgd`.
@@ -122,19 +123,18 @@ def robustness_report(
     >>> report.strongest <= report.pgd <= report.standard
     True
     """
-    checks.attack(x, y, eps, seed)
+    checks.attack(x, y, eps, seed, steps=steps, queries=queries, batch_size=batch_size)
     checks.pictures(x, y, "robustness_report")
     checks.module(model)
-    eps, bar = float(eps), progress or (lambda part: lambda done, of: None)
-    ball: dict[str, Any] = {"eps": eps, "seed": seed}
-    every = partial(strongest_attack, steps=steps, queries=queries, **ball)
-    every = partial(every, batch_size=len(y) // 10 or 1, progress=bar("strongest attack"))
+    eps, budget = float(eps), sorted({min(most, steps) for most in (10, 40, 100)})
+    settings: dict[str, Any] = {"eps": eps, "seed": seed, "batch_size": batch_size}
+    every = partial(strongest_attack, steps=steps, queries=queries, progress=progress, **settings)
     with undisturbed(model, in_eval_mode=True), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         warn_unreached(model, x, y, "the attacks")
         warnings.simplefilter("ignore", UnreachedWarning)  # it was given once, above
-        masking = masking_report(model, x, y, steps=(10, 40, 100), progress=bar("masking"), **ball)
-        robust = is_robust(model, x, y, [partial(pgd, steps=40, **ball), every], batch_size=len(y))
+        masking = masking_report(model, x, y, steps=budget, progress=progress, **settings)
+        robust = is_robust(model, x, y, [partial(pgd, **settings), every], batch_size=batch_size)
     said = {str(w.message): w.category for w in caught}
     # A plain ReLU network has nothing bounded: that matters only if gradients are masked.
     deciding = UnreachedWarning if masking.signs() else OutOfReachWarning

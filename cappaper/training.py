@@ -16,6 +16,7 @@ from cappaper.activations import CappedReLU, M
 from cappaper.attacks.common import Attack
 from cappaper.files import atomic
 from cappaper.population import Population, described, set_mode
+from cappaper.progress import Progress, watched
 
 
 def fit(
@@ -30,7 +31,7 @@ def fit(
     attack_at: Callable[[int, int], Attack] | None = None,
     seed: int | Sequence[int] = 0,
     checkpoint: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> M:
     """Train in place with Adam on the cross-entropy; the same seed trains the same network.
 
@@ -54,8 +55,8 @@ def fit(
             member. The global random state stays as it was.
         checkpoint: a file for the state after every epoch. If it exists, training resumes from it
             to the same result, dropout on a CPU included. The file stays when training ends.
-        progress: called after every epoch, and when training resumes, with (epochs done, epochs in
-            all). It may read ``model``, which is in train mode then.
+        progress: True for a bar; or a function that is called after every epoch, and when training
+            resumes, with (epochs done, epochs in all). It may read ``model``, in train mode then.
 
     Returns:
         ``model``, in eval mode.
@@ -104,12 +105,13 @@ def fit(
             about = _identity(model, x, y, seeds, epochs, batch_size, lr, attack, attack_at)
             stored = _Checkpoint(Path(checkpoint), about, model, optimizer, generators)
             done = stored.resume(epochs)
-            if done and progress is not None:
+            if done and callable(progress):
                 progress(done, epochs)
         for epoch in range(done, epochs):
             order = torch.stack([torch.randperm(len(y), generator=g) for g in generators])
             batches = torch.tensor_split(order.to(y.device), [*starts[1:]], dim=-1)
-            for step, batch in enumerate(batches, epoch * len(starts)):
+            shown = watched(batches, progress is True, f"epoch {epoch + 1} of {epochs}")
+            for step, batch in enumerate(shown, epoch * len(starts)):
                 chosen = batch if isinstance(model, Population) else batch[0]
                 images, labels = x[chosen], y[chosen]
                 current = attack if attack_at is None else attack_at(step, steps)
@@ -137,7 +139,7 @@ def fit(
                 raise ValueError(f"training moved a learned max value β to 0 or below: {helps}")
             if stored is not None:
                 stored.save(epoch + 1)
-            if progress is not None:
+            if callable(progress):
                 progress(epoch + 1, epochs)
     optimizer.zero_grad()
     set_mode(model, False)

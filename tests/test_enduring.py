@@ -1,31 +1,19 @@
 """Runs that are stopped, killed, or not alone, and a manifest with a mistake."""
 
-import os
-import platform
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from filelock import FileLock, Timeout
 
-from cappaper import files
 from cappaper.paper import chapters, cli
 from tests.test_chapters import edit
 from tests.trust.project import make, start
 from tests.trust.runs import table, undisturbed
 
 
-def ended():
-    """The number of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
 def leftovers(folder):
-    return [p for p in folder.rglob("*") if "@" in p.name or ".partial" in p.name]
+    return [p for p in folder.rglob("*") if ".partial" in p.name]
 
 
 def wait(run, folder, pattern):
@@ -42,7 +30,6 @@ def test_a_run_that_is_killed_and_then_stopped_resumes_to_the_same_table(tmp_pat
     run.kill()
     run.communicate()
     assert len(leftovers(tmp_path / "build")) == 2  # the page, and the folder of its table
-    (tmp_path / "cache" / "weights" / f"a.kept.{ended()}@{platform.node()}@").mkdir()
     edit(tmp_path, "paper.publish", ASLEEP + "paper.publish")
     run = start(tmp_path)
     wait(run, tmp_path, "asleep")
@@ -62,15 +49,6 @@ def test_a_background_job_can_be_stopped(project, monkeypatch, capsys, sent):
     assert cli.main(["reproduce", "--only", "works", "--jobs", "1"]) == 130
     signal.signal(sent, before)
     assert "stopped" in capsys.readouterr().err
-
-
-def test_files_of_running_processes_and_other_machines_stay(tmp_path):
-    here = platform.node()
-    names = ["a.csv", f"a.csv.{os.getpid()}@{here}@", f"a.csv.{ended()}@{here}.elsewhere@"]
-    for name in (*names, f"a.csv.{ended()}@{here}@"):
-        (tmp_path / name).mkdir()
-    files.remove_leftovers(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 def test_only_one_run_at_a_time_writes_to_a_book(project, fresh, monkeypatch):

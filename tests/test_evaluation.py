@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from cappaper import (
     Population,
+    Rates,
     adaptive_pgd,
     evaluate,
     fgsm,
@@ -90,6 +91,24 @@ def test_loaders_and_populations_give_the_rates_of_their_images_and_members(nets
         assert together.robust_accuracy[i] == alone.robust_accuracy
         assert together.standard_accuracy[i] == alone.standard_accuracy
         assert together.success_rate[i] == alone.success_rate
+
+
+def test_progress_counts_batches_and_changes_no_rate(nets, digits, capsys):
+    net, attack, seen = nets[0].double(), partial(pgd, eps=0.1, steps=5), []
+    data = digits[1].images.double(), digits[1].labels
+    told = evaluate(net, *data, attack, progress=lambda *at: seen.append(at))
+    assert told == evaluate(net, *data, attack, progress=True) == evaluate(net, *data, attack)
+    assert seen == [(done, len(seen)) for done in range(1, len(seen) + 1)] and len(seen) == 10
+    assert "batches: " in capsys.readouterr().err
+    endless, seen = (pair for pair in [data]), []  # a loader without a length
+    assert evaluate(net, endless, attack, progress=lambda *at: seen.append(at)) == told
+    assert seen == [(1, 0)]
+
+
+def test_rates_are_printed_in_percent_one_line_for_each_member():
+    line = "standard accuracy 97.0%, robust accuracy 48.5%, success rate 50.0%"
+    assert str(Rates(0.97, 0.485, 0.5)) == line
+    assert str(Rates([0.97, 1.0], [0.485, 1.0], [0.5, 0.0])).splitlines()[0] == line
 
 
 def test_evaluation_leaves_the_mode_as_it_was(digits):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from cappaper import checks
 from cappaper.attacks import common
 from cappaper.attacks.balls import BALLS, column
-from cappaper.attacks.common import Averaged, Progress
+from cappaper.attacks.common import Averaged
+from cappaper.progress import Progress
 
 _MOMENTUM = 0.75  # α in equation 1 of the paper
 _RISES = 0.75  # ρ in condition 1: halve the step size if a smaller share of steps raised the loss

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from cappaper import checks
 from cappaper.attacks.balls import Linf, column
 from cappaper.population import Population, set_mode
+from cappaper.progress import Progress, watched
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]  # as partial(pgd, eps=0.1)
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [N, classes] and labels [N]; attacks raise it
-Progress = Callable[[int, int], None]  # called with (examples done, examples in all)
 
 _BATCH_ON_CPU = 2048  # larger batches do not fit the cache, smaller ones leave cores idle
 _DROP_BELOW = 0.8  # drop finished examples once this share of the batch, or less, is left
@@ -115,15 +115,15 @@ def in_batches(
         batch_size = _BATCH_ON_CPU
     batch, count = y.ndim - 1, y.shape[-1]
     size = max(1, (batch_size or y.numel()) * count // y.numel())
-    size -= size > 2 and count % size == 1  # BatchNorm in train mode refuses a batch of one
-    results: list[Tensor] = []
+    size = min(size, count // 10 + 1) if progress else size  # so that there is progress
+    # A single example that is left joins the batch before: BatchNorm may refuse it alone.
+    starts = [*range(0, max(1, count - (size > 1)), size)]
     with undisturbed(model):
         # A tensor made in inference mode has no gradient; its clone has.
         x, y = (t.clone() if t.is_inference() else t.detach() for t in (x, y))
-        for images, labels in zip(x.split(size, batch), y.split(size, batch), strict=True):
-            results.append(attack(images, labels))
-            if progress is not None:
-                progress(min(len(results) * size, count), count)
+        parts = (t.tensor_split(starts[1:], batch) for t in (x, y))
+        batches = watched(list(zip(*parts, strict=True)), progress, "batches")
+        results = [attack(images, labels) for images, labels in batches]
     return torch.cat(results, batch)
 
 

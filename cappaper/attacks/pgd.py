@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from cappaper import checks
 from cappaper.attacks import common
 from cappaper.attacks.balls import BALLS
-from cappaper.attacks.common import LOSSES, Loss, Progress, is_fooled
+from cappaper.attacks.common import LOSSES, Loss, is_fooled
+from cappaper.progress import Progress
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 
 #: Sharpnesses of the surrogate gradients that the cap-aware attack follows in turn.
@@ -82,7 +83,8 @@ def pgd(
         samples: forward passes in a step; the attack follows the mean of their probabilities. If
             the model draws at random, no example stops early; runs that lower the mean are kept.
         batch_size: examples attacked at once; 2048 by default on a CPU, all of them elsewhere.
-        progress: called with (examples done, examples in all) after each batch.
+        progress: True for a bar; or a function to call with (batches done, in all), 0 if unknown.
+            A batch is then about a tenth of the examples, or less.
         seed: of the random starts; members of a population share them.
 
     Returns:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from cappaper import checks
 from cappaper.attacks import common
 from cappaper.attacks.balls import Linf, column, fingerprint, integers
-from cappaper.attacks.common import Averaged, Progress, margin
+from cappaper.attacks.common import Averaged, margin
+from cappaper.progress import Progress
 
 # The squares' area halves after these of 10,000 queries; other numbers scale the schedule.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from cappaper import checks
 from cappaper.attacks import common
 from cappaper.attacks.auto_pgd import apgd
-from cappaper.attacks.common import Progress
 from cappaper.attacks.pgd import SHARPNESSES, cap_aware_runs, pgd
 from cappaper.attacks.square import square
 from cappaper.population import members
+from cappaper.progress import Progress
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")

@@ -17,7 +17,7 @@ import nbformat
 import yaml
 from filelock import FileLock, Timeout
 
-from cappaper import checks, files
+from cappaper import checks
 from cappaper.files import atomic, atomic_folder
 from cappaper.paper import cache, figures, ledger, tables
 from cappaper.paper.machines import Machine, side_by_side
@@ -76,8 +76,8 @@ def reproduce(profile: str, names: Sequence[str], here: Machine, build: bool) ->
     # Digits train in less time than a process starts: quick chapters share the cores instead.
     at_once, within = (1, here.jobs) if paper else (here.jobs, 1)
     with _lock(book):
-        for folder in (cache.root(), book / "chapters", book / "results"):
-            files.remove_leftovers(folder)
+        for left_over in list(book.rglob("*.partial")):  # of a run that was killed
+            shutil.rmtree(left_over)
         if not paper:
             if not names:
                 shutil.rmtree(book, ignore_errors=True)
@@ -153,7 +153,7 @@ def execute(chapter: Chapter, root: Path, book: Path, parameters: dict[str, Any]
     notebook = nbformat.read(root / "notebooks" / f"{chapter.source}.ipynb", as_version=4)
     heading = next(cell for cell in notebook.cells if cell.cell_type == "markdown")
     heading.source = re.sub(r"\A# .*", lambda _: f"# {chapter.title}", heading.source)
-    with atomic(target) as unfinished, atomic_folder(book / "results", chapter.name) as results:
+    with atomic(target) as unfinished, atomic_folder(book / "results") as results:
         place = Path(os.path.relpath(results, root), chapter.name).as_posix()
         given = chapter.parameters | parameters | {"save_to": place}
         try:

@@ -17,10 +17,8 @@ from typing import Any
 
 import click
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cappaper import checks
-from cappaper.attacks.common import Progress
 from cappaper.data import DATASETS, load
 from cappaper.paper import ledger
 from cappaper.paper.claims import CLAIMS
@@ -53,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status, message = 130, "stopped; what was trained is kept, so a new run resumes"
     except BrokenProcessPool:
         message = "a process died, perhaps out of memory; what was trained is kept"
+    except ModuleNotFoundError as error:
+        message = f'{error.name} is missing: pip install "cappaper[paper]"'
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         message = str(error)
     print(f"cappaper: {message}", file=sys.stderr)
@@ -96,6 +96,7 @@ def _radius(context: click.Context, parameter: click.Parameter, text: str) -> fl
 @click.option("--limit", type=_COUNT, default=200, show_default=True, help="Number of images.")
 @click.option("--steps", type=_COUNT, default=100, help="Steps of each gradient attack.")
 @click.option("--queries", type=_COUNT, default=1000, help="Queries of Square Attack.")
+@click.option("--batch-size", type=_COUNT, default=2048, help="Images attacked at once.")
 @_device
 @click.option("--json", "to_json", type=_PATH, help="Write all numbers here, as JSON.")
 @click.option("--html", "to_html", type=_PATH, help="Write a page here, as HTML.")
@@ -114,7 +115,7 @@ def check(
     here, strict = machine(device).device, settings.pop("strict")
     images, labels = (part[:limit].to(here) for part in _images(data))
     network = _model(model).to(here)
-    report = robustness_report(network, images, labels, name=model, progress=_bar, **settings)
+    report = robustness_report(network, images, labels, name=model, progress=True, **settings)
     print(report)
     if len(labels.unique()) == 1:
         print(f"\nAll {len(labels)} images are of class {labels[0]}: is the data set sorted?")
@@ -215,16 +216,3 @@ def data(names: Sequence[str]) -> None:
     """Download data sets where they are missing, and check them."""
     for name in names:
         print(f"{name}: {len(load(name, 'test').labels)} test images")
-
-
-def _bar(part: str) -> Progress:
-    """A progress bar for one part of a long check."""
-    bar = tqdm(desc=part, leave=False)
-
-    def progress(done: int, of: int) -> None:
-        bar.total = of
-        bar.update(done - bar.n)
-        if done >= of:
-            bar.close()
-
-    return progress
