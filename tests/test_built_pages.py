@@ -42,6 +42,9 @@ SHOWN = """
 return [...document.querySelectorAll('.cell_output img:not([hidden])')].map(i => [
   i.getBoundingClientRect().width, i.naturalWidth, i.src.endsWith('.svg') ? 96 : 120]);
 """
+TALLEST = """
+return Math.max(0, ...[...document.querySelectorAll('article table')].map(t => t.offsetHeight));
+"""
 TOP = """
 const first = document.querySelector('article figure img, article .cell_output img');
 return first.getBoundingClientRect().top;
@@ -72,6 +75,7 @@ def test_a_page_breaks_no_rule_of_axe_and_is_small_and_fits_a_phone(browser, htm
             window.page.set_viewport_size({"width": 390, "height": 900})
             window.open(page)
             assert window.run(WIDER) == [0, scheme], page
+            assert window.run(TALLEST) <= 4 * 900, page  # four screens
             own = window.run("return [...document.images].map(i => i.src)")
             files = [Path(url.removeprefix("file://")) for url in own if url.startswith("file:")]
             assert sum(file.stat().st_size for file in [page, *files]) < 1.5e6, page

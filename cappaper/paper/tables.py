@@ -110,7 +110,8 @@ def markdown_table(frame: pd.DataFrame, corner: str = "") -> str:
     """
     rows = [[name, *row] for name, row in zip(frame.index, frame.values.tolist(), strict=True)]
     texts = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
-    cells = [[" ".join(text.split()).replace("|", "\\|") for text in row] for row in texts]
+    texts = [[" ".join(text.split()).replace("|", "\\|") for text in row] for row in texts]
+    cells = [[text.replace(" ± ", "\u00a0±\u00a0") for text in row] for row in texts]  # one line
     head = [f"| {' | '.join([corner, *frame.columns])} |", "|---" * (1 + frame.shape[1]) + "|"]
     return "\n".join(head + [f"| {' | '.join(row)} |" for row in cells])
 
