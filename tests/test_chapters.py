@@ -175,6 +175,7 @@ def test_a_broken_refresh_leaves_the_notebook_alone(project, capsys):
     source = project / "notebooks" / "small.ipynb"
     edit(project, "assert not breaks, 'on purpose'", "raise OSError('on purpose')")
     before = source.read_bytes()
+    assert cli.main(["refresh", "smal"]) == 1 and "use one of small" in capsys.readouterr().err
     assert cli.main(["refresh"]) == 1
     assert "small failed in cell [2]: OSError: on purpose" in capsys.readouterr().err
     assert source.read_bytes() == before

@@ -200,12 +200,15 @@ def claims(write: bool) -> None:
 
 
 @commands.command()
-def refresh() -> None:
-    """Run notebooks/ and store their outputs there."""
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+def refresh(names: Sequence[str]) -> None:
+    """Run all notebooks of notebooks/, or these, and store their outputs there."""
     from cappaper.paper import chapters
 
     chapters.manifest(Path.cwd())  # raises outside the project's folder
-    for source in sorted(Path.cwd().glob("notebooks/*.ipynb")):
+    sources = {path.stem: path for path in sorted(Path.cwd().glob("notebooks/*.ipynb"))}
+    for name in names or sources:
+        source = sources[checks.one_of(name, [*sources], "notebook")]
         print(f"running notebooks/{source.name}", flush=True)
         chapters.refresh(source)
 
