@@ -22,6 +22,7 @@ def text_of(path):
 
 
 README, INDEX, METHOD = map(text_of, (ROOT / "README.md", BOOK / "index.md", BOOK / "method.md"))
+CLAIMS = (BOOK / "claims.md").read_text().splitlines()
 
 
 def percent(*shares):
@@ -34,8 +35,8 @@ def under_pgd():
     best, relu = mean.loc[mean["robust_accuracy"].idxmax()], mean.loc[INF]
     kept, plain = percent(best["robust_accuracy"], relu["robust_accuracy"])
     return (
-        f"Under the paper's attack, PGD, networks with β = {best.name:g} keep {kept} of the test"
-        f" images, and ReLU keeps {plain}."
+        f"Under the paper's attack, PGD, at ε = 0.1, networks with β = {best.name:g} still classify"
+        f" {kept} of the test images correctly, and networks with ReLU {plain}."
     )
 
 
@@ -43,7 +44,7 @@ def under_the_cap_aware_attack():
     where = {"training_eps": 0, "eps": 0.1}
     mean = means("how-robust", "attack", "beta", **where)
     best = mean["PGD"].idxmax()
-    assert f"β = {best:g} keep" in under_pgd()
+    assert f"β = {best:g} still" in under_pgd()
     (left,) = percent(mean["cap-aware PGD", best])
     return f"An attack that knows about the cap leaves these networks {left}."
 
@@ -52,8 +53,8 @@ def after_training():
     mean = means("train-longer", "attack", "epochs", "beta").xs(40, level="epochs")
     under, left = percent(mean["PGD", 0.2], mean[STRONGEST, 0.2])
     return (
-        f"Networks with β = 0.2 learn to stop PGD: they keep {under} under it, and {left} under"
-        " the strongest attack."
+        f"Networks with β = 0.2, trained at ε = 0.3, learn to stop PGD: they keep {under} under it,"
+        f" and {left} under the strongest attack."
     )
 
 
@@ -107,6 +108,19 @@ def test_every_number_of_the_landing_page_is_glued():
     prose = [line.lstrip("12345. ") for line in body.splitlines() if line[:1].isalnum()]
     without_roles = re.sub(r"\{[\w:]+\}`[^`]*`", "", " ".join(prose))
     assert set(re.findall(r"\d+", without_roles)) <= {"0"}  # of max(0, ...)
+
+
+def test_the_page_of_claims_answers_an_expert_by_its_own_rows():
+    """Three recipes favour a cap, two ReLU; the order of layers is open; PGD's best cap is 0.05."""
+    rows = [re.match(r"\| (.*?) \|.*\(([+-][\d.]+) to ([+-][\d.]+)\)", x) for x in CLAIMS]
+    ends = {row[1]: (float(row[2]), float(row[3])) for row in rows if row}
+    dense = [v for k, v in ends.items() if "strongest attack, ε = 0.3" in k and "Conv" not in k]
+    assert sum(low > 0 for low, _ in dense) == 3 and sum(high < 0 for _, high in dense) == 2
+    order = [v for k, v in ends.items() if "narrowing or widening" in k]
+    assert len(order) == 2 and all(low < 0 < high for low, high in order)
+    kept = means("fig-04", "beta", eps=0.1).sort_index(ascending=False)
+    assert kept[kept.index >= 0.05].is_monotonic_increasing
+    assert kept[kept.index < 0.05].max() < kept[0.05]
 
 
 def test_the_landing_page_says_what_the_tables_of_small_and_trained_networks_do():

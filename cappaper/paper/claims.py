@@ -54,7 +54,7 @@ class Comparison:
         return effect
 
     def answer(self, table: pd.DataFrame) -> Answer:
-        """Yes if the interval is above the margin, no if below it, reversed if below 0."""
+        """Yes if the interval is above the margin, no if below it, reversed if as far below 0."""
         try:
             effect = self.effect(table)
             half = self.effect(table, self.half_of) if self.half_of else None
@@ -62,7 +62,7 @@ class Comparison:
             return Answer("not decided", "The table lacks the networks to compare.", self.chapter)
         low, high = (max(half.low, 0) / 2, half.high / 2) if half else (self.margin, self.margin)
         word = "no" if effect.high < low else "not decided"
-        word = "yes" if effect.low > high else "reversed" if effect.high < 0 else word
+        word = "yes" if effect.low > high else "reversed" if effect.high < -high else word
         names = {"best": _name(effect.name), "other": _name(effect.other)}
         says = self.says.format(ours=effect.ours, theirs=effect.theirs, **names)
         return Answer(word, says.replace("%", " %"), self.chapter)

@@ -17,7 +17,8 @@ QUESTIONS = {"reproduced": "Reproduced?", "real": "Is it real?"}
 _MARKS = {"yes": "✓", "no": "✗", "reversed": "✗", "in part": "✓✗", "not decided": "?"}
 
 _CROWN = "certified by CROWN"
-_UNIONS_AND_BOUNDS = ["no attack", STRONGEST, "all attacks", _CROWN, "certified by IBP"]
+_UNIONS_AND_BOUNDS = ["no attack", STRONGEST, "all attacks", "AutoAttack", _CROWN]
+_UNIONS_AND_BOUNDS += ["certified by IBP"]
 # Chapters, and what follows β in the name of a network to say how it was trained.
 _CHAPTERS = {
     "how-robust": "",
