@@ -48,7 +48,7 @@ def compared(name: str, test: Dataset) -> dict[str, str | float]:
     ours = strongest_attack(net, *test, eps, twins=twins)
     correct = [is_correct(net, x, test.labels) for x in (test.images, ours, theirs)]
     kept = [c.double().mean().item() for c in (*correct, correct[1] & correct[2])]
-    names = ("no attack", "strongest attack", "AutoAttack", "both")
+    names = ("no attack", "strongest_attack", "AutoAttack", "both")
     signs = {"signs of masking": str(len(masking_report(net, *test, eps).signs()))}
     return {"network": name, "ε": f"{eps:g}", **dict(zip(names, kept, strict=True)), **signs}
 

@@ -116,11 +116,11 @@ def test_the_strongest_attack_leaves_no_more_than_autoattack():
     table = tables.read(BOOK / "results" / "referee.csv")
     assert set(table["network"]) == set(PRETRAINED)
     assert int(table.attrs["provenance"]["images"]) >= 500
-    gap = (table["AutoAttack"] - table["strongest attack"]).set_axis(table["network"])
+    gap = (table["AutoAttack"] - table["strongest_attack"]).set_axis(table["network"])
     assert gap.min() >= 0 and gap["cap-0.05"] > 0.1
     signs = table["signs of masking"].set_axis(table["network"])
     assert (signs[gap > 0.01] >= 4).all() and gap[signs == 0].max() < 0.003
-    assert (table["both"] <= table[["strongest attack", "AutoAttack"]].min(axis=1)).all()
+    assert (table["both"] <= table[["strongest_attack", "AutoAttack"]].min(axis=1)).all()
 
 
 def test_the_readme_has_the_numbers_of_the_table():
@@ -135,8 +135,8 @@ def test_the_readme_has_the_numbers_of_the_table():
 
 def test_both_attack_the_same_images_of_the_same_network():
     row = compared("cap-0.05", load("mnist-sample", "test", limit=4))
-    assert 0 <= row["both"] <= min(row["strongest attack"], row["AutoAttack"])
-    assert max(row["strongest attack"], row["AutoAttack"]) <= row["no attack"] <= 1
+    assert 0 <= row["both"] <= min(row["strongest_attack"], row["AutoAttack"])
+    assert max(row["strongest_attack"], row["AutoAttack"]) <= row["no attack"] <= 1
 
 
 def test_the_page_shows_its_table():
