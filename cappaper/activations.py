@@ -27,8 +27,8 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
 
     Args:
         z: pre-activations, any shape.
-        beta: the max value, above 0 or a ValueError is raised; ``inf`` gives exactly ReLU. A tensor
-            must broadcast against ``z``.
+        beta: the max value; a number must be above 0, or a ValueError is raised; ``inf`` is ReLU. A
+            tensor must broadcast against ``z``, and its values are not checked.
 
     >>> capped_relu(torch.tensor([-1.0, 0.5, 3.0]), 1.0)
     tensor([0.0000, 0.5000, 1.0000])

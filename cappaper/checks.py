@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -204,7 +205,7 @@ def sequence(
         raise TypeError(f"{what} must be a sequence of {like}, got {shown(values)}")
     if not (listed or empty):
         raise ValueError(f"{what} must not be empty: give {like}")
-    if ascending and list(listed) != sorted(listed):
+    if ascending and not all(a <= b for a, b in pairwise(listed)):
         raise ValueError(f"{what} must ascend, got {list(listed)}")
     return listed
 

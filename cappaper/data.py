@@ -34,10 +34,6 @@ class Dataset(NamedTuple):
     def to(self, device: torch.device | str) -> Dataset:
         return Dataset(*(part.to(device) for part in self))
 
-    def checksum(self) -> str:
-        """Twelve hexadecimal digits of SHA-256 over images and labels."""
-        return hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in self)).hexdigest()[:12]
-
 
 def load(name: str, split: str, *, root: Folder = None, limit: int | None = None) -> Dataset:
     """Load a data set.

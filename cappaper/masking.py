@@ -85,7 +85,7 @@ class MaskingReport:
             (self.zero_gradient, "{:.0%} of the images have an input gradient of exactly zero"),
             (self.unstable, "the logits change by {:.0%} within a thousandth of ε"),
             (self.silent, "{:.1%} of the images are wrong on PGD's way and right at its end"),
-            (fewer - last, f"{few} steps leave {fewer:.3f}, {many} steps leave {last:.3f}"),
+            (fewer - last, f"{few:g} steps leave {fewer:.3f}, {many:g} steps leave {last:.3f}"),
             (self.moved, "{:.0%} of the examples that fool the other model do not fool this one"),
             (any_image, f"at ε = {widest:g}, where any image is allowed, PGD leaves {{:.3f}}"),
             (last - one, f"one step leaves {one:.3f}, many steps leave {last:.3f}"),

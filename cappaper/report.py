@@ -36,8 +36,8 @@ class RobustnessReport:
     @property
     def accuracies(self) -> dict[str, float]:
         """The three accuracies by name, from the highest to the lowest."""
-        names = ("without an attack", "under PGD with 40 steps", "under the strongest attack")
-        return dict(zip(names, (self.standard, self.pgd, self.strongest), strict=True))
+        under = {"under PGD with 40 steps": self.pgd, "under the strongest attack": self.strongest}
+        return {"without an attack": self.standard, **under}
 
     @property
     def verdict(self) -> str:

@@ -155,7 +155,8 @@ def _identity(model: nn.Module, x: Tensor, y: Tensor, *settings: Any) -> str:
     ]
     shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
     # A learned cap is a parameter and moves; a fixed one is a buffer.
-    caps = [(name, cap.tolist()) for name, cap in model.named_buffers() if name.endswith("beta")]
+    named = [(f".{name}", buffer) for name, buffer in model.named_buffers()]
+    caps = [(n, cap.tolist()) for n, cap in named if n.endswith((".beta", "__beta"))]
     return hashlib.sha256(described((layers, shapes, caps, settings, x, y)).encode()).hexdigest()
 
 

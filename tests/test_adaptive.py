@@ -118,19 +118,3 @@ def test_the_margin_loss_has_a_gradient_where_cross_entropy_has_none(digits):
         net[-1].bias.mul_(1e4)
     assert robust(net, pgd(net, x, y, 0.2, loss="margin"), y) < 0.3
     assert robust(net, pgd(net, x, y, 0.2), y) > 0.5
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"sharpnesses": ()}, "sharpnesses must not be empty"),
-        ({"losses": ()}, "losses must not be empty"),
-        ({"losses": ("hinge",)}, "unknown loss 'hinge': use one of cross-entropy, margin"),
-        ({"sharpnesses": (-1.0,)}, "finite number above 0"),
-    ],
-)
-def test_bad_input_gets_a_sentence(changes, says):
-    x = torch.rand(4, 1, 2, 2)
-    net = mlp(4, [3])
-    with pytest.raises(ValueError, match=says):
-        adaptive_pgd(net, x, net(x).argmax(-1), 0.0, steps=1, **changes)

@@ -20,6 +20,7 @@ from cappaper import (
     certify,
     cw_l2,
     evaluate,
+    exact_robustness,
     fgsm,
     load,
     masking_report,
@@ -62,7 +63,7 @@ def nets():
 @quiet
 @pytest.mark.parametrize("name", ATTACKS)
 @settings(max_examples=8)
-@given(eps=st.floats(0.001, 0.5), i=st.integers(0, 1))
+@given(eps=st.floats(0.001, 2), i=st.integers(0, 1))
 def test_examples_are_images_in_the_ball_and_wrong_images_stay(nets, name, eps, i):
     x, y = load("digits", "test", limit=12)
     y = (y + (torch.arange(12) % 4 == 0)) % 10
@@ -78,13 +79,16 @@ def test_examples_are_images_in_the_ball_and_wrong_images_stay(nets, name, eps, 
 @pytest.mark.parametrize("name", [n for n in ATTACKS if n != "auto_attack"])
 def test_members_of_a_population_are_attacked_as_alone_in_batches_of_any_size(nets, name, twenty):
     nets, x, y = [copy.deepcopy(n).double() for n in nets], twenty.images.double(), twenty.labels
-    population, sizes = Population(nets), {} if name == "fgsm" else {"batch_size": 7}
+    population, seen = Population(nets), []
+    batches = {"batch_size": 7, "progress": lambda *at: seen.append(at)} if name != "fgsm" else {}
     together = ATTACKS[name](population, torch.stack([x, x]), torch.stack([y, y]), eps=0.1)
     for net, adversarial in zip(nets, together, strict=True):
-        alone = ATTACKS[name](net, x, y, eps=0.1, **sizes)
+        alone = ATTACKS[name](net, x, y, eps=0.1, **batches)
         assert torch.equal(is_correct(net, adversarial, y), is_correct(net, alone, y))
         if name in ("fgsm", "pgd", "pgd in L2", "cw_l2") or "adaptive" in name:
             torch.testing.assert_close(adversarial, alone, atol=1e-9, rtol=0)
+    count = len(seen) // 2
+    assert seen == 2 * [(done, count) for done in range(1, count + 1)] and (seen or not batches)
 
 
 @quiet
@@ -173,6 +177,18 @@ X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
         (pgd, {"model": mlp(4, [3], num_classes=1), "y": Y * 0}, ValueError, "needs at least 2"),
         (pgd, {"model": nn.Sequential(NET, nn.Threshold(1e9, math.nan))}, ValueError, "are NaN"),
         (adaptive_pgd, {"sharpnesses": ["steep"]}, TypeError, "must be a number, got 'steep'"),
+        (adaptive_pgd, {"sharpnesses": ()}, ValueError, "sharpnesses must not be empty"),
+        (adaptive_pgd, {"sharpnesses": [-1.0]}, ValueError, "finite number above 0"),
+        (adaptive_pgd, {"losses": ()}, ValueError, "losses must not be empty"),
+        (adaptive_pgd, {"losses": ["hinge"]}, ValueError, "unknown loss 'hinge': use one of cross"),
+        (certify, {"method": "magic"}, ValueError, "unknown method 'magic'"),
+        (exact_robustness, {"time_limit": 0}, ValueError, "the time limit must be"),
+        (masking_report, {"steps": []}, ValueError, "steps must not be empty"),
+        (masking_report, {"epsilons": []}, ValueError, "epsilons must not be empty"),
+        (masking_report, {"steps": [10, 5]}, ValueError, "steps must ascend"),
+        (masking_report, {"epsilons": [0.1, math.nan]}, ValueError, "epsilons must ascend"),
+        (masking_report, {"x": X[None], "y": Y[None]}, ValueError, "not a population"),
+        (masking_report, {"model": lambda x: NET(x)}, TypeError, "must be a torch module, got fun"),
         (apgd, {"targets": 10}, ValueError, "targets must be 0 to 9"),
         (apgd, {"targets": 2, "model": THREE}, ValueError, "0 for fewer than 4 classes"),
         (square, {"queries": 0}, ValueError, "queries"),

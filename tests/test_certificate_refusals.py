@@ -62,13 +62,3 @@ def test_a_model_that_computes_something_else_than_its_layers_is_refused():
         for around in (hook, partial(torch.autocast, "cpu", torch.bfloat16)):
             with around(), pytest.raises(ValueError, match="something else than its layers do"):
                 judge(net, x, y, 0.0)
-
-
-def test_bad_arguments_are_refused():
-    x, y = load("digits", "test", limit=4)
-    with pytest.raises(ValueError, match="method"):
-        certify(mlp(64, [4]), x, y, 0.1, "magic")
-    with pytest.raises(ValueError, match="ε must be"):
-        certify(mlp(64, [4]), x, y, -0.1)
-    with pytest.raises(ValueError, match="time limit"):
-        exact_robustness(mlp(64, [4]), x, y, 0.1, time_limit=0)

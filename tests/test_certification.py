@@ -177,13 +177,6 @@ def test_the_bound_on_rounding_holds_and_is_small(model, seed):
     assert (error < 100 * 1e-6 * size).all()
 
 
-def test_crown_is_exact_while_no_unit_changes_sides():
-    model = network(0, [6, 5], [0.3, 1.0], 1.0).double()
-    x = images(0).double()
-    low, high = bounds_of(model, x, 0.0, "crown")[-1]
-    assert torch.allclose(low, model(x), atol=1e-4) and torch.allclose(high, model(x), atol=1e-4)
-
-
 @pytest.mark.parametrize("beta", BETAS)
 def test_exact_examples_lie_in_the_ball_and_fool_the_network(beta):
     x, model = load("digits", "test", limit=12).images, mlp(64, [8], beta=beta, seed=1)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cappaper import (
+    Population,
     adaptive_pgd,
     apgd,
     auto_attack,
@@ -200,6 +201,14 @@ def test_targeted_attacks_are_refused_where_their_targets_would_be_the_labels(si
     model = mlp(64, [8])
     with pytest.raises(ValueError, match="a targeted attack needs the classes to reach"):
         call(model, *sixty, partial(attack, targeted=True))
+
+
+@quiet
+def test_auto_attack_takes_members_that_draw_at_random(twenty):
+    nets = [nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(64, 10)) for _ in range(2)]
+    x, y = (torch.stack([part, part]) for part in twenty)
+    adversarial = auto_attack(Population(nets), x, y, 0.1, parts=["apgd-ce"])
+    assert adversarial.shape == x.shape and (adversarial != x).any()
 
 
 @quiet

@@ -30,6 +30,7 @@ def test_a_run_that_is_killed_and_then_stopped_resumes_to_the_same_table(tmp_pat
     run.kill()
     run.communicate()
     assert len(leftovers(tmp_path / "build")) == 2  # the page, and the folder of its table
+    (tmp_path / "build" / "quick" / "results" / "a.partial" / "b.partial").mkdir(parents=True)
     edit(tmp_path, "paper.publish", ASLEEP + "paper.publish")
     run = start(tmp_path)
     wait(run, tmp_path, "asleep")

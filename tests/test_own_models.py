@@ -11,7 +11,6 @@ from cappaper import (
     certify,
     fit,
     load,
-    masking_report,
     mlp,
     pgd,
     register_bounded,
@@ -135,12 +134,6 @@ def test_a_user_function_cannot_be_registered():
 
     with pytest.raises(ValueError, match="'quantised' is none of torch's functions"):
         register_bounded(quantised, lambda z: Bounded(z, 0.0, 1.0))
-
-
-def test_a_function_gets_no_masking_report(digits):
-    net = mlp(64, [8])
-    with pytest.raises(TypeError, match="must be a torch module, got function"):
-        masking_report(lambda x: net(x), *digits, eps=0.1)
 
 
 def test_training_stops_if_a_cap_falls_to_zero(digits):

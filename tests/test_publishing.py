@@ -30,6 +30,14 @@ def test_a_table_survives_the_disk_with_its_provenance(fresh, tmp_path):
         assert origin[key], key
 
 
+def test_a_table_keeps_every_cell_and_every_group(tmp_path):
+    table = pd.DataFrame({"name": ["see #3", "b"], "count": [3, 4], "share": [0.5, math.nan]})
+    tables.save(table, tmp_path / "a.csv", {"origin": "# here"})
+    pd.testing.assert_frame_equal(tables.read(tmp_path / "a.csv"), table)
+    assert [len(rows) for _, rows in tables.groups(table, "share")] == [1, 1]
+    assert "| see #3 | 3 | 0.500 |" in tables.markdown_table(table.set_index("name"))
+
+
 def test_a_commit_is_dirty_where_code_or_a_notebook_is_edited(tmp_path):
     def git(*arguments):
         named = ["-c", "user.name=n", "-c", "user.email=e"]

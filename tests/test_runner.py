@@ -143,7 +143,7 @@ def test_networks_of_one_recipe_train_together_where_it_pays(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "side_by_side", stop)
-    monkeypatch.setattr(runner, "_checksum", lambda *data: "")  # of images that are not needed
+    monkeypatch.setattr(runner, "checksum", lambda *data: "")  # of images that are not needed
     with pytest.raises(KeyboardInterrupt):
         runner.networks(specs, paper.Machine(device))
     assert [len(specs) for specs, *_ in groups] == sizes

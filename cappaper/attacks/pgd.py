@@ -203,11 +203,12 @@ def adaptive_pgd(
     """
     sharpnesses = checks.sequence(sharpnesses, "sharpnesses", "numbers or None")
     losses = checks.sequence(losses, "losses", "names or functions")
+    losses = [loss if callable(loss) else checks.one_of(loss, [*LOSSES], "loss") for loss in losses]
     for sharpness in sharpnesses:
         checks.positive(1 if sharpness is None else sharpness, "the sharpness")
-    checks.attack(x, y, eps, seed, samples=samples, norm=settings.get("norm", "linf"))
     for name in settings:
         checks.one_of(name, _SETTINGS, "setting of adaptive_pgd")
+    checks.attack(x, y, eps, seed, samples=samples, norm=settings.get("norm", "linf"))
     warn_unreached(model, x, y, "adaptive_pgd")
     model = common.look(model, x, y, samples)
     runs = cap_aware_runs(model, sharpnesses, losses, eps=eps, seed=seed, **settings)

@@ -146,11 +146,11 @@ def auto_attack(
     except ImportError as error:
         how = 'pip install "cappaper[autoattack]"'
         raise ImportError(f"auto_attack needs pyautoattack: {how}") from error
-    judged = common.look(model, x, y)
 
-    def attack(x: Tensor, y: Tensor, model: nn.Module = judged) -> Tensor:
+    def attack(x: Tensor, y: Tensor, model: nn.Module = model) -> Tensor:
         if y.ndim == 2:
             return torch.stack([attack(*one) for one in zip(x, y, members(model), strict=True)])
+        model = common.look(model, x, y)
         if (classes := common.predict(model, x, y).shape[-1]) < 4:
             raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
         # pyautoattack computes in single precision, and mixes logits with images.

@@ -78,7 +78,7 @@ def reproduce(profile: str, names: Sequence[str], here: Machine, build: bool) ->
     at_once, within = (1, here.jobs) if paper else (here.jobs, 1)
     with _lock(book):
         for left_over in list(book.rglob("*.partial")):  # of a run that was killed
-            shutil.rmtree(left_over)
+            shutil.rmtree(left_over, ignore_errors=True)  # one may lie in another
         if not paper:
             if not names:
                 shutil.rmtree(book, ignore_errors=True)

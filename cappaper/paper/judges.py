@@ -122,10 +122,7 @@ def accuracy(model: nn.Module, test: Dataset) -> float:
 def _judge(base: type, kind: str, name: str, function: Callable[..., Any], **settings: Any) -> Any:
     """A dataclass of judges with this function; ``settings`` are its fields and their defaults."""
     fields = [(key, type(value), value) for key, value in {**settings, "name": name}.items()]
-    about = function.__doc__ or ""
-    if function.__module__ != __name__:
-        about = f":func:`cappaper.{function.__name__}` with these settings and the network's seed."
-    space = {"function": staticmethod(function), "__module__": __name__, "__doc__": about}
+    space = {"function": staticmethod(function), "__module__": __name__}
     return dataclasses.make_dataclass(kind, fields, bases=(base,), frozen=True, namespace=space)
 
 

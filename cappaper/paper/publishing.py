@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 
 from cappaper._version import __version__
-from cappaper.data import load
 from cappaper.paper.experiment import Profile
 from cappaper.paper.machines import Machine
+from cappaper.paper.runner import checksum
 from cappaper.paper.tables import save
 
 
@@ -24,7 +24,7 @@ def publish(
 
     ``settings`` are a chapter's own: those that are not None belong to the provenance.
     """
-    checksums = (load(profile.dataset, split).checksum() for split in ("train", "test"))
+    checksums = (checksum(profile.dataset, split) for split in ("train", "test"))
     origin = {
         "profile": profile.name,
         "seeds": " ".join(map(str, profile.seeds)),

@@ -51,14 +51,14 @@ def read(path: str | Path) -> pd.DataFrame:
     """A table as :func:`save` wrote it, its provenance in ``table.attrs["provenance"]``."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     head = [line[2:].split(": ", 1) for line in lines if line.startswith("# ")]
-    table = pd.read_csv(path, comment="#", keep_default_na=False, na_values=["nan"])
+    table = pd.read_csv(path, skiprows=len(head), keep_default_na=False, na_values=["nan"])
     table.attrs["provenance"] = dict(head)
     return table
 
 
 def groups(table: pd.DataFrame, by: Any, sort: bool = True) -> list[tuple[Any, pd.DataFrame]]:
-    """The rows of each value of ``by``."""
-    return list(table.groupby(by, sort=sort))
+    """The rows of each value of ``by``, NaN among them."""
+    return list(table.groupby(by, sort=sort, dropna=False))
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def markdown_table(frame: pd.DataFrame, corner: str = "") -> str:
     |---|---|---|
     | both | 0.500 | β = 1 |
     """
-    rows = [[name, *row] for name, row in zip(frame.index, frame.values.tolist(), strict=True)]
+    rows = frame.itertuples(name=None)  # the index comes first
     texts = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
     texts = [[" ".join(text.split()).replace("|", "\\|") for text in row] for row in texts]
     cells = [[text.replace(" ± ", "\u00a0±\u00a0") for text in row] for row in texts]  # one line
