@@ -66,7 +66,7 @@ def test_the_base_install_answers_and_the_book_says_what_to_install():
     expected = {
         "--help": (0, "reproduce"),
         "data digits mnist-sample": (0, "mnist-sample: 1000 test images"),
-        "claims": (0, "1. Perturbations grow"),
+        "claims": (0, "1. ReLU lets perturbations grow"),
         "check book/examples/my_net.py:images --data mnist-sample": (1, "torch module"),
         "reproduce": (1, 'is missing: pip install "cappaper[paper]"'),
         "claims --write": (1, 'is missing: pip install "cappaper[paper]"'),

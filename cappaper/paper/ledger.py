@@ -165,7 +165,7 @@ def recipes(table: pd.DataFrame) -> str:
     for (eps, _, chapter), at in groups(table, ["trained at ε", place, "chapter"]):
         kind = _CHAPTERS[chapter]
         shares = zip(at["network"], at[STRONGEST], at["PGD"], strict=True)
-        cells = {name: f"{100 * left:.0f} ({100 * pgd:.0f})" for name, left, pgd in shares}
+        cells = {name: f"{100 * left:.0f}\u00a0({100 * pgd:.0f})" for name, left, pgd in shares}
         link = f"{{doc}}`{at['epochs'].iloc[0]} epochs{kind} <chapters/{chapter}>`"
         row = {"ε": f"{eps:g}", "recipe": link}
         for name in ("ReLU", "β = 1", "β = 0.2"):
