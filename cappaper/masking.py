@@ -73,7 +73,8 @@ class MaskingReport:
         return [i.says for i in self._judged() if i.fails and i.name != "silent success"]
 
     def _judged(self) -> Iterator[Indicator]:
-        (few, fewer), (many, last) = ([*self.by_steps.items()] * 2)[-2:]
+        many, last = list(self.by_steps.items())[-1]
+        few, fewer = list(self.by_steps.items())[-2:][0]  # the same if there is only one
         best = min(self.by_steps.values())
         one, plain, aware = self.one_step, self.control, self.adaptive
         knows = f"an attack that knows about the cap leaves {aware:.3f}"

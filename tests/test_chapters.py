@@ -115,7 +115,7 @@ def test_the_quick_profile_leaves_the_committed_book_alone(project):
     assert "Quick profile" in config["sphinx"]["config"]["html_theme_options"]["announcement"]
     # No table or figure of the paper profile is there, but those that no chapter makes are.
     kept = {path.name.partition(".")[0] for path in (project / "build/quick/results").iterdir()}
-    single = {"how-it-is-tested", "coverage", "mutants", "referee", "doubled"}
+    single = {"how-it-is-tested", "coverage", "mutants", "referee", "doubled", "attack"}
     assert {name for name in kept if not name.startswith("how-fast-")} <= single
 
 

@@ -58,6 +58,12 @@ def test_threads_get_the_networks_of_their_seeds():
         assert torch.equal(nn.Linear(64, 32).weight, same)
 
 
+def test_images_with_channels_and_inputs_without_are_taken():
+    assert convnet(8, [2, 4], in_channels=3)(torch.zeros(5, 3, 8, 8)).shape == (5, 10)
+    two = Population([nn.Linear(4, 3) for _ in range(2)], sample_dims=1)
+    assert two(torch.zeros(5, 4)).shape == two(torch.zeros(2, 5, 4)).shape == (2, 5, 3)
+
+
 def test_members_are_counted_from_both_ends():
     three = Population([mlp(4, [3], seed=s) for s in range(3)])
     for index in (-3, -1, 0, 2):

@@ -75,7 +75,7 @@ def test_without_extras_the_package_for_home_works(wheel, install, python, run, 
     said = run(cappaper, "check", "my_net.py:make", "--data", "mnist-sample", *few)
     assert "my_net.py:make: 20 images, L∞ ball of radius 0.0313725" in said
     shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("_build"))
-    assert "1. Perturbations grow" in run(cappaper, "claims")
+    assert "1. ReLU lets perturbations grow" in run(cappaper, "claims")
     done = subprocess.run([cappaper, "reproduce"], capture_output=True, text=True)
     assert done.returncode == 1 and 'pip install "cappaper[paper]"' in done.stderr
 

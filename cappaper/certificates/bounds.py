@@ -197,4 +197,4 @@ def rounding_error(net: Layers, hidden: list[Interval], box: Interval, kind: tor
         new = gamma * most + terms * kind.tiny  # underflow is an error, too
         error = _apply(weight.abs(), error) + new
         error = torch.where(most + new < kind.max, error, math.inf)  # else it may overflow
-    return 2 * error  # doubled for the far smaller rounding of these bounds in float64
+    return 2 * error  # doubled for the rounding of the bounds themselves, in float64

@@ -21,11 +21,11 @@ MARGIN = 0.02  #: Two points of accuracy: smaller differences count as zero.
 
 
 class Answer(NamedTuple):
-    """*yes*, *no*, *reversed*, *in part* or *not decided*, and a sentence with the numbers."""
+    """*yes*, *no*, *reversed*, *in part* or *not decided*, the numbers, and where they are from."""
 
     word: str
     says: str
-    chapters: str = ""
+    chapter: str = ""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ def reproduce(profile: str, only: Sequence[str], device: str, jobs: int, no_buil
     from cappaper.paper import chapters
 
     here = machine(device, jobs or os.cpu_count() or 1)
-    chapters.reproduce(profile, ",".join(only).split(",") * bool(only), here, not no_build)
+    names = [name for listed in only for name in listed.split(",")]
+    chapters.reproduce(profile, names, here, not no_build)
 
 
 def _radius(context: click.Context, parameter: click.Parameter, text: str) -> float:

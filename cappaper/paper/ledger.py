@@ -41,7 +41,7 @@ def verdicts(book: Path) -> pd.DataFrame:
     rows = []
     for claim in CLAIMS:
         for kind, answer in claim.answers(tables).items():
-            rows.append((claim.number, kind, answer.chapters, "", answer.word, answer.says))
+            rows.append((claim.number, kind, answer.chapter, "", answer.word, answer.says))
         for one in claim.comparisons:
             says = one.numbers(tables[one.chapter])
             rows.append((claim.number, "evidence", one.chapter, one.asks, "", says))

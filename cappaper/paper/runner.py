@@ -59,7 +59,7 @@ def run(
     models = networks(todo, machine) if judge.trained else [spec.build() for spec in todo]
     more = (judge, epsilons, limit, machine.device)
     calls = [(spec, model.cpu(), *more) for spec, model in zip(todo, models, strict=True)]
-    for i, entry in side_by_side(_judge, calls, machine.jobs, judge.name):
+    for i, entry in side_by_side(_ask, calls, machine.jobs, judge.name):
         entries[todo[i]] = entry
         cache.keep(places[todo[i]], entry)
     table = _table(specs, [entries[spec] for spec in specs])
@@ -129,7 +129,7 @@ def _keep(places: dict[Spec, Path], spec: Spec, weights: dict[str, Tensor]) -> N
     cache.keep(places[spec], weights)
 
 
-def _judge(
+def _ask(
     spec: Spec, model: nn.Module, judge: Judge, radii: Radii, limit: int | None, device: str
 ) -> dict[str, Any]:
     start = time.perf_counter()
