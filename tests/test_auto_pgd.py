@@ -184,7 +184,7 @@ def adv_lib_cw(adv_lib):
 
 @pytest.mark.parametrize("referee", ["foolbox_cw", "adv_lib_cw"])
 def test_the_median_distortion_is_that_of_the_referees(attacked, referee, request):
-    """Within 5 % on 200 images."""
+    """Within 5% on 200 images."""
     net, x, y, ours = attacked
     theirs = request.getfixturevalue(referee)(net, x, y)
     correct = is_correct(net, x, y)

@@ -45,7 +45,7 @@ def test_an_interval_answers_beyond_short_of_or_below_the_margin(cap, word):
     one = Comparison("fig-04", "some_cap", {}, says="{best} keeps {ours:.0%}")
     spread = {0.1: cap, INF: RELU}
     answer = one.answer(rates(spread))
-    assert answer.word == word and answer.says == f"β = 0.1 keeps {100 * sum(cap) / 3:.0f} %"
+    assert answer.word == word and answer.says == f"β = 0.1 keeps {100 * sum(cap) / 3:.0f}%"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ CLAIMS = (BOOK / "claims.md").read_text().splitlines()
 
 
 def percent(*shares):
-    return [f"{100 * share:.0f} %" for share in shares]
+    return [f"{100 * share:.0f}%" for share in shares]
 
 
 def under_pgd():

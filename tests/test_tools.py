@@ -126,9 +126,9 @@ def test_the_strongest_attack_leaves_no_more_than_autoattack():
 def test_the_readme_has_the_numbers_of_the_table():
     row = tables.read(BOOK / "results" / "referee.csv").set_index("network").loc["cap-0.05"]
     sentence = (
-        f"of 500 test images it leaves {100 * row['AutoAttack']:.0f} % on the network with"
+        f"of 500 test images it leaves {100 * row['AutoAttack']:.0f}% on the network with"
         f" β = 0.05 that comes with the package, at ε = {row['ε']:g}, and `strongest_attack`"
-        f" {100 * row['strongest_attack']:.0f} %"
+        f" {100 * row['strongest_attack']:.0f}%"
     )
     assert sentence in (ROOT / "README.md").read_text()
 

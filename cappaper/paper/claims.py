@@ -66,7 +66,7 @@ class Comparison:
         word = "yes" if effect.low > high else "reversed" if effect.high < -high else word
         names = {"best": _name(effect.name), "other": _name(effect.other)}
         says = self.says.format(ours=effect.ours, theirs=effect.theirs, **names)
-        return Answer(word, says.replace("%", " %"), self.chapter)
+        return Answer(word, says, self.chapter)
 
     def numbers(self, table: pd.DataFrame) -> str:
         """Both sides of the effect, and their difference with its interval."""
