@@ -59,10 +59,8 @@ def table(folder: Path, run: subprocess.Popen[str] | None = None) -> list[str]:
     run = run or project.start(folder)
     output, _ = run.communicate()
     assert not run.returncode, f"a run failed: {output[-300:]}"
-    names = [
-        path.name for part in ("build", "cache", "book") for path in folder.glob(f"{part}/**/*")
-    ]
-    assert not [name for name in names if ".partial" in name], "files are left over"
+    names = [path.name for part in ("build", "book") for path in folder.glob(f"{part}/**/*")]
+    assert not [name for name in names if ".partial" in name], "files are left over in the book"
     return _rows(folder / "build" / "quick" / "results" / "small.csv")
 
 
