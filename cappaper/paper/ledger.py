@@ -28,6 +28,7 @@ _CHAPTERS = {
     "another-schedule": ", another schedule",
     "train-knowing": ", knowing",
     "train-convolutions": ", convolutions",
+    "train-one-step": ", convolutions, one step",
 }
 
 
