@@ -4,9 +4,13 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import cappaper
 
@@ -99,6 +103,17 @@ def test_every_public_name_has_a_docstring_with_its_errors_and_an_example():
         assert text, name
         if callable(getattr(cappaper, name)) and name[0].islower():
             assert ">>>" in text, name
+
+
+def test_every_pinned_package_takes_the_oldest_python():
+    """Else pip looks for other versions for ever, on Debian 12 for example."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = project["requires-python"].removeprefix(">=") + ".0"
+    pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    needs = [(d.name, d.metadata["Requires-Python"]) for d in metadata.distributions()]
+    pinned = [(n, need) for n, need in needs if canonicalize_name(n) in pins and need]
+    assert len(pinned) > 100
+    assert [n for n, need in pinned if not SpecifierSet(need).contains(oldest)] == []
 
 
 def test_no_committed_file_has_a_path_of_a_machine():
