@@ -51,7 +51,7 @@ def draw() -> str:
         if {*said[0]} == {8} and said[1][0] == 8 != said[1][-1]:
             break
     rules = [
-        "@keyframes walk {0% {transform: none; animation-timing-function: steps(40)}"
+        f"@keyframes walk {{0% {{transform: none; animation-timing-function: steps({STEPS})}}"
         f" {SHARE:.0%}, 100% {{transform: translateX(-{STEPS * SIDE}px)}}}}"
     ]
     panels = []

@@ -24,8 +24,7 @@ from cappaper.paper.machines import Machine, side_by_side
 
 MANIFEST = Path("notebooks/chapters.yml")
 # Results that no chapter makes: benchmarks, trials, and the animation.
-_MEASURED = ("how-fast-", "how-it-is-tested.", "mutants.", "coverage.", "referee.", "doubled.")
-_DRAWN = ("attack.",)
+_NO_CHAPTERS = ["how-fast-", "how-it-is-tested.", "mutants.", "coverage.", "referee.", "doubled.", "attack."]
 _QUICK = (
     "Quick profile: the figures and numbers of all chapters come from small networks on"
     " scikit-learn's 8×8 digits, not from MNIST. The text was written for MNIST."
@@ -111,7 +110,7 @@ def stage(root: Path, folder: Path) -> None:
     shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
     for path in (root / "book" / "results").iterdir():
-        if path.name.startswith(_MEASURED + _DRAWN):
+        if path.name.startswith(tuple(_NO_CHAPTERS)):
             shutil.copy(path, folder / "results")
     path = folder / "_config.yml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -60,8 +60,8 @@ class Comparison:
             half = self.effect(table, self.half_of) if self.half_of else None
         except Lacking:
             return Answer("not decided", "The table lacks the networks to compare.", self.chapter)
-        ends = (2 * self.margin,) * 2 if half is None else (half.low, half.high)
-        low, high = (max(end, 0) / 2 for end in ends)
+        low = max(half.low, 0) / 2 if half else self.margin
+        high = max(half.high, 0) / 2 if half else self.margin
         word = "no" if effect.high < low else "not decided"
         word = "yes" if effect.low > high else "reversed" if effect.high < -high else word
         names = {"best": _name(effect.name), "other": _name(effect.other)}
