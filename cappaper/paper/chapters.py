@@ -24,7 +24,7 @@ from cappaper.paper.machines import Machine, side_by_side
 
 MANIFEST = Path("notebooks/chapters.yml")
 # Results that no chapter makes: benchmarks, trials, and the animation.
-_NO_CHAPTERS = ["how-fast-", "how-it-is-tested.", "mutants.", "coverage.", "referee.", "doubled.", "attack."]
+_NO_CHAPTER = re.compile(r"how-fast-|(attack|coverage|doubled|how-it-is-tested|mutants|referee)\.")
 _QUICK = (
     "Quick profile: the figures and numbers of all chapters come from small networks on"
     " scikit-learn's 8×8 digits, not from MNIST. The text was written for MNIST."
@@ -110,7 +110,7 @@ def stage(root: Path, folder: Path) -> None:
     shutil.copytree(root / "book", folder, ignore=leave, dirs_exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
     for path in (root / "book" / "results").iterdir():
-        if path.name.startswith(tuple(_NO_CHAPTERS)):
+        if _NO_CHAPTER.match(path.name):
             shutil.copy(path, folder / "results")
     path = folder / "_config.yml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
