@@ -226,10 +226,6 @@ def reader_of(called: Any) -> Reader | None:
     return _READERS.get(called)
 
 
-def _hardtanh(input: Tensor, min_val: Any = -1, max_val: Any = 1, *_: Any, **__: Any) -> Bounded:
-    return Bounded(input, min_val, max_val)
-
-
 def _clamp(input: Tensor, min: Any = None, max: Any = None, **_: Any) -> Bounded:
     return Bounded(input, -math.inf if min is None else min, math.inf if max is None else max)
 
@@ -251,7 +247,10 @@ _READERS: dict[Any, Reader] = {cap: lambda z, beta: Bounded(z, 0.0, beta)}
 for _names, _read in (
     ("relu relu_", lambda input, *_, **__: Bounded(input, 0.0)),
     ("relu6", lambda input, *_, **__: Bounded(input, 0.0, 6.0)),
-    ("hardtanh hardtanh_", _hardtanh),
+    (
+        "hardtanh hardtanh_",
+        lambda input, min_val=-1, max_val=1, *_, **__: Bounded(input, min_val, max_val),
+    ),
     ("hardsigmoid", lambda input, *_, **__: Bounded(input, -3.0, 3.0, 1 / 6)),
     ("sigmoid sigmoid_ expit", lambda input, *_, **__: Bounded(input, 0.0, 0.0)),
     ("tanh tanh_", lambda input, *_, **__: Bounded(input, 0.0, 0.0, 4.0)),

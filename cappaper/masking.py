@@ -77,7 +77,7 @@ class MaskingReport:
         few, fewer = list(self.by_steps.items())[-2:][0]  # the same if there is only one
         best = min(self.by_steps.values())
         one, plain, aware = self.one_step, self.control, self.adaptive
-        knows = f"an attack that knows about the cap leaves {aware:.3f}"
+        knows = f"an attack that knows about the cap leaves {aware:.1%}"
         widest = max(self.by_eps)
         any_image = self.by_eps[widest] if widest >= 1 else None
         rises = [(b[1] - a[1], a[0], b[0]) for a, b in pairwise(self.by_eps.items())]
@@ -86,14 +86,14 @@ class MaskingReport:
             (self.zero_gradient, "{:.0%} of the images have an input gradient of exactly zero"),
             (self.unstable, "the logits change by {:.0%} within a thousandth of ε"),
             (self.silent, "{:.1%} of the images are wrong on PGD's way and right at its end"),
-            (fewer - last, f"{few:g} steps leave {fewer:.3f}, {many:g} steps leave {last:.3f}"),
+            (fewer - last, f"{few:g} steps leave {fewer:.1%}, {many:g} steps leave {last:.1%}"),
             (self.moved, "{:.0%} of the examples that fool the other model do not fool this one"),
-            (any_image, f"at ε = {widest:g}, where any image is allowed, PGD leaves {{:.3f}}"),
-            (last - one, f"one step leaves {one:.3f}, many steps leave {last:.3f}"),
-            (last - self.noise, f"random points leave {self.noise:.3f}, PGD leaves {last:.3f}"),
-            (last - best, f"the longest PGD leaves {last:.3f}, the best one {best:.3f}"),
-            (rise, f"from ε = {low:g} to {high:g}, what PGD leaves changes by {{:+.3f}}"),
-            (plain - aware, f"{knows}, as many runs of PGD leave {plain:.3f}"),
+            (any_image, f"at ε = {widest:g}, where any image is allowed, PGD leaves {{:.1%}}"),
+            (last - one, f"one step leaves {one:.1%}, many steps leave {last:.1%}"),
+            (last - self.noise, f"random points leave {self.noise:.1%}, PGD leaves {last:.1%}"),
+            (last - best, f"the longest PGD leaves {last:.1%}, the best one {best:.1%}"),
+            (rise, f"from ε = {low:g} to {high:g}, what PGD leaves changes by {{:+.1%}}"),
+            (plain - aware, f"{knows}, as many runs of PGD leave {plain:.1%}"),
         ]
         for (value, says), (name, (threshold, cure)) in zip(rows, _TABLE.items(), strict=True):
             says = "not measured" if value is None else says.format(value)

@@ -58,7 +58,6 @@ class Population(nn.Module):
         for model in models:
             checks.module(model, "a member of a population")
             checks.no_hooks(model, "a member of a population")
-        for model in models[1:]:
             pairs = zip_longest(_layout(models[0]), _layout(model))
             if different := [one or other for one, other in pairs if one != other]:
                 share = "must share one architecture, its modes and its settings"

@@ -212,12 +212,12 @@ def _smooth(call: Bounded, output: Tensor, sharpness: float, relu: bool) -> Tens
         rise = rise * torch.sigmoid(k * (still - lower))
     if isinstance(upper, Tensor) and not relu:  # a cap at ∞ among a population's is a ReLU
         rise = torch.where(upper.detach().isinf(), (still > lower).to(still), rise)
-    return output.detach() + _zero(z) * rise.detach().nan_to_num(0.0)
+    return output.detach() + _zero(z) * rise.detach().nan_to_num()
 
 
 def _zero(z: Tensor) -> Tensor:
     """Zeros with the graph of ``z``, even where ``z`` is infinite."""
-    return (z - z.detach()).nan_to_num(0.0)
+    return (z - z.detach()).nan_to_num()
 
 
 def _larger(one: float | Tensor, other: float | Tensor) -> float | Tensor:

@@ -147,8 +147,7 @@ def _checkpoints(steps: int) -> dict[int, int]:
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, goal: Tensor) -> Tensor:
-    flat = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
-    return flat.reshape(labels.shape)
+    return F.cross_entropy(logits.movedim(-1, 1), labels, reduction="none")
 
 
 def _difference_of_logits(logits: Tensor, labels: Tensor, goal: Tensor) -> Tensor:

@@ -78,11 +78,11 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
     """Warn of what makes attacks weak; returns the model, or its :class:`Averaged`, to attack."""
     if isinstance(model, Averaged):
         return model
-    few, passes, moved = min(2, y.shape[-1]), [], False  # BatchNorm may refuse one image
+    two, passes, moved = (slice(None),) * (y.ndim - 1) + (slice(2),), [], False
     with undisturbed(model), torch.no_grad():
         for _ in range(2):
             put_back = _save(model)
-            passes.append(checks.logits_of(model, x.narrow(y.ndim - 1, 0, few), y[..., :few]))
+            passes.append(checks.logits_of(model, x[two], y[two]))
             moved = put_back() or moved
     if passes[0].isnan().all():
         raise ValueError("the model's logits are NaN: its weights or its input are not finite")
