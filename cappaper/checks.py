@@ -83,6 +83,16 @@ def adversarial(examples: Tensor, x: Tensor, radius: float = 1.0) -> None:
         raise ValueError(f"the attack left its ball: a pixel moved by {moved:.4g}, ε is {radius:g}")
 
 
+def bound(attack: Any) -> dict[str, Any]:
+    """The arguments that a ``partial`` binds to an attack, which must be untargeted."""
+    if not callable(attack):
+        raise TypeError(f"an attack must be a function, got {shown(attack)}")
+    arguments: dict[str, Any] = getattr(attack, "keywords", {})
+    if arguments.get("targeted"):
+        raise ValueError("a targeted attack needs the classes to reach, and gets true labels here")
+    return arguments
+
+
 def module(model: nn.Module, what: str = "the model") -> None:
     """Refuse what is not a torch module, and a module whose weights hold no numbers yet."""
     if not isinstance(model, nn.Module):

@@ -158,12 +158,7 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
         judged = common.look(model, x, y)
         rows = [common.is_correct(judged, x, y)]
         for attack in attacks:
-            if not callable(attack):
-                raise TypeError(f"an attack must be a function, got {checks.shown(attack)}")
-            bound = getattr(attack, "keywords", {})  # of a functools.partial
-            if bound.get("targeted"):
-                gets = "a targeted attack needs the classes to reach, and gets the true labels here"
-                raise ValueError(f"{gets}: leave targeted out, or count its successes yourself")
+            bound = checks.bound(attack)
             rows.append(rows[-1].clone())
             left = rows[-1].nonzero().squeeze(1)
             if len(left):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.attacks.balls import BALLS
-from cappaper.attacks.common import in_batches, undisturbed
+from cappaper.attacks.common import in_batches, is_fooled, predict, undisturbed
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.progress import Progress, watched
 
@@ -158,11 +158,10 @@ def _measure(
     eps, seed, batch_size, most = settings.values()
 
     def logits(images: Tensor, of: nn.Module = model) -> Tensor:
-        ask = torch.no_grad()(partial(checks.logits_of, of))
-        return in_batches(ask, of, images, y, batch_size, None)
+        return in_batches(partial(predict, of), of, images, y, batch_size, None)
 
     def is_correct(images: Tensor, of: nn.Module = model) -> Tensor:
-        return logits(images, of).argmax(-1) == y
+        return ~is_fooled(logits(images, of), y)
 
     def under(attack: Callable[..., Tensor], **own: Any) -> float:
         return _mean(correct & is_correct(attack(model, x, y, **settings | own)))
@@ -175,7 +174,7 @@ def _measure(
     counts = sorted({min(n, most) for n in (1, 2, 5, 10, 20, 40)})
     path = {0: logits(x)} | {n: logits(walk(model, x, y, steps=n)) for n in counts}
     loss = {n: F.cross_entropy(z, y, reduction="none").mean().item() for n, z in path.items()}
-    right = torch.stack([z.argmax(-1) == y for z in path.values()])
+    right = torch.stack([~is_fooled(z, y) for z in path.values()])
     yield {"loss": loss, "silent": _mean(right[0] & right[-1] & ~right.all(0))}
     noise = [is_correct(BALLS["linf"](eps, 1).random(x, seed, run)) for run in range(100)]
     yield {"noise": _mean(correct & torch.stack(noise).all(0))}

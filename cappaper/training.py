@@ -86,7 +86,7 @@ def fit(
         raise ValueError("the model has no weights to train: none requires a gradient")
     count = len(model) if isinstance(model, Population) else 1
     seeds = checks.each(seed, count, "seed", "networks", whole=True)
-    generators = [torch.Generator().manual_seed(s) for s in seeds]
+    seeded = [torch.Generator().manual_seed(s) for s in seeds]
     kinds = (model.template if isinstance(model, Population) else model).named_modules()
     capped = [f"{name}.beta".lstrip(".") for name, kind in kinds if isinstance(kind, CappedReLU)]
     caps = [p for name, p in model.named_parameters() if name.replace("__", ".") in capped]
@@ -94,7 +94,7 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     # A single example that is left joins the step before: BatchNorm refuses it alone.
     starts = range(0, max(1, len(y) - (batch_size > 1)), batch_size)
-    steps, first = epochs * len(starts), True
+    steps = epochs * len(starts)
     done, stored, gpus = 0, None, [x.device] if x.is_cuda else []
     with torch.random.fork_rng(gpus):
         # Dropout and the like draw from the first seed. torch.manual_seed would reseed every GPU.
@@ -103,12 +103,12 @@ def fit(
             generator.manual_seed(seeds[0])
         if checkpoint is not None:
             about = _identity(model, x, y, seeds, epochs, batch_size, lr, attack, attack_at)
-            stored = _Checkpoint(Path(checkpoint), about, model, optimizer, generators)
+            stored = _Checkpoint(Path(checkpoint), about, model, optimizer, seeded)
             done = stored.resume(epochs)
             if done and callable(progress):
                 progress(done, epochs)
         for epoch in range(done, epochs):
-            order = torch.stack([torch.randperm(len(y), generator=g) for g in generators])
+            order = torch.stack([torch.randperm(len(y), generator=g, device="cpu") for g in seeded])
             batches = torch.tensor_split(order.to(y.device), [*starts[1:]], dim=-1)
             shown = watched(batches, progress is True, f"epoch {epoch + 1} of {epochs}")
             for step, batch in enumerate(shown, epoch * len(starts)):
@@ -116,22 +116,19 @@ def fit(
                 images, labels = x[chosen], y[chosen]
                 current = attack if attack_at is None else attack_at(step, steps)
                 if current is not None:
+                    checks.bound(current)
                     clean, images = images, current(model, images, labels)
-                    if first:
-                        checks.adversarial(images, clean)
+                    checks.adversarial(images, clean)
                 rate = lr(step, steps) if callable(lr) else lr
                 checks.number(rate, "the learning rate", 0)  # a schedule may begin or end with 0
                 for group in optimizer.param_groups:
                     group["lr"] = float(rate)
                 optimizer.zero_grad()
-                logits = model(images)
-                if first:
-                    checks.logits(logits, labels)
+                logits = checks.logits_of(model, images, labels)
                 # The sum over members of their mean losses: no gradient depends on another member.
                 loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
                 (loss / batch.shape[-1]).backward()
                 optimizer.step()
-                first = False
             helps = "try a smaller learning rate"
             if not all(p.isfinite().all() for p in model.parameters()):
                 raise ValueError(f"training diverged: weights are not finite; {helps}")

@@ -24,7 +24,7 @@ FEWER = {name: {"betas": [1.0, math.inf]} for name in ("train-longer", "train-kn
 @click.option("--only", multiple=True, help="This chapter; again for more.")
 @click.option("--table", is_flag=True, help="Run nothing: write the table of earlier runs.")
 def main(profile: str, device: str, jobs: int, only: tuple[str, ...], table: bool) -> None:
-    """Run the chapters that decide claims again, on one seed with twice of everything."""
+    """Run the chapters that decide claims again, on one seed with twice as much of everything."""
     root, folder = Path.cwd(), Path.cwd() / "build" / f"doubled-{profile}"
     for part in ("chapters", "results"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def page(table: pd.DataFrame) -> str:
     parts = [
         f"**On seed 0, {len(table) - len(other)} of {len(table)} questions have the same answer"
         " after twice the training and under twice the attack.**"
-        + f" These have another: {names}."
+        + f" The answer changes for: {names}."
         * bool(names)
     ]
     for claim in CLAIMS:

@@ -142,9 +142,10 @@ def page(table: pd.DataFrame) -> str:
     reasons = {(one["module"], one["after"]): one["reason"] for one in listed}
     left = table[table["noticed"] != "yes"].set_index("module")
     code = left["after"].map(lambda line: f"`{line}`".replace("|", "\\|"))
-    why = [reasons.get(key, "not yet known") for key in left["after"].items()]
-    shown = markdown_table(left[["line"]].assign(mutant=code, why=why), "module")
-    return f"{markdown_table(counts, 'part')}\n\nWhat no test noticed:\n\n{shown}\n"
+    why = [reasons.get(key, "") for key in left["after"].items()]
+    shown = left[["line"]].assign(mutant=code, why=why).set_axis("`" + left.index + "`")
+    unnoticed = markdown_table(shown, "module")
+    return f"{markdown_table(counts, 'part')}\n\nWhat no test noticed:\n\n{unnoticed}\n"
 
 
 @click.command()

@@ -129,7 +129,7 @@ DOUBTS = {
     "look like probabilities": (lambda x, net: net(x).softmax(-1), 0.1),
     "all sum to 100": (lambda x, net: 100 * net(x).softmax(-1), 0.1),
     "allows any image": (lambda x, net: net(x), 8.0),
-    "is in train mode": (None, 0.1),
+    "BatchNorm in train mode": (None, 0.1),
 }
 
 

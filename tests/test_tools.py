@@ -123,14 +123,10 @@ def test_the_strongest_attack_leaves_no_more_than_autoattack():
     assert (table["both"] <= table[["strongest_attack", "AutoAttack"]].min(axis=1)).all()
 
 
-def test_the_readme_has_the_numbers_of_the_table():
+def test_the_low_cap_misleads_autoattack_as_the_readme_says():
     row = tables.read(BOOK / "results" / "referee.csv").set_index("network").loc["cap-0.05"]
-    sentence = (
-        f"of 500 test images it leaves {100 * row['AutoAttack']:.0f}% on the network with"
-        f" β = 0.05 that comes with the package, at ε = {row['ε']:g}, and `strongest_attack`"
-        f" {100 * row['strongest_attack']:.0f}%"
-    )
-    assert sentence in (ROOT / "README.md").read_text()
+    assert row["AutoAttack"] > 3 * row["strongest_attack"]
+    assert "on `cap-0.05` it leaves several times as many" in (ROOT / "README.md").read_text()
 
 
 def test_both_attack_the_same_images_of_the_same_network():
@@ -152,8 +148,7 @@ def test_a_table_beside_itself_has_the_same_answers(tmp_path):
     assert "β = 0.05" in rows["measured_twice"][0] and origin["git_commit"]
 
 
-def test_the_pages_say_how_many_answers_stay():
-    same = (DOUBLED["once"] == DOUBLED["twice"]).sum()
+def test_the_page_says_how_the_lead_shrinks():
     chapters = DOUBLED[DOUBLED["test"].str.contains("ε = 0.3.*strongest")].groupby("chapter")
     rows = chapters.first()[["measured_once", "measured_twice"]]
     leads = rows.apply(lambda column: column.str.rpartition("difference ")[2].astype(float))
@@ -161,9 +156,8 @@ def test_the_pages_say_how_many_answers_stay():
     assert (short["measured_twice"] > short["measured_once"]).all()
     once, twice = (100 * leads.loc["train-longer"]).round().astype(int)
     sentence = (
-        f"{same} of {len(DOUBLED)} questions have the same answer after twice the training and"
-        " under twice the attack; after 40 epochs of adversarial training at ε = 0.3, the lead of"
-        f" β = 1 shrinks from {once} points to {twice}, and after six it does not shrink"
+        "After 40 epochs of adversarial training at ε = 0.3, the lead of β = 1 shrinks from"
+        f" {once} points to {twice}. After six epochs it does not shrink."
     )
     assert sentence in (BOOK / "doubled.md").read_text()
 

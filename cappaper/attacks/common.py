@@ -95,8 +95,7 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
             " if it is dropout in train mode, call model.eval() first"
         )
     if moved:
-        mode = "the model is in train mode, in which BatchNorm depends on the batch"
-        checks.warn(f"{mode}: call model.eval() before you evaluate it")
+        checks.warn("BatchNorm in train mode depends on the batch: call model.eval() first")
     return Averaged(model, samples) if differs or samples > 1 else model
 
 

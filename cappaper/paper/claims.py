@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,8 +75,11 @@ class Comparison:
             name, ours, theirs, low, high, other = self.effect(table)
         except Lacking:
             return "the table lacks the networks to compare"
-        sides = f"{_name(name)} {ours:.3f}, {_name(other)} {theirs:.3f}"
-        return f"{sides}; difference {ours - theirs:+.3f} ({low:+.3f} to {high:+.3f})"
+        form, scale, unit = ("z.2f", 1, "") if "growth" in self.measure else ("z.1f", 100, "%")
+        one, two, gain, low, high = (scale * v for v in (ours, theirs, ours - theirs, low, high))
+        sides = f"{_name(name)}: {one:{form}}{unit}, {_name(other)}: {two:{form}}{unit}"
+        points = f"{gain:+{form}}{unit and ' points'} ({low:+{form}} to {high:+{form}})"
+        return f"{sides}; difference {points.replace('-', '−')}"
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,8 @@ CLAIMS = [_claim(entry) for entry in yaml.safe_load(_TEXT)]
 
 
 def show_verdicts(chapter: str, table: pd.DataFrame) -> None:
-    """Show what a chapter's own table says of the claims; every chapter ends with it."""
-    lines = []
+    """Show what a chapter's own table says of the claims; those that decide one end with it."""
+    lines = ["| claim | answer, or what is compared | what this table says |", "|---|---|---|"]
     for claim in CLAIMS:
         for kind, comparisons in (("reproduced?", claim.reproduced), ("real?", claim.real)):
             for one in comparisons:
@@ -127,9 +131,9 @@ def show_verdicts(chapter: str, table: pd.DataFrame) -> None:
         for one in claim.evidence:
             if one.chapter == chapter:
                 lines.append(f"| {claim.number} | {one.asks} | {one.numbers(table)} |")
-    head = "| claim | asked | what this table says |\n|---|---|---|\n"
-    show_markdown(head + "\n".join(lines) if lines else "This chapter decides none of the claims.")
+    show_markdown("\n".join(lines))
 
 
 def _name(network: Any) -> str:
-    return network_name(network) if isinstance(network, float) else str(network)
+    name = network_name(network) if isinstance(network, float) else network.replace("-", "–")
+    return f"layer{'s' * ('+' in name)} {name}" if re.fullmatch(r"\d(\+\d)*", name) else name

@@ -126,7 +126,7 @@ def setup(app: Any) -> dict[str, bool]:
         if page.startswith("chapters/") and ledger.exists():
             head = chapter_head(page.removeprefix("chapters/"), pd.read_csv(ledger))
             body = body.replace("</h1>", f"</h1>\n{head}", 1)
-        context["body"] = body
+        context["body"] = re.sub("([βε]) = ", "\\1\u00a0=\u00a0", body)  # on one line
 
     def write_files(app: Any, failed: Exception | None) -> None:
         if failed is not None or app.builder.format != "html":
