@@ -38,10 +38,8 @@ def batch(x: Tensor, y: Tensor) -> None:
     if y.dtype != torch.int64:
         raise TypeError(f"labels must be int64 class indices, got {y.dtype}")
     if y.ndim not in (1, 2) or x.ndim <= y.ndim or x.shape[: y.ndim] != y.shape:
-        raise ValueError(
-            "expected images [B, ...] with labels [B], or [M, B, ...] with [M, B] for a population;"
-            f" got {list(x.shape)} and {list(y.shape)}"
-        )
+        got = f"got {list(x.shape)} and {list(y.shape)}"
+        raise ValueError(f"labels [B] need images [B, ...], and labels [M, B] [M, B, ...]; {got}")
     if not x.numel():
         raise ValueError("the batch is empty: expected at least one image")
     low, high = torch.aminmax(x.detach())
@@ -116,8 +114,6 @@ def no_hooks(model: nn.Module, what: str) -> None:
 
 def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The model's logits for images, checked against their labels."""
-    if not callable(model):
-        raise TypeError(f"the model must be callable, got {type(model).__name__}")
     if isinstance(model, nn.Module):
         module(model)
     tracked = not x.is_inference()
@@ -165,10 +161,8 @@ def warn_of_probabilities(values: Tensor) -> None:
     sums = rows.sum(-1)
     total = sums[0] if len(sums) > 1 else torch.ones_like(sums[0])
     if (rows >= 0).all() and ((sums - total).abs() <= 1e-3 * total).all():
-        warn(
-            f"the model's outputs look like probabilities: none is below 0, and all sum to"
-            f" {total:.4g}. Attacks need the logits before the softmax, which do not saturate"
-        )
+        why = f"none is below 0, and all sum to {total:.4g}"
+        warn(f"the outputs look like probabilities: {why}. Attacks need the logits before softmax")
 
 
 def input_gradient(total: Tensor, point: Tensor) -> Tensor:
@@ -179,10 +173,8 @@ def input_gradient(total: Tensor, point: Tensor) -> Tensor:
     if total.requires_grad:
         (gradient,) = torch.autograd.grad(total, point, allow_unused=True)
     if gradient is None:
-        raise ValueError(
-            "no gradient leads from the logits back to the images: the model detaches, compares or"
-            " rounds on the way; cappaper.square needs no gradient"
-        )
+        why = "the model detaches, compares or rounds on the way; cappaper.square needs no gradient"
+        raise ValueError(f"no gradient leads from the logits back to the images: {why}")
     return gradient
 
 

@@ -75,10 +75,8 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
         capped.add(isinstance(call.upper, Tensor) or call.upper < math.inf)
         return output.detach() + _zero(call.z)  # hide its graph, as the surrogate does
 
-    with undisturbed(model), _watching(model, bypass), ExitStack() as hooks:
-        note = lambda part, _: ran.add((part, threading.get_ident() == own))  # noqa: E731
-        for module in model.modules():
-            hooks.enter_context(module.register_forward_pre_hook(note))
+    note = lambda part, _: ran.add((part, threading.get_ident() == own))  # noqa: E731
+    with undisturbed(model), _watching(model, bypass, note):
         point = x.narrow(y.ndim - 1, 0, few).detach().clone().requires_grad_()
         logits = checks.logits_of(model, point, y[..., :few])
     elsewhere = [type(m).__name__ for m, here in ran if not here and (m, True) not in ran]
@@ -132,7 +130,8 @@ class _Watch(TorchFunctionMode):
     def close(self) -> None:
         """Switch the mode off: torch calls no hook after an interrupt."""
         self.owner = 0
-        for _ in range(self._depth):
+        while self._depth:
+            self._depth -= 1
             with suppress(RuntimeError):  # interrupted in a call, during which it is off
                 self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
@@ -172,9 +171,11 @@ class _Watch(TorchFunctionMode):
 
 
 @contextmanager
-def _watching(model: nn.Module, handle: Callable[[Bounded, Tensor], Tensor]) -> Iterator[None]:
-    """Hand the bounded activations in this thread's calls of ``model`` to ``handle``."""
-    watch = _Watch(handle)
+def _watching(
+    model: nn.Module, handle: Callable[[Bounded, Tensor], Tensor], note: Any = None
+) -> Iterator[None]:
+    """Hand this thread's bounded activations to ``handle``, and all parts that run to ``note``."""
+    watch, hooks = _Watch(handle), list[Any]()
 
     def registered(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         read = reader_of(module) if threading.get_ident() == watch.owner else None
@@ -184,16 +185,19 @@ def _watching(model: nn.Module, handle: Callable[[Bounded, Tensor], Tensor]) -> 
     # The layers of a population are its template's.
     templates = [m.template for m in model.modules() if isinstance(m, Population)]
     layers = [layer for part in (model, *templates) for layer in part.modules()]
-    with ExitStack() as stack:
+    with ExitStack() as again, ExitStack() as stack:  # again: an interrupt may end the first
+        for each in (again, stack):
+            each.callback(lambda: [hook.remove() for hook in hooks])
+            each.callback(watch.close)
         if any(hasattr(m, "_orig_mod") or m._compiled_call_impl for m in model.modules()):
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # as before compilation
-        stack.callback(watch.close)
         # Plain functions: a copy of the model shares them, but a method is copied with its self.
         before, after = (lambda *_: watch.enter()), (lambda *_: watch.leave())
-        stack.enter_context(model.register_forward_pre_hook(before))
-        stack.enter_context(model.register_forward_hook(after, prepend=True, always_call=True))
-        for layer in filter(reader_of, layers):
-            stack.enter_context(layer.register_forward_hook(registered))
+        hooks.append(model.register_forward_pre_hook(before))
+        hooks.append(model.register_forward_hook(after, prepend=True, always_call=True))
+        # Not lists: an interrupt would lose the handles that are in none yet.
+        hooks.extend(part.register_forward_hook(registered) for part in filter(reader_of, layers))
+        hooks.extend(part.register_forward_pre_hook(note) for part in model.modules() if note)
         yield
 
 

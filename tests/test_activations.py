@@ -112,6 +112,15 @@ def test_a_capped_resnet_is_attacked_and_bounded():
     assert extraction.create_feature_extractor(capped, ["layer1"])(x)["layer1"].max() <= 0.5
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [nn.GRU(4, 4), nn.LSTMCell(4, 4), nn.TransformerDecoderLayer(4, 2), nn.Hardtanh(), nn.SiLU()],
+)
+def test_replace_relu_names_what_has_an_activation_of_its_own(layer):
+    with pytest.warns(UserWarning, match=f"left alone: {type(layer).__name__} at '0'"):
+        replace_relu(nn.Sequential(layer, nn.ReLU()), 0.1)
+
+
 def test_replace_relu_warns_of_activations_that_it_left_alone():
     mixed = nn.Sequential(nn.Sequential(nn.ReLU(), nn.Hardswish()), nn.Softmax(-1))
     with pytest.warns(UserWarning, match="left alone: Hardswish at '0.1'$"):

@@ -8,11 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from cappaper import apgd, auto_attack, convnet, cw_l2, fit, load, mlp, pgd, square
 from cappaper.attacks.balls import BALLS
 from cappaper.attacks.common import is_correct
 from cappaper.attacks.square import _side
+from tests.spellings import Function
 from tests.trained import trained
 
 EPS = 0.1
@@ -212,3 +214,11 @@ def test_confidence_costs_distance(attacked):
     few = {"steps": 100, "search_steps": 5}
     lengths = [(cw_l2(net, x, y, confidence=k, **few) - x).norm() for k in (0.0, 2.0)]
     assert lengths[0] < lengths[1]
+
+
+@pytest.mark.parametrize("part", ["fab-t", "square"])
+def test_autoattack_takes_logits_in_half_precision(nets, part, twenty):
+    pytest.importorskip("pyautoattack")
+    half = nn.Sequential(nets["ReLU"], Function(torch.Tensor.half))
+    found = auto_attack(half, *twenty, 1.0, norm="l2", parts=[part])
+    assert is_correct(half, found, twenty.labels).sum() < is_correct(half, *twenty).sum()

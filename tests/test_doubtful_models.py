@@ -15,12 +15,14 @@ from cappaper import (
     adaptive_pgd,
     apgd,
     auto_attack,
+    certify,
     cw_l2,
     evaluate,
     fgsm,
     fit,
     is_robust,
     load,
+    masking_report,
     mlp,
     pgd,
     robustness_curve,
@@ -97,6 +99,8 @@ def test_an_attack_on_a_model_that_draws_at_random_does_not_stop_by_chance(net, 
     many = partial(pgd, samples=10)
     for attack in (pgd, many, partial(adaptive_pgd, steps=20), partial(apgd, steps=40)):
         assert mean_accuracy(model, attack(model, x, y, 0.1), y) <= plain + 0.06
+    together = strongest_attack(model, x, y, 0.1, steps=20, queries=100)
+    assert mean_accuracy(model, together, y) <= plain + 0.06
     few = mean_accuracy(model, pgd(model, x, y, 0.1), y)
     assert mean_accuracy(model, many(model, x, y, 0.1), y) <= few + 0.02
 
@@ -105,16 +109,32 @@ def test_an_attack_on_a_model_that_draws_at_random_does_not_stop_by_chance(net, 
 def test_a_model_that_draws_at_random_is_judged_by_its_mean(net, sixty):
     """A draw is wrong for one image in five: the mean is right, whatever the draw."""
     torch.manual_seed(0)
-    x = sixty.images
+    x, seen = sixty.images, set()
     y = net(x).argmax(1)
 
     def flips(x, net):
-        logits = 100 * net(x)
+        seen.add(len(x))
+        logits = 100 * net(x) + torch.randn(len(x), 1)  # so that every pass differs
         return torch.where(torch.rand(len(x), 1) < 0.2, logits.roll(1, -1), logits)
 
     model = After(net, flips)
     rates = evaluate(model, x, y, lambda model, x, y: x)
     assert rates.robust_accuracy == rates.standard_accuracy == 1
+    seen.clear()
+    square(model, x, y, 1e-6, queries=30)
+    assert seen == {2, 60}  # two images to notice it, and no image stops
+
+
+@quiet
+@pytest.mark.parametrize("attack", [pgd, adaptive_pgd])
+def test_an_attack_follows_the_mean_of_as_many_passes_as_asked(net, sixty, attack):
+    def passes(samples):
+        calls = []
+        noisy = After(net, lambda x, net: calls.append(x.requires_grad) or NOISE["noise"](x, net))
+        attack(noisy, *sixty, 0.1, steps=2, samples=samples)
+        return sum(calls)
+
+    assert passes(5) >= 4 * passes(1)
 
 
 def doubts(call):
@@ -162,6 +182,43 @@ def test_a_common_model_gets_no_warning(net, sixty, function):
 
 
 @quiet
+@pytest.mark.parametrize("says", ["draws at random", "look like probabilities", "all sum to 100"])
+def test_a_report_names_a_doubtful_model_once(net, sixty, says):
+    six, model = (t[:6] for t in sixty), After(net, DOUBTS[says][0])
+    report = robustness_report(model, *six, 0.1, steps=2, queries=9)
+    assert sum(says in text for text in report.warned) == 1 and says in report.html()
+
+
+def test_a_radius_in_units_of_255_and_dropout_in_train_mode_get_a_warning(net, sixty):
+    x, y = (t[:4] for t in sixty)
+    for call in (
+        lambda eps: fgsm(net, x, y, eps),
+        lambda eps: certify(net, x, y, eps),
+        lambda eps: evaluate(net, x, y, partial(pgd, eps=eps)),
+        lambda eps: masking_report(net, x, y, eps, steps=[2], epsilons=[0.1]),
+    ):
+        with pytest.warns(ReliabilityWarning, match="write 8/255, not 8"):
+            call(8)
+    drop = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout()).train()
+    with pytest.warns(ReliabilityWarning, match="dropout in train mode"):
+        pgd(drop, x, y, 0.1)
+
+
+@quiet
+def test_nan_away_from_the_images_is_no_success(net, sixty):
+    x, y = (t[:20] for t in sixty)
+
+    def nan(z, net):
+        there = (z[:, None] == x[None]).flatten(2).all(2).any(1)
+        return net(z).masked_fill(~there[:, None], torch.nan)
+
+    model = After(net, nan)
+    report = masking_report(model, x, y, 0.1, steps=[2], epsilons=[0.2])
+    assert report.noise == report.by_steps[2] == report.adaptive == report.standard
+    assert torch.equal(cw_l2(model, x, y, steps=5, search_steps=2), x)
+
+
+@quiet
 @pytest.mark.parametrize("name", [n for n in ATTACKS if n != "cw_l2"])
 def test_logits_that_are_nan_are_no_success_and_stop_nothing(net, sixty, name):
     """Brighter images have no logits, and many steps lead there."""
@@ -201,6 +258,9 @@ def test_targeted_attacks_are_refused_where_their_targets_would_be_the_labels(si
     model = mlp(64, [8])
     with pytest.raises(ValueError, match="a targeted attack needs the classes to reach"):
         call(model, *sixty, partial(attack, targeted=True))
+    madry = partial(attack, eps=0.1, targeted=True)
+    with pytest.raises(ValueError, match="a targeted attack needs the classes to reach"):
+        fit(model, *sixty, epochs=1, attack=madry)
 
 
 @quiet
@@ -237,12 +297,3 @@ def test_a_default_device_changes_nothing(net, sixty, name):
     integers.cache_clear()
     with torch.device("meta"):
         assert torch.equal(ATTACKS[name](net, x, y), expected)
-
-
-@quiet
-def test_autoattack_takes_logits_in_half_precision(net, sixty):
-    pytest.importorskip("pyautoattack")
-    half, (x, y) = After(net, lambda x, net: net(x).half()), (t[:2] for t in sixty)
-    for part in ("fab-t", "square"):
-        found = auto_attack(half, x, y, 1.0, norm="l2", parts=[part])
-        assert is_correct(net, found, y).sum() < is_correct(net, x, y).sum()

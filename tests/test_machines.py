@@ -1,13 +1,11 @@
 """Processes, threads and devices."""
 
-import sys
-
 import pandas as pd
 import pytest
 import torch
 
 from cappaper import paper
-from cappaper.paper import experiment, machines, observers
+from cappaper.paper import experiment, observers
 from cappaper.paper.machines import Machine
 from tests.test_runner import SPECS, TINY, tiny
 
@@ -41,13 +39,6 @@ def test_training_and_judging_take_one_thread(fresh, monkeypatch):
         assert threads == [1, 1] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("watched", [True, False])
-def test_a_progress_bar_is_for_a_terminal(monkeypatch, capsys, watched):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: watched, raising=False)
-    assert list(machines.side_by_side(len, [("ab",)], 1, "training")) == [(0, 2)]
-    assert ("training" in capsys.readouterr().err) is watched
 
 
 def test_a_device_is_chosen_or_refused(monkeypatch):

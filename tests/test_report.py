@@ -6,6 +6,8 @@ import json
 import math
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +66,31 @@ def test_a_traced_model_is_not_decided(digits):
     assert "&lt;b&gt;&amp;" in page and "<b>" not in page
 
 
+class InThread(nn.Module):
+    """A capped network that runs in another thread, before a bounded activation that does not."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.last = net, nn.ReLU6()
+
+    def forward(self, x):
+        with ThreadPoolExecutor(1) as threads:
+            return self.last(threads.submit(self.net, x).result())
+
+
+def test_a_part_in_another_thread_is_not_decided(digits):
+    few = [part[:20] for part in digits[1]]
+    report = cappaper.robustness_report(InThread(trained(0.05)[0]), *few, EPS, steps=2, queries=2)
+    assert report.verdict.startswith("Not decided") and "in another thread" in str(report)
+
+
+def test_a_compiled_network_gets_the_verdict_of_its_original(digits):
+    (net,), few = trained(0.05), [part[:20] for part in digits[1]]
+    compiled = torch.compile(net, backend="aot_eager")
+    both = [cappaper.robustness_report(m, *few, EPS, steps=3, queries=5) for m in (net, compiled)]
+    assert both[0].verdict == both[1].verdict and both[1].unreached == ()
+
+
 def test_an_unknown_bounded_activation_is_decided_by_masking_alone(digits):
     """A cap in words that the registry lacks masks gradients; plain ReLU has nothing to reach."""
     (x, y), few = digits[0], [part[:40] for part in digits[1]]
@@ -72,6 +99,9 @@ def test_an_unknown_bounded_activation_is_decided_by_masking_alone(digits):
         lambda z: z.relu().masked_fill(z > 0.05, 0.05),
         lambda z: 0.05 - F.relu(0.05 - F.relu(z)),
         lambda z: torch.fmin(z.relu(), torch.tensor(0.05)),
+        lambda z: torch.where(z > 0.05, 0.05, z.relu()),
+        lambda z: F.relu(z) - F.relu(z - 0.05),
+        lambda z: torch.stack([z.relu(), torch.full_like(z, 0.05)]).amin(0),
     ]
     for function in caps:
         model = respelled(net, lambda _, f=function: Function(f))
@@ -170,3 +200,22 @@ def test_the_command_refuses_a_place_before_its_work(mine, capsys, out):
     for option in ("--json", "--html"):
         assert main(["check", "mine.py:fails", "--data", "digits", option, out]) == 1
         assert f"{out} cannot be written: name a file in a folder" in capsys.readouterr().err
+
+
+def test_strict_fails_where_nothing_is_decided(mine, capsys):
+    (mine / "traced.py").write_text(
+        "import cappaper, torch\n"
+        "net = torch.jit.trace(cappaper.mlp(64, [9]), torch.rand(2, 1, 8, 8))\n"
+    )
+    few = ["--steps", "2", "--queries", "2", "--limit", "8", "--strict"]
+    assert main(["check", "traced.py:net", "--data", "digits", *few]) == 1
+    out, error = capsys.readouterr()
+    assert "Not decided" in out and "masked, or may be" in error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_the_report_is_printed_before_a_full_disk_refuses_it(mine, capsys):
+    small = ["--steps", "2", "--queries", "2", "--json", "/dev/full"]
+    assert main(["check", "mine.py:make", "--data", "mine.py:few", *small]) == 1
+    out, error = capsys.readouterr()
+    assert "without an attack" in out and "No space left" in error

@@ -12,7 +12,6 @@ from cappaper.attacks import strongest
 from cappaper.attacks.common import is_correct
 from cappaper.attacks.strongest import PARTS as AUTO_PARTS
 from cappaper.checks import ReliabilityWarning
-from cappaper.surrogate import UnreachedWarning
 from tests.trained import trained
 
 EPS = 0.08
@@ -88,13 +87,6 @@ def test_it_aims_at_nine_other_classes_at_most_and_at_none_of_few(monkeypatch, c
     x, net = load("digits", "test", limit=4).images, mlp(64, [4], num_classes=classes, beta=1.0)
     strongest_attack(net, x, net(x).argmax(1), 1e-6, **FEW)
     assert seen == targets
-
-
-def test_it_warns_once_where_nothing_is_bounded(twenty):
-    with pytest.warns(UnreachedWarning, match="strongest_attack met no bounded") as caught:
-        plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-        strongest_attack(plain, *twenty, EPS, batch_size=5, **FEW)
-    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("part", AUTO_PARTS[:3])

@@ -205,13 +205,6 @@ class Threaded(nn.ModuleList):
             return threads.submit(self[0], x).result()
 
 
-def test_a_model_that_calls_its_parts_in_other_threads_is_not_decided(images):
-    """Function modes and hooks belong to a thread: the surrogate does not follow."""
-    y = torch.zeros(20, dtype=torch.int64)
-    report = cappaper.robustness_report(Threaded([stuck()]), images, y, 0.1, steps=2, queries=2)
-    assert "Not decided" in report.verdict and "in another thread: use one" in str(report)
-
-
 def test_what_outlives_the_block_has_the_exact_gradient(images):
     """A copy keeps the hooks; an interrupt, for which torch calls no hook, keeps the mode."""
     net, interrupt = stuck(), Mock(side_effect=KeyboardInterrupt)

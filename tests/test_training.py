@@ -190,3 +190,10 @@ def test_an_adversary_moves_as_far_as_its_reach_and_in_bfloat16_nearly_the_same_
     near = paper.Adversary(0.1, reach=1e-6).at(9, 10)(model, x, y)
     start = pgd(model, x, y, 0.1, steps=1, step_size=1e-9, early_exit=False, seed=9)
     assert (near - start).abs().max() < 1e-5
+
+
+def test_training_takes_any_default_device(twenty):
+    net, same = mlp(64, [4]), mlp(64, [4])
+    with torch.device("meta"):
+        fit(net, *twenty, epochs=1)
+    assert torch.equal(net[1].weight, fit(same, *twenty, epochs=1)[1].weight)

@@ -90,9 +90,8 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
     differs = bool((passes[0] - passes[1]).abs().max() > 1e-4 * passes[0].abs().max())
     if differs and samples == 1:
         checks.warn(
-            "the model draws at random: two passes over the same images differ, so no image stops"
-            " at its first error. samples=20 in pgd and adaptive_pgd follows the mean of 20 passes;"
-            " if it is dropout in train mode, call model.eval() first"
+            "the model draws at random: two passes differ, so no image stops at its first error."
+            " samples=20 follows the mean of 20 passes; dropout in train mode needs model.eval()"
         )
     if moved:
         checks.warn("BatchNorm in train mode depends on the batch: call model.eval() first")
@@ -137,7 +136,17 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
     A forward pass may change a BatchNorm's statistics, a counter or an observer's range. Blocks may
     be nested, or run in several threads: the last one to end restores what the first one found.
     """
-    block = lambda: None  # noqa: E731  # referred to weakly: an interrupt may drop it
+    block, grad = lambda: None, torch.is_grad_enabled()  # the set below is weak
+
+    def end() -> None:
+        with _lock:
+            blocks, put_back = _open.get(id(model), (WeakSet[Any](), None))
+            blocks.discard(block)
+            if put_back and not blocks:
+                put_back()
+                del _open[id(model)]
+        torch.set_grad_enabled(grad)
+
     try:
         with _lock:
             if not (id(model) in _open and _open[id(model)][0]):
@@ -148,16 +157,10 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
         with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
-        with _lock:
-            blocks, put_back = _open.get(id(model), (WeakSet[Any](), None))
-            blocks.discard(block)
-            if put_back and not blocks:
-                del _open[id(model)]
-                try:
-                    put_back()
-                except BaseException:  # an interrupt, when half of the buffers may be back
-                    put_back()
-                    raise
+        try:
+            end()
+        finally:
+            end()  # again: an interrupt may have ended the first
 
 
 def _save(model: nn.Module) -> Callable[[], bool]:

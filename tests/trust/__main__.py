@@ -11,12 +11,19 @@ import torch
 
 from cappaper.paper.publishing import git_commit
 from cappaper.paper.tables import markdown_table
-from tests.trust import damage, nonsense, runs
+from tests.trust import damage, interrupts, nonsense, runs
 
 # What the page calls a kind, how many cases it counts, the trial, and how all trials should end.
 KINDS = {
     "nonsense": ("nonsense calls", 5000, nonsense.trial, "{} were refused, {} had a right answer"),
     "damage": ("damaged cache entries", 500, damage.trial, "each was named, and the table equal"),
+    "interrupts": ("attacks interrupted", 3500, interrupts.trial, "the model was as before"),
+    "threads": (
+        "attacks in four threads",
+        200,
+        interrupts.threads,
+        "each found what it does alone",
+    ),
     "kills": ("runs stopped at a random moment", 60, runs.killed, "the table was equal"),
     "together": ("rounds of runs at once", 20, runs.at_once, "the tables were equal"),
 }

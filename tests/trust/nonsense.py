@@ -4,6 +4,7 @@ import random
 import signal
 import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -29,6 +30,18 @@ class Returns(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         return self.after(self.net(x))
+
+
+class Threaded(nn.Module):
+    """A model that runs in another thread."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self.net, x).result()
 
 
 def net() -> nn.Sequential:
@@ -114,7 +127,10 @@ ODD = {
         Returns(lambda out: out[None]); Returns(lambda out: out.sum());
         Returns(lambda out: out > 0); Returns(lambda out: out.to(torch.complex64));
         Returns(lambda out: out * nan); Returns(lambda out: out * inf);
-        Returns(lambda out: {}['a mistake'])""",
+        Returns(lambda out: {}['a mistake']); Returns(lambda out: out.softmax(-1));
+        Returns(lambda out: out + torch.randn_like(out)); nn.Sequential(net(), nn.Dropout());
+        torch.jit.trace(net(), x); torch.export.export(net(), (x,)).module();
+        torch.compile(net(), backend='eager'); Threaded(net())""",
 }
 
 
