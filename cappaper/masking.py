@@ -35,7 +35,7 @@ _TABLE = {  # the largest value without masking, and the cure: six indicators, t
 class Indicator(NamedTuple):
     """One way in which an attack can fail silently."""
 
-    name: str
+    name: str  #: what may fail
     value: float | None  #: the measurement; None if there is none
     fails: bool  #: whether the value is beyond its threshold
     says: str  #: a sentence with the numbers

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 from torch import nn
 
 from cappaper import (
@@ -215,6 +216,14 @@ def test_an_example_is_undecided_after_a_time_out():
     model, x = network(0, [64, 64], [0.3, 0.3], 3.0), images(0, 3)
     exact = exact_robustness(model, x, model(x).argmax(-1), 0.2, time_limit=1e-3)
     assert exact.undecided.any() and not (exact.robust & exact.undecided).any()
+
+
+def test_a_program_that_the_solver_refuses_proves_nothing(monkeypatch):
+    refused = optimize.OptimizeResult(status=2, x=None, message="(HiGHS Status 2: Model error)")
+    monkeypatch.setattr(optimize, "milp", lambda *given, **more: refused)
+    model, x = network(0, [8], [0.3], 1.0), images(0, 3)
+    exact = exact_robustness(model, x, model(x).argmax(-1), 0.1)
+    assert exact.undecided.all() and not exact.robust.any()
 
 
 def test_certified_accuracy_of_a_population_is_that_of_its_members():

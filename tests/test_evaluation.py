@@ -1,5 +1,6 @@
 import copy
 import math
+import weakref
 from functools import partial
 
 import numpy as np
@@ -103,6 +104,22 @@ def test_progress_counts_batches_and_changes_no_rate(nets, digits, capsys):
     endless, seen = (pair for pair in [data]), []  # a loader without a length
     assert evaluate(net, endless, attack, progress=lambda *at: seen.append(at)) == told
     assert seen == [(1, 0)]
+
+
+def test_batches_are_not_kept_and_a_loader_raises_its_own_error():
+    kept, at_once = [], []
+
+    def batches():
+        for _ in range(5):
+            x = torch.rand(4, 1, 8, 8)
+            kept.append(weakref.ref(x))
+            at_once.append(sum(one() is not None for one in kept))
+            yield x, torch.zeros(4, dtype=torch.int64)
+        raise ValueError("file 17 is truncated")
+
+    with pytest.raises(ValueError, match="^file 17 is truncated$"):
+        evaluate(mlp(64, [4]), batches(), partial(fgsm, eps=0.1))
+    assert max(at_once) <= 2
 
 
 def test_rates_are_printed_in_percent_one_line_for_each_member():

@@ -11,7 +11,7 @@ from cappaper import PRETRAINED, load
 from cappaper.paper import tables
 from cappaper.paper.tables import markdown_table
 from tests import doubled
-from tests.mutants import TARGETS, drawn, files_of, results_of
+from tests.mutants import TARGETS, files_of
 from tests.referee import compared
 from tests.test_book import BOOK, ROOT
 from tests.test_notebooks import tagged
@@ -20,43 +20,6 @@ from tests.trust.__main__ import KINDS, count
 
 TRIALS = ROOT / "book" / "results" / "how-it-is-tested.csv"
 DOUBLED = tables.read(BOOK / "results" / "doubled.csv")
-
-
-CODE = """from __future__ import annotations
-def capped(z: int | None, beta: int = 2) -> int | None:
-    if z > beta:
-        return beta
-    return z
-"""
-PROFILE = 'import hypothesis\nhypothesis.settings.register_profile("first")\n'
-
-
-@pytest.fixture
-def noticed(tmp_path, monkeypatch):
-    """Which of nine mutants a test notices."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "toy.py").write_text(CODE)
-    (tmp_path / "conftest.py").write_text(PROFILE)
-
-    def noticed(test):
-        (tmp_path / "test_toy.py").write_text(f"from toy import capped\ndef test(): {test}\n")
-        results = results_of(drawn(["toy.py"], 9, seed=0), ["test_toy.py"], tmp_path, jobs=2)
-        return [result.is_killed for result in results]
-
-    return noticed
-
-
-def test_a_good_test_notices_mutants_and_one_without_an_assertion_notices_none(noticed):
-    good = noticed("assert [capped(z) for z in (1, 2, 3)] == [1, 2, 2]")
-    assert len(good) > 1 and sum(good) >= len(good) - 1  # > and >= are the same function here
-    assert not any(noticed("capped(1)"))
-    with pytest.raises(RuntimeError, match="without any mutant"):
-        noticed("assert False")
-
-
-def test_a_seed_draws_the_same_mutants_and_never_type_hints(noticed):
-    first, second = (drawn(["toy.py"], 9, seed=0) for _ in range(2))
-    assert first == second and {mutant.start_pos[0] for mutant in first} <= {2, 3}
 
 
 def test_every_part_names_files_that_exist():

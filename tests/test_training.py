@@ -41,8 +41,10 @@ def test_a_last_example_that_is_alone_joins_the_step_before(twenty):
         fit(net, *twenty, epochs=1, batch_size=batch_size)
         assert seen == sizes
         seen.clear()
-    fit(mlp(64, [4]), *twenty, epochs=1, batch_size=1, progress=lambda *_: seen.append(1))
-    assert seen == [1]
+    single = mlp(64, [4])
+    single.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    fit(single, *twenty, epochs=1, batch_size=1, progress=lambda *at: seen.append(at))
+    assert seen == [1] * 20 + [(1, 1)]
 
 
 def test_an_exported_module_is_taken_as_it_is(twenty):

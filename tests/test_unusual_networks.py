@@ -97,6 +97,8 @@ def test_square_uses_the_forward_that_a_model_has():
     layers = [nn.Flatten(2), nn.Linear(45, 8), nn.ReLU(), nn.Flatten(), nn.Linear(24, 10)]
     net = nn.Sequential(*layers)  # its first dense layer sees a part of the image
     assert square(net, x, net(x).argmax(1), 0.1, queries=20).shape == x.shape
+    net = nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(135, 10))
+    assert square(net, x, net(x).argmax(1), 0.1, queries=20).shape == x.shape
     images, plain = load("digits", "test", limit=30).images, mlp(64, [16])
     net = copy.deepcopy(plain)
     net.forward = lambda x: plain(1 - x)

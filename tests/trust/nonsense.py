@@ -48,6 +48,12 @@ def net() -> nn.Sequential:
     return cappaper.mlp(64, [8], beta=0.5)
 
 
+def exported(x: torch.Tensor) -> nn.Module:
+    """A model as torch exports it, for batches of any size."""
+    batch = torch.export.Dim("batch", min=1)
+    return torch.export.export(net(), (x,), dynamic_shapes=[{0: batch}]).module()
+
+
 def filled(value: float) -> nn.Module:
     """A model with all weights of its first layer at one value."""
     model = net()
@@ -129,7 +135,7 @@ ODD = {
         Returns(lambda out: out * nan); Returns(lambda out: out * inf);
         Returns(lambda out: {}['a mistake']); Returns(lambda out: out.softmax(-1));
         Returns(lambda out: out + torch.randn_like(out)); nn.Sequential(net(), nn.Dropout());
-        torch.jit.trace(net(), x); torch.export.export(net(), (x,)).module();
+        torch.jit.trace(net(), x); exported(x);
         torch.compile(net(), backend='eager'); Threaded(net())""",
 }
 

@@ -139,7 +139,7 @@
         bar.style.width = `${100 * look.shares[digit]}%`;
         share.textContent = look.shares[digit].toFixed(2);
       });
-      loss.textContent = look.loss.toPrecision(3);
+      loss.textContent = look.loss.toPrecision(2);
       silent.textContent = `${Math.round(100 * look.silent)} %`;
       verdict.textContent = look.predicted === label ? `still ${a(label)}` : `taken for ${a(look.predicted)}`;
     });
