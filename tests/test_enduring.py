@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from cappaper.paper import chapters, cli
 from tests.test_chapters import edit
 from tests.trust.project import make, start
-from tests.trust.runs import table, undisturbed
+from tests.trust.runs import left_over, table, undisturbed
 
 
 def leftovers(folder):
@@ -40,7 +40,7 @@ def test_a_run_that_is_killed_and_then_stopped_resumes_to_the_same_table(tmp_pat
     line = "cappaper: stopped; what was trained is kept, so a new run resumes"
     assert run.returncode == 130 and line in said.splitlines(), said
     edit(tmp_path, ASLEEP, "")
-    assert table(tmp_path) == undisturbed()  # and nothing is left over
+    assert table(tmp_path) == undisturbed() and not left_over(tmp_path)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -117,7 +117,7 @@ def test_batches_are_not_kept_and_a_loader_raises_its_own_error():
             yield x, torch.zeros(4, dtype=torch.int64)
         raise ValueError("file 17 is truncated")
 
-    with pytest.raises(ValueError, match="^file 17 is truncated$"):
+    with pytest.raises(ValueError, match=r"^file 17 is truncated$"):
         evaluate(mlp(64, [4]), batches(), partial(fgsm, eps=0.1))
     assert max(at_once) <= 2
 

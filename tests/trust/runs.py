@@ -22,6 +22,7 @@ def killed(draw: random.Random, folder: Path) -> None:
     run.send_signal(stop)
     run.communicate()
     assert table(folder) == undisturbed(), f"after {stop.name} the table differs"
+    assert not left_over(folder), "files are left over in the book"
 
 
 def at_once(draw: random.Random, folder: Path) -> None:
@@ -31,6 +32,7 @@ def at_once(draw: random.Random, folder: Path) -> None:
         jobs = [draw.choice("12") for _ in range(draw.choice([2, 4]))]
         for run in [project.start(folder, "--jobs", count) for count in jobs]:
             assert table(folder, run) == undisturbed(), f"with {cache} cache a table differs"
+        assert not left_over(folder), "files are left over in the book"
         shutil.rmtree(folder / "build")
 
 
@@ -59,9 +61,12 @@ def table(folder: Path, run: subprocess.Popen[str] | None = None) -> list[str]:
     run = run or project.start(folder)
     output, _ = run.communicate()
     assert not run.returncode, f"a run failed: {output[-300:]}"
-    names = [path.name for part in ("build", "book") for path in folder.glob(f"{part}/**/*")]
-    assert not [name for name in names if ".partial" in name], "files are left over in the book"
     return _rows(folder / "build" / "quick" / "results" / "small.csv")
+
+
+def left_over(folder: Path) -> list[str]:
+    names = [path.name for part in ("build", "book") for path in folder.glob(f"{part}/**/*")]
+    return [name for name in names if ".partial" in name]
 
 
 def _rows(path: Path) -> list[str]:
