@@ -16,7 +16,7 @@ _NAMES = {
     "observers": "Distances Masking Signals masking_of",
     "parameters": "check_parameters",
     "publishing": "glue publish",
-    "runner": "networks run transfers",
+    "runner": "networks run test_images transfers",
     "tables": "RATES STRONGEST contradictions format_mean_sd markdown_table network_name"
     " over_seeds show_markdown strongest",
     "widgets": "attacked_digit explore",

@@ -84,7 +84,7 @@ def transfers(
     examples: dict[tuple[Spec, float], Tensor] = {}
     pairs = zip(specs, networks(specs, machine), sources, networks(sources, machine), strict=True)
     for spec, model, source, other in pairs:
-        test = _images(spec.dataset, machine.device, limit)
+        test = test_images(spec.dataset, machine.device, limit)
         robust = [is_correct(model, *test)]
         for eps in epsilons:
             if (source, eps) not in examples:
@@ -133,7 +133,7 @@ def _ask(
     spec: Spec, model: nn.Module, judge: Judge, radii: Radii, limit: int | None, device: str
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    test = _images(spec.dataset, device, limit)
+    test = test_images(spec.dataset, device, limit)
     rows = judge.rows(model.to(device).eval(), test, spec.seed, radii)
     if not rows:
         raise ValueError(f"{judge.name} needs at least one radius")
@@ -165,7 +165,7 @@ def checksum(name: str, split: str, limit: int | None = None) -> str:
 
 
 @lru_cache(maxsize=8)
-def _images(name: str, device: str, limit: int | None) -> Dataset:
+def test_images(name: str, device: str, limit: int | None) -> Dataset:
     return _spaced(load(name, "test"), limit).to(device)
 
 
