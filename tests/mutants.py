@@ -32,18 +32,15 @@ TARGETS = {
     "attacks": (
         "attacks/balls attacks/common attacks/pgd attacks/auto_pgd attacks/square"
         " attacks/strongest",
-        "attacks attack_manners auto_pgd strongest adaptive doubtful_models",
+        "attacks attack_manners auto_pgd strongest adaptive doubtful_models unusual_networks",
     ),
-    "training": ("training population", "training members checkpoints models"),
+    "training": ("training population", "training members checkpoints models doubtful_models"),
     "certificates": (
         "certificates/bounds certificates/exact",
-        "certification certificate_refusals layers",
+        "certification certificate_refusals layers unusual_networks",
     ),
-    "surrogate": ("surrogate masking activations", "surrogate activations adaptive masking"),
-    "decisions": (
-        "paper/claims paper/effects",
-        "statistics claims",
-    ),
+    "surrogate": ("surrogate masking activations", "surrogate activations adaptive masking report"),
+    "decisions": ("paper/claims paper/effects", "statistics claims book"),
 }
 LIMIT = 900  # seconds, in which a part's tests end without a mutant
 REASONS = Path(__file__).with_suffix(".toml")
