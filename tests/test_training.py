@@ -3,10 +3,12 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cappaper import CappedReLU, Population, evaluate, fit, mlp, paper, pgd
 from cappaper.paper.experiment import one_cycle, train
+from tests.spellings import Function
 
 
 def test_digits_are_learned_and_adversarial_training_helps(digits):
@@ -20,8 +22,11 @@ def test_digits_are_learned_and_adversarial_training_helps(digits):
     assert after.robust_accuracy > before.robust_accuracy + 0.1
 
 
-@pytest.mark.parametrize("layer", [nn.Dropout(), nn.ReLU()])
-def test_batches_and_dropout_are_drawn_from_the_seed_and_spare_the_global_state(twenty, layer):
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Dropout(), nn.ReLU(), Function(F.dropout), Function(lambda z: z + torch.randn_like(z))],
+)
+def test_all_that_is_random_is_drawn_from_the_seed_and_spares_the_global_state(twenty, layer):
     def trained(seed):
         net = mlp(64, [16], activation=lambda beta: layer)
         return fit(net, *twenty, epochs=2, batch_size=5, seed=seed)[1].weight

@@ -7,7 +7,6 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def _bound(name: str, model: nn.Module, members: int = 0, side: int = 8) -> tupl
     def run() -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return partial(getattr(cappaper, name), **given)()
+            return getattr(cappaper, name)(**given)
 
     return run, (x, y)
 
