@@ -50,8 +50,7 @@ def net() -> nn.Sequential:
 
 def exported(x: torch.Tensor) -> nn.Module:
     """A model as torch exports it, for batches of any size."""
-    batch = torch.export.Dim("batch", min=1)
-    return torch.export.export(net(), (x,), dynamic_shapes=[{0: batch}]).module()
+    return torch.export.export(net(), (x,), dynamic_shapes=[{0: torch.export.Dim("n")}]).module()
 
 
 def filled(value: float) -> nn.Module:
