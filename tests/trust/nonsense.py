@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy
 import torch
-from torch import nn
+from torch import export, nn
 
 import cappaper
 
@@ -50,7 +50,7 @@ def net() -> nn.Sequential:
 
 def exported(x: torch.Tensor) -> nn.Module:
     """A model as torch exports it, for batches of any size."""
-    return torch.export.export(net(), (x,), dynamic_shapes=[{0: torch.export.Dim("n")}]).module()
+    return export.export(net(), (x,), dynamic_shapes=[{0: export.Dim("n", min=1)}]).module()
 
 
 def filled(value: float) -> nn.Module:
