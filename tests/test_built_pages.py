@@ -133,7 +133,7 @@ def test_a_picture_has_an_alternative_text(html):
     for page in [*pages, *(html / "chapters").glob("*.html")]:
         for picture in re.findall(r"<img [^>]*>", page.read_text()):
             (text,) = re.findall(r'alt="([^"]*)"', picture)
-            assert text.startswith("the figure at β = ") or len(text.split()) > 10, (page, text)
+            assert text.startswith("the figure at β\u00a0=") or len(text.split()) > 10, (page, text)
 
 
 def test_a_chapter_begins_with_its_answers_its_files_and_what_came_out(html):
@@ -164,7 +164,7 @@ def test_the_static_slider_changes_beta(browser, html):
       slider.value = 0; slider.dispatchEvent(new Event("input"));
       return [before, state()];""",
     )
-    assert label == f"β = {shown[0]}" and len(shown) == 1
+    assert label == f"β\u00a0=\u00a0{shown[0]}" and len(shown) == 1
     assert label_after == "β = 0.01" and shown_after == ["0.01"]
 
 

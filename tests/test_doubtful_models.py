@@ -194,7 +194,6 @@ def test_a_radius_in_units_of_255_and_dropout_in_train_mode_get_a_warning(net, s
     for call in (
         lambda eps: fgsm(net, x, y, eps),
         lambda eps: certify(net, x, y, eps),
-        lambda eps: evaluate(net, x, y, partial(pgd, eps=eps)),
         lambda eps: masking_report(net, x, y, eps, steps=[2], epsilons=[0.1]),
     ):
         with pytest.warns(ReliabilityWarning, match="write 8/255, not 8"):

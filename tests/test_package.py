@@ -109,11 +109,12 @@ def test_every_pinned_package_takes_the_oldest_python():
     """Else pip looks for other versions for ever, on Debian 12 for example."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     oldest = project["requires-python"].removeprefix(">=") + ".0"
-    pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    needs = [(d.name, d.metadata["Requires-Python"]) for d in metadata.distributions()]
-    pinned = [(n, need) for n, need in needs if canonicalize_name(n) in pins and need]
-    assert len(pinned) > 100
-    assert [n for n, need in pinned if not SpecifierSet(need).contains(oldest)] == []
+    pins = set((ROOT / "constraints.txt").read_text().split())
+    found = {f"{canonicalize_name(d.name)}=={d.version}": d for d in metadata.distributions()}
+    needs = {pin: found[pin].metadata["Requires-Python"] or "" for pin in pins & set(found)}
+    if len(needs) < 100:
+        pytest.skip("other versions than the pinned ones are installed")
+    assert [pin for pin in needs if not SpecifierSet(needs[pin]).contains(oldest)] == []
 
 
 def test_no_committed_file_has_a_path_of_a_machine():
