@@ -165,7 +165,7 @@ def test_the_static_slider_changes_beta(browser, html):
       return [before, state()];""",
     )
     assert label == f"β\u00a0=\u00a0{shown[0]}" and len(shown) == 1
-    assert label_after == "β = 0.01" and shown_after == ["0.01"]
+    assert label_after == "β\u00a0=\u00a00.01" and shown_after == ["0.01"]
 
 
 def test_without_a_repository_no_page_has_a_button_or_a_card(html):
