@@ -86,8 +86,9 @@ def test_each_indicator_fails_on_its_network(low, digits):
     with pytest.warns(UserWarning, match="met no bounded activation"):
         banded = masking_report(Band(), pixel, zero, 0.3, **asked)
     assert "silent success" in fails(banded)
-    incomplete = replace(noisy, by_steps={10: 0.5, 40: 0.4})
+    incomplete = replace(noisy, by_steps={10: 0.5, 40: 0.4}, by_eps={0.5: 0.9})
     assert "incomplete optimisation" in fails(incomplete)
+    assert incomplete.indicators()[5].value is None  # no radius allows any image
     assert len(incomplete.indicators()) == 6 and all(i.cure for i in incomplete.indicators())
 
 

@@ -52,9 +52,10 @@ def stuck(activation=lambda: CappedReLU(0.05)):
     return net
 
 
-def test_a_function_has_the_bounds_of_its_defaults(images):
+@pytest.mark.parametrize("function", [nn.functional.hardtanh, nn.functional.hardtanh_])
+def test_a_function_has_the_bounds_of_its_defaults(images, function):
     net = stuck(nn.Hardtanh)
-    other = nn.Sequential(*net[:2], Function(nn.functional.hardtanh), net[3])
+    other = nn.Sequential(*net[:2], Function(function), net[3])
     torch.testing.assert_close(surrogate_of(net, images), surrogate_of(other, images))
 
 

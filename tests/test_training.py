@@ -48,8 +48,9 @@ def test_a_last_example_that_is_alone_joins_the_step_before(twenty):
         seen.clear()
     single = mlp(64, [4])
     single.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    fit(single, *(part[:1] for part in twenty), epochs=1)
     fit(single, *twenty, epochs=1, batch_size=1, progress=lambda *at: seen.append(at))
-    assert seen == [1] * 20 + [(1, 1)]
+    assert seen == [1] * 21 + [(1, 1)]
 
 
 def test_an_exported_module_is_taken_as_it_is(twenty):
