@@ -144,8 +144,9 @@ def networks(book: Path) -> pd.DataFrame:
     )
     mean["best attack"] = mean.drop(columns=_NO_SINGLE_ATTACK).idxmin(axis=1)
     mean = mean.rename(columns={"no attack": "standard", _CROWN: "certified"})
-    shown = ["standard", "PGD", STRONGEST, "best attack", "certified", "seeds", "images", "chapter"]
-    table = counts.join(mean).dropna(subset=STRONGEST).reset_index()[[*kinds, *shown]]
+    shown = ["network", "attacked at ε", STRONGEST, "PGD", "standard", "best attack", "certified"]
+    shown += ["trained at ε", "epochs", "seeds", "images", "chapter"]
+    table = counts.join(mean).dropna(subset=STRONGEST).reset_index()[shown]
     table, order = table.drop_duplicates(kinds), ["attacked at ε", STRONGEST]
     return table.sort_values(order, ascending=[True, False], ignore_index=True)
 

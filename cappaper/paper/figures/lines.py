@@ -129,8 +129,7 @@ def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
     for beta, rows in groups(summary, "beta")[::-1]:
         lines = [(attack, rows[rows["attack"] == attack]) for attack in attacks]
         content.append((network_name(beta), ROBUST, lines))
-    look = {"height": 2.1, "head": 0.6, "sharey": True}
-    figure, _ = _panels(content, "epochs", columns=2, **look)
+    figure, _ = _panels(content, "epochs", columns=2, height=2.1, head=0.6, sharey=True)
     figure.supxlabel("epochs of training", size="medium")
     figure.supylabel(OF_IMAGES, size="medium")
     return parts.legend(figure)
