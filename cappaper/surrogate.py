@@ -68,7 +68,6 @@ def surrogate_gradient(
 def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
     """Warn if the surrogate gradient meets no bounded activation, or cannot look into a part."""
     checks.module(model, f"the model of {attack}")
-    few = min(2, y.shape[-1])  # not one: a BatchNorm in train mode refuses it
     own, ran, capped = threading.get_ident(), set[tuple[nn.Module, bool]](), set[bool]()
 
     def bypass(call: Bounded, output: Tensor) -> Tensor:
@@ -77,8 +76,8 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
 
     note = lambda part, _: ran.add((part, threading.get_ident() == own))  # noqa: E731
     with undisturbed(model), _watching(model, bypass, note):
-        point = x.narrow(y.ndim - 1, 0, few).detach().clone().requires_grad_()
-        logits = checks.logits_of(model, point, y[..., :few])
+        point = x.narrow(y.ndim - 1, 0, min(2, y.shape[-1])).detach().clone().requires_grad_()
+        logits = checks.logits_of(model, point, y[..., :2])  # BatchNorm may refuse one image
     elsewhere = [type(m).__name__ for m, here in ran if not here and (m, True) not in ran]
     scripted = [n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
     nodes = new = {node for node in [logits.grad_fn] if node}

@@ -115,16 +115,18 @@ def fit(
                 chosen = batch if isinstance(model, Population) else batch[0]
                 images, labels = x[chosen], y[chosen]
                 current = attack if attack_at is None else attack_at(step, steps)
+                first = step == done * len(starts)  # only then is the input checked
                 if current is not None:
                     checks.bound(current)
                     clean, images = images, current(model, images, labels)
-                    checks.adversarial(images, clean)
+                    if first:
+                        checks.adversarial(images, clean)
                 rate = lr(step, steps) if callable(lr) else lr
                 checks.number(rate, "the learning rate", 0)  # a schedule may begin or end with 0
                 for group in optimizer.param_groups:
                     group["lr"] = float(rate)
                 optimizer.zero_grad()
-                logits = checks.logits_of(model, images, labels)
+                logits = checks.logits_of(model, images, labels) if first else model(images)
                 # The sum over members of their mean losses: no gradient depends on another member.
                 loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
                 (loss / batch.shape[-1]).backward()

@@ -144,9 +144,8 @@ def auto_attack(
     try:
         from pyautoattack import AutoAttack
     except ImportError as error:
-        raise ImportError(
-            'auto_attack needs pyautoattack: pip install "cappaper[autoattack]"'
-        ) from error
+        how = 'pip install "cappaper[autoattack]"'
+        raise ImportError(f"auto_attack needs pyautoattack: {how}") from error
 
     def attack(x: Tensor, y: Tensor, model: nn.Module = model) -> Tensor:
         if y.ndim == 2:
