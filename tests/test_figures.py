@@ -78,12 +78,12 @@ def test_every_other_kind_of_figure_draws(tmp_path):
     assert (tmp_path / "a" / "figure.svg").exists()
 
 
-def test_a_panel_over_epochs_has_a_line_for_every_attack():
-    rows = [ONE.assign(epochs=e, attack=a) for e in (2, 4) for a in ("PGD", "other")]
-    figure = figures.over_epochs(pd.concat(rows), ["PGD", "other"])
-    assert titles(figure)[:3] == ["ReLU", "β = 1", "β = 0.1"]
-    assert not figure.axes[3].get_visible()  # three networks, two columns
-    assert [points(axis) for axis in figure.axes[:3]] == [[[2, 4]] * 2] * 3
+def test_a_panel_over_epochs_has_a_line_for_every_network():
+    rows = [ONE.assign(epochs=e, attack=a, recipe="one") for e in (2, 4) for a in ("PGD", "other")]
+    figure = figures.over_epochs(pd.concat([*rows, rows[0].assign(recipe="two")]), ["PGD", "other"])
+    assert titles(figure)[:3] == ["one: PGD", "one: other", "two: PGD"]
+    assert not figure.axes[3].get_visible()  # three panels, two columns
+    assert [points(axis) for axis in figure.axes[:3]] == [[[2, 4]] * 3] * 2 + [[[2]] * 3]
 
 
 def test_a_network_has_one_colour_in_every_panel_over_the_budget():

@@ -111,10 +111,10 @@ def apgd(
             origin = torch.where(column(weak, s.x), s.best, s.here)
             gradient = torch.where(column(weak, s.x), s.uphill, gradient)
             s.halved, s.top_before, s.rises = weak, s.top, torch.zeros_like(s.rises)
-        ahead = s.project(origin + column(s.size, s.x) * ball.direction(gradient))
+        ahead = s.project(ball.direction(gradient).mul_(column(s.size, s.x)).add_(origin))
         if number > 0:
-            momentum = (origin - s.before) * (1 - _MOMENTUM)
-            ahead = s.project(ahead.lerp(origin, 1 - _MOMENTUM) + momentum)
+            momentum = (origin - s.before).mul_(1 - _MOMENTUM)
+            ahead = s.project(ahead.lerp_(origin, 1 - _MOMENTUM).add_(momentum))
         s.before = origin
         s.move(ahead)
 

@@ -17,14 +17,14 @@ class Linf:
     batch_dims: int  # the first dimensions of every tensor, which count examples
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """Steepest ascent of length 1; zero where the gradient is zero."""
+        """Steepest ascent of length 1, in a new tensor; zero where the gradient is zero."""
         return gradient.sign()
 
     def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """A function that projects onto the ball around ``x`` and onto [0, 1]."""
+        """A function that projects points onto the ball around ``x`` and onto [0, 1], in place."""
         # Compute the bounds once: on small networks, passes over images take a third of the time.
         lower, upper = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
-        return lambda point: point.clamp(lower, upper)
+        return lambda point: point.clamp_(lower, upper)
 
     def random(self, x: Tensor, seed: int, run: int = 0) -> Tensor:
         """Uniform in the ball around ``x``, then clipped to [0, 1]; drawn as by :func:`uniform`."""
@@ -46,10 +46,10 @@ class L2(Linf):
 
     def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         def project(point: Tensor) -> Tensor:
-            delta = point - x
+            delta = point.sub_(x)
             shrink = self.eps / self._length(delta).clamp(min=torch.finfo(x.dtype).tiny)
-            inside: Tensor = x + delta * shrink.clamp(max=1)
-            return inside.clamp(0, 1)  # x lies in [0, 1], so clipping only shortens delta
+            inside: Tensor = delta.mul_(shrink.clamp(max=1)).add_(x)
+            return inside.clamp_(0, 1)  # x lies in [0, 1], so clipping only shortens delta
 
         return project
 

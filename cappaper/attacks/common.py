@@ -213,8 +213,8 @@ class State:
             self.running = self.running & ~finished
 
     def move(self, ahead: Tensor) -> None:
-        if self.stops:
-            ahead = torch.where(column(self.running, ahead), ahead, self.here)
+        if self.stops:  # in place, as all passes over images: memory costs more than arithmetic
+            ahead = torch.where(column(self.running, ahead), ahead, self.here, out=ahead)
         self.here = ahead
 
 

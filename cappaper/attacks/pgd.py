@@ -137,7 +137,7 @@ def pgd(
             logits = checks.logits_of(model, point, s.y) if number == 0 else model(point)
         logits = logits.to(x.dtype) if autocast else logits
         gradient = checks.input_gradient(objective(logits.flatten(0, -2), s.y.flatten()), point)
-        ahead = s.project(torch.add(s.here, ball.direction(gradient), alpha=rate))
+        ahead = s.project(ball.direction(gradient).mul_(rate).add_(s.here))
         if s.stops:
             fooled = confirmed(s, s.running & is_fooled(logits, s.y, targeted))
             # Where the gradient is exactly zero, later steps are zero, too.

@@ -23,10 +23,7 @@ _NO_SINGLE_ATTACK = ["no attack", STRONGEST, "all attacks", "AutoAttack", *_BOUN
 _CHAPTERS = {
     "how-robust": "",
     "what-survives": ", knowing",
-    "smaller-radius": "",
-    "train-longer": "",
-    "another-schedule": ", another schedule",
-    "train-knowing": ", knowing",
+    "train-longer": "",  # the recipe
     "train-convolutions": ", convolutions",
     "train-one-step": ", convolutions, one step",
 }
@@ -125,27 +122,28 @@ def _link(chapter: str) -> str:
 def networks(book: Path) -> pd.DataFrame:
     """A row for each kind of network, its mean accuracies over seeds: the most robust first."""
     tables = []
-    for chapter, kind in _CHAPTERS.items():
+    for chapter, suffix in _CHAPTERS.items():
         table = read(book / "results" / f"{chapter}.csv")
         provenance, trained = table.attrs["provenance"], table["training_eps"] > 0
         keys = trained.map({True: "adversarial_epochs", False: "epochs"})
         epochs = keys.map(provenance).astype(int)
-        if "epochs" in table:  # the table has the networks during training, too
+        if "recipe" in table:  # the table has the networks during training, too
+            epochs = table.groupby("recipe")["epochs"].transform("max")
             table = table[table["epochs"] == epochs]
-        named = "variant" in table
-        name = table["variant"] if named else table["beta"].map(network_name) + kind
-        tables.append(table.assign(network=name, epochs=epochs, chapter=chapter))
+        kind = ", " + table["recipe"] if "recipe" in table else suffix
+        name = table["variant"] if "variant" in table else table["beta"].map(network_name) + kind
+        tables.append(table.assign(network=name, kind=kind, epochs=epochs, chapter=chapter))
     names = {"training_eps": "trained at ε", "eps": "attacked at ε"}
     table = pd.concat(tables, ignore_index=True).rename(columns=names)
     kinds = ["network", "trained at ε", "epochs", "attacked at ε"]
-    mean = table.pivot_table("robust_accuracy", [*kinds, "chapter"], "attack")
-    counts = table.groupby([*kinds, "chapter"], sort=False).agg(
+    mean = table.pivot_table("robust_accuracy", [*kinds, "kind", "chapter"], "attack")
+    counts = table.groupby([*kinds, "kind", "chapter"], sort=False).agg(
         seeds=("seed", "nunique"), images=("images", "first")
     )
     mean["best attack"] = mean.drop(columns=_NO_SINGLE_ATTACK).idxmin(axis=1)
     mean = mean.rename(columns={"no attack": "standard", _CROWN: "certified"})
     shown = ["network", "attacked at ε", STRONGEST, "PGD", "standard", "best attack", "certified"]
-    shown += ["trained at ε", "epochs", "seeds", "images", "chapter"]
+    shown += ["trained at ε", "epochs", "seeds", "images", "chapter", "kind"]
     table = counts.join(mean).dropna(subset=STRONGEST).reset_index()[shown]
     table, order = table.drop_duplicates(kinds), ["attacked at ε", STRONGEST]
     return table.sort_values(order, ascending=[True, False], ignore_index=True)
@@ -153,10 +151,11 @@ def networks(book: Path) -> pd.DataFrame:
 
 def networks_page(table: pd.DataFrame) -> str:
     """All :func:`networks` as a page of the book."""
+    table = table.drop(columns="kind").set_index("network")
     shown = {eps: table[eps].map("{:g}".format) for eps in ("trained at ε", "attacked at ε")}
     shown["chapter"] = table["chapter"].map("{{doc}}`chapters/{0}`".format)
     shown["certified"] = table["certified"].astype(object).fillna("")
-    text = markdown_table(table.assign(**shown).set_index("network"), "network")
+    text = markdown_table(table.assign(**shown), "network")
     return _template("all-networks.md").format(count=len(table), table=text)
 
 
@@ -164,13 +163,12 @@ def recipes(table: pd.DataFrame) -> str:
     """Recipes of adversarial training among :func:`networks`, for the landing page."""
     table = table[table["trained at ε"] == table["attacked at ε"]]
     rows, place = [], table["chapter"].map([*_CHAPTERS].index).rename("place")
-    for (eps, _, chapter), at in groups(table, ["trained at ε", place, "chapter"]):
-        kind = _CHAPTERS[chapter]
+    for (eps, _, chapter, kind), at in groups(table, ["trained at ε", place, "chapter", "kind"]):
         shares = zip(at["network"], at[STRONGEST], at["PGD"], strict=True)
         cells = {name: f"{100 * left:.0f}\u00a0({100 * pgd:.0f})" for name, left, pgd in shares}
         link = f"{{doc}}`{at['epochs'].iloc[0]} epochs{kind} <chapters/{chapter}>`"
         row = {"ε": f"{eps:g}", "recipe": link}
-        for name in ("ReLU", "β = 1", "β = 0.2"):
+        for name in ("ReLU", "β = 1", "β = 0.5", "β = 0.2"):
             row[name] = cells.get(name + kind, "")  # empty: not trained in this way
         rows.append(row)
     ends = {key: sorted({table[key].min(), table[key].max()}) for key in ("images", "seeds")}

@@ -13,7 +13,7 @@ from torch import Tensor
 from cappaper.activations import capped_relu
 from cappaper.paper.figures import parts
 from cappaper.paper.figures.parts import Line, Picture
-from cappaper.paper.tables import RATES, groups, network_name, over_seeds
+from cappaper.paper.tables import RATES, groups, over_seeds
 
 OF_IMAGES = "share of the test images"
 ROBUST = "robust_accuracy"
@@ -120,18 +120,20 @@ def hardening(table: pd.DataFrame) -> Picture:
 
 @parts.style()
 def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
-    """Robust accuracy over the epochs of a training: a panel per β, a line for each of ``attacks``.
+    """Robust accuracy over the epochs of training: a row per recipe, a panel per attack.
 
-    ``table`` has columns ``beta``, ``attack``, ``epochs``, ``seed`` and ``robust_accuracy``.
+    ``table`` has columns ``recipe``, ``beta``, ``attack``, ``epochs``, ``seed``, and the accuracy.
     """
-    summary = over_seeds(table, ["beta", "attack", "epochs"], [ROBUST]).sort_values("epochs")
-    content = []
-    for beta, rows in groups(summary, "beta")[::-1]:
-        lines = [(attack, rows[rows["attack"] == attack]) for attack in attacks]
-        content.append((network_name(beta), ROBUST, lines))
-    figure, _ = _panels(content, "epochs", columns=2, height=2.1, head=0.6, sharey=True)
+    by = ["recipe", "attack", "beta", "epochs"]
+    summary = over_seeds(table[table["attack"].isin(attacks)], by, [ROBUST])
+    betas = summary["beta"].unique()
+    content = [
+        (": ".join(panel), ROBUST, parts.by_network(rows.sort_values("epochs"), betas))
+        for panel, rows in groups(summary, by[:2], sort=False)
+    ]
+    figure, _ = _panels(content, "epochs", columns=len(attacks), height=2.1, head=0.6, sharey=True)
     figure.supxlabel("epochs of training", size="medium")
-    figure.supylabel(OF_IMAGES, size="medium")
+    figure.supylabel("robust accuracy", size="medium")
     return parts.legend(figure)
 
 
