@@ -45,7 +45,7 @@ def under_the_cap_aware_attack():
 
 
 def after_training():
-    mean = means("train-longer", "attack", "beta", recipe="constant step size", epochs=40)
+    mean = means("train-longer", "attack", "beta", recipe="constant", epochs=40)
     under, left = percent(mean["PGD", 0.2], mean[STRONGEST, 0.2])
     return (
         f"Networks with β = 0.2, trained at ε = 0.3, learn to stop PGD: it leaves {under},"
@@ -122,12 +122,12 @@ def test_the_page_of_claims_answers_an_expert_by_its_own_rows():
 def test_the_landing_page_says_what_the_tables_of_small_and_trained_networks_do():
     kept = means("exact", "beta", attack="exact", eps=0.05)
     assert (kept.drop(INF) < kept[INF]).all()
-    recipes = ("constant step size", "one cycle", "knowing")
+    recipes = ("constant", "one cycle", "knowing")
     left = [means("train-longer", "beta", attack=STRONGEST, recipe=r) for r in recipes]
     assert {(by[1.0] > by[INF]).item() for by in left} == {True, False}
     convolutional = means("train-convolutions", "beta", attack=STRONGEST)
     assert convolutional[INF] > convolutional[1.0] > max(by.max() for by in left)
-    for recipe in ("constant step size", "smaller ε"):
+    for recipe in ("constant", "smaller ε"):
         mean = means("train-longer", "attack", "beta", recipe=recipe)
         assert mean["PGD", 0.2] > mean[STRONGEST, 0.2] + 0.2
 

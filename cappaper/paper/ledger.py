@@ -136,16 +136,16 @@ def networks(book: Path) -> pd.DataFrame:
     names = {"training_eps": "trained at ε", "eps": "attacked at ε"}
     table = pd.concat(tables, ignore_index=True).rename(columns=names)
     kinds = ["network", "trained at ε", "epochs", "attacked at ε"]
-    mean = table.pivot_table("robust_accuracy", [*kinds, "kind", "chapter"], "attack")
-    counts = table.groupby([*kinds, "kind", "chapter"], sort=False).agg(
-        seeds=("seed", "nunique"), images=("images", "first")
-    )
+    by = [*kinds, "kind", "chapter"]
+    mean = table.pivot_table("robust_accuracy", by, "attack")
+    mean = mean.dropna(subset=[STRONGEST, "no attack"])
+    counts = table.groupby(by).agg(seeds=("seed", "nunique"), images=("images", "first"))
     mean["best attack"] = mean.drop(columns=_NO_SINGLE_ATTACK).idxmin(axis=1)
     mean = mean.rename(columns={"no attack": "standard", _CROWN: "certified"})
     shown = ["network", "attacked at ε", STRONGEST, "PGD", "standard", "best attack", "certified"]
     shown += ["trained at ε", "epochs", "seeds", "images", "chapter", "kind"]
-    table = counts.join(mean).dropna(subset=STRONGEST).reset_index()[shown]
-    table, order = table.drop_duplicates(kinds), ["attacked at ε", STRONGEST]
+    table = counts.join(mean, how="inner").reset_index()[shown].drop_duplicates(kinds)
+    order = ["attacked at ε", STRONGEST]
     return table.sort_values(order, ascending=[True, False], ignore_index=True)
 
 
