@@ -79,6 +79,7 @@ class Comparison:
         one, two, gain, low, high = (scale * v for v in (ours, theirs, ours - theirs, low, high))
         sides = f"{_name(name)}: {one:{form}}{unit}, {_name(other)}: {two:{form}}{unit}"
         points = f"{gain:+{form}}{unit and ' points'} ({low:+{form}} to {high:+{form}})"
+        points = points.replace(" (-inf to +inf)", " on one seed")
         return f"{sides}; difference {points.replace('-', '−')}"
 
 
