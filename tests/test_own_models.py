@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-import cappaper
 from cappaper import (
     CappedReLU,
+    Population,
     adaptive_pgd,
     certify,
     fit,
-    load,
     mlp,
     pgd,
     register_bounded,
@@ -18,12 +17,8 @@ from cappaper import (
     surrogate_gradient,
 )
 from cappaper.surrogate import Bounded
+from tests.spellings import Function
 from tests.test_surrogate import surrogate_of as gradient
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits", "test", limit=20)
 
 
 class Residual(nn.Module):
@@ -44,52 +39,39 @@ class Residual(nn.Module):
         return self.last(self.cap(h))
 
 
-def test_surrogate_handles_a_sum_in_place(digits):
+def test_surrogate_handles_a_sum_in_place(twenty):
     apart, in_place = (Residual(kind) for kind in (False, True))
     in_place.load_state_dict(apart.state_dict())
-    x = digits.images
+    x = twenty.images
     torch.testing.assert_close(gradient(in_place, x), gradient(apart, x))
 
 
-class Bound(nn.Module):
-    """A capped layer whose cap is written as a minimum."""
-
-    def __init__(self, cap):
-        super().__init__()
-        self.first, self.last, self.cap = nn.Linear(64, 16), nn.Linear(16, 10), cap
-
-    def forward(self, x):
-        z = self.first(x.flatten(1)).relu()
-        cap = torch.full_like(z, 0.1) if self.cap is None else self.cap
-        return self.last(torch.minimum(cap, z))
+def capped(bound):
+    return Function(lambda z: torch.minimum(bound(z), z.relu()))
 
 
-@pytest.mark.parametrize("cap", [None, nn.Parameter(torch.full((1, 16), 0.1))])
-def test_surrogate_handles_a_bound_of_any_shape(digits, cap):
-    net, x = Bound(cap), digits.images
-    plain = Bound(torch.tensor(0.1))
-    plain.load_state_dict({k: v for k, v in net.state_dict().items() if k != "cap"})
+ROW = nn.Parameter(torch.full((1, 16), 0.1))
+
+
+@pytest.mark.parametrize("bound", [lambda z: torch.full_like(z, 0.1), lambda z: ROW])
+def test_surrogate_handles_a_bound_of_any_shape(twenty, bound):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), capped(bound), nn.Linear(16, 10))
+    plain = nn.Sequential(*net[:2], capped(lambda z: torch.tensor(0.1)), net[3])
+    x = twenty.images
     together = gradient(net, x)
     torch.testing.assert_close(together, gradient(plain, x))
     torch.testing.assert_close(gradient(net, x[:1]), together[:1])
 
 
-class Contrast(nn.Module):
+def contrast(x):
     """Divides by an image's standard deviation, and clamps an infinite result."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x):
-        gain = (0.1 / x.flatten(1).std(1)).clamp(max=10.0)
-        return self.net(x * gain[:, None, None, None])
+    return x * (0.1 / x.flatten(1).std(1)).clamp(max=10.0)[:, None, None, None]
 
 
-def test_surrogate_handles_a_clamped_infinity(digits):
-    x, y = digits.images.clone(), digits.labels
+def test_surrogate_handles_a_clamped_infinity(twenty):
+    x, y = twenty.images.clone(), twenty.labels
     x[0] = 0.5
-    net = Contrast(mlp(64, [8], beta=0.1))
+    net = nn.Sequential(Function(contrast), *mlp(64, [8], beta=0.1))
     plain = net(x)
     with surrogate_gradient(net, 10.0):
         assert net(x).equal(plain) and plain.isfinite().all()
@@ -97,35 +79,21 @@ def test_surrogate_handles_a_clamped_infinity(digits):
     assert adaptive_pgd(net, x, y, 0.1, steps=2).isfinite().all()
 
 
-class Gamma(nn.Module):
-    """The gradient is infinite at black pixels."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = mlp(64, [16])
-
-    def forward(self, x):
-        return self.net(x ** (1 / 2.2))
-
-
-def test_attacks_survive_an_infinite_gradient(digits):
-    x, y = digits.images, digits.labels
+def test_attacks_survive_an_infinite_gradient(twenty):
+    """At black pixels."""
+    x, y = twenty
+    net = nn.Sequential(Function(lambda x: x ** (1 / 2.2)), *mlp(64, [16]))
     for attack in (pgd, adaptive_pgd):
-        found = attack(Gamma(), x, y, 0.5, norm="l2", steps=3)
+        found = attack(net, x, y, 0.5, norm="l2", steps=3)
         assert found.isfinite().all() and found.min() >= 0 and found.max() <= 1
         assert (found - x).flatten(1).norm(dim=1).max() <= 0.5 + 1e-5
 
 
-class Shifted(nn.Sequential):
-    def forward(self, x):
-        return super().forward(x.sub_(0.3))
-
-
-def test_a_model_that_changes_its_images_is_refused(digits):
-    net = Shifted(nn.Flatten(), nn.Linear(64, 10))
+def test_a_model_that_changes_its_images_is_refused(twenty):
+    net = nn.Sequential(Function(lambda x: x.sub_(0.3)), nn.Flatten(), nn.Linear(64, 10))
     for attack in (pgd, square):
         with pytest.raises(ValueError, match="changed its images in place"):
-            attack(net, digits.images.clone(), digits.labels, 0.1)
+            attack(net, twenty.images.clone(), twenty.labels, 0.1)
 
 
 def test_a_user_function_cannot_be_registered():
@@ -136,23 +104,19 @@ def test_a_user_function_cannot_be_registered():
         register_bounded(quantised, lambda z: Bounded(z, 0.0, 1.0))
 
 
-def test_training_stops_if_a_cap_falls_to_zero(digits):
-    alone = mlp(64, [8], beta=0.02, activation=_learned)
-    for net in (alone, cappaper.Population([alone, alone])):
+def test_training_stops_if_a_cap_falls_to_zero(twenty):
+    alone = mlp(64, [8], beta=0.02, activation=lambda beta: CappedReLU(beta, learned=True))
+    for net in (alone, Population([alone, alone])):
         with pytest.raises(ValueError, match="moved a learned max value β to 0"):
-            fit(net, *digits, epochs=1, lr=3.0, batch_size=1000)
+            fit(net, *twenty, epochs=1, lr=3.0, batch_size=1000)
 
 
-def test_a_parameter_called_beta_is_no_cap(digits):
+def test_a_parameter_called_beta_is_no_cap(twenty):
     net = nn.Sequential(nn.Flatten(), CappedReLU(0.5), nn.Linear(64, 10))
     net.register_parameter("beta", nn.Parameter(torch.tensor(-1.0)))
-    assert fit(net, *digits, epochs=1).beta < 0
+    assert fit(net, *twenty, epochs=1).beta < 0
 
 
-def _learned(beta):
-    return CappedReLU(beta, learned=True)
-
-
-def test_flat_images_need_no_flatten_layer(digits):
+def test_flat_images_need_no_flatten_layer(twenty):
     net = nn.Sequential(nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 10))
-    assert certify(net, digits.images.flatten(1), digits.labels, 0.01).shape == (20,)
+    assert certify(net, twenty.images.flatten(1), twenty.labels, 0.01).shape == (20,)
