@@ -32,6 +32,7 @@ from cappaper import (
     strongest_attack,
 )
 from cappaper.attacks.common import is_correct
+from tests.spellings import Function
 from tests.trained import trained
 
 CW = {"steps": 10, "search_steps": 2, "lr": 0.1, "initial_const": 10.0}
@@ -116,17 +117,17 @@ def test_attacks_work_where_gradients_are_off(name, context, twenty):
 
 
 class Moving(nn.Module):
-    """Each forward pass counts in one buffer and assigns another, in eval mode too."""
+    """Each forward pass counts in one buffer and assigns one named as a cap, in eval mode too."""
 
     def __init__(self):
         super().__init__()
         self.register_buffer("count", torch.zeros(()))
-        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("mean_beta", torch.zeros(()))
 
     def forward(self, x):
         self.count += 1
-        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
-        return x - self.mean
+        self.mean_beta = 0.9 * self.mean_beta + 0.1 * x.detach().mean()
+        return x - self.mean_beta
 
 
 @quiet
@@ -162,12 +163,8 @@ def test_a_model_may_view_its_images(name):
     CALLS[name](PerChannel(), torch.rand(6, 3, 8, 8), torch.arange(6), eps=0.1)
 
 
-class Pair(nn.Module):
-    def forward(self, x):
-        return x.flatten(1), x
-
-
 NET, THREE = mlp(4, [3]), mlp(4, [3], num_classes=3)
+PAIR = Function(lambda x: (x.flatten(1), x))
 X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
 
 
@@ -197,7 +194,7 @@ X, Y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
         (pgd, {"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         (pgd, {"model": Population([NET])}, ValueError, r"a population needs \[M, B\]"),
         (pgd, {"model": None}, TypeError, "object is not callable"),
-        (pgd, {"model": Pair()}, TypeError, "must return a tensor of logits, got tuple"),
+        (pgd, {"model": PAIR}, TypeError, "must return a tensor of logits, got tuple"),
         (pgd, {"model": mlp(4, [3], num_classes=1), "y": Y * 0}, ValueError, "needs at least 2"),
         (pgd, {"model": nn.Sequential(NET, nn.Threshold(1e9, math.nan))}, ValueError, "are NaN"),
         (adaptive_pgd, {"sharpnesses": ["steep"]}, TypeError, "must be a number, got 'steep'"),
@@ -245,38 +242,18 @@ def test_autocast_changes_no_success(attack, nets, digits):
     assert torch.equal(fast[wrong], x[wrong])
 
 
-class Counted(nn.Module):
-    """A network that counts the images that it gets."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net, self.count = net, 0
-
-    def forward(self, x):
-        self.count += len(x)
-        return self.net(x)
-
-
 @pytest.mark.parametrize("name", ["pgd", "apgd", "apgd with targets", "square"])
 def test_finished_examples_cost_no_more_passes(nets, name, twenty):
-    net, many = Counted(nets[0]), {"queries" if name == "square" else "steps": 200}
+    sizes, many = [], {"queries" if name == "square" else "steps": 200}
+    net = Function(lambda x: sizes.append(len(x)) or nets[0](x))
     assert not is_correct(net, ATTACKS[name](net, *twenty, 0.5, **many), twenty.labels).any()
-    assert net.count < 20 * 200 / 2
+    assert sum(sizes) < 20 * 200 / 2
 
 
 @pytest.mark.parametrize("attack", [partial(pgd, early_exit=False), partial(pgd, steps=3)])
 def test_a_model_that_computes_in_double_precision_keeps_it(attack, digits):
     """Logits that float32 would saturate still have a gradient."""
-
-    class Double(nn.Module):
-        def __init__(self, net):
-            super().__init__()
-            self.net = net.double()
-
-        def forward(self, x):
-            return 200 * self.net(x.double())
-
-    net = Double(mlp(64, [16]))
-    x = digits[1].images[:20]
+    double, x = mlp(64, [16]).double(), digits[1].images[:20]
+    net = Function(lambda x: 200 * double(x.double()))
     y = net(x).argmax(-1)
     assert (attack(net, x, y, 0.1) != x).flatten(1).any(1).all()

@@ -63,16 +63,10 @@ def test_square_takes_a_convolutional_network(twenty):
     assert not is_correct(net, adversarial, twenty.labels).all()
 
 
-class Hills(torch.nn.Module):
+def hills(tops, x):
     """Each other class is closest where every pixel is at its top, and none ever wins."""
-
-    def __init__(self, tops):
-        super().__init__()
-        self.tops = tops
-
-    def forward(self, x):
-        heights = [-(x - top).square().flatten(1).sum(1) for top in self.tops]
-        return torch.stack([torch.ones_like(heights[0]), *heights], dim=1)
+    heights = [-(x - top).square().flatten(1).sum(1) for top in tops]
+    return torch.stack([torch.ones_like(heights[0]), *heights], dim=1)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -85,7 +79,7 @@ def test_a_run_is_that_of_the_authors_implementation(norm, targets, seed):
     draw = torch.Generator().manual_seed(seed)
     tops = torch.rand(4, 1, 1, 3, 3, generator=draw, dtype=torch.float64)
     x = torch.rand(20, 1, 3, 3, generator=draw, dtype=torch.float64)
-    y, model, eps = torch.zeros(20, dtype=torch.long), Hills(tops), 0.2
+    y, model, eps = torch.zeros(20, dtype=torch.long), Function(partial(hills, tops)), 0.2
     # The last run starts at a point of its own, and aims at the least likely of its classes.
     start = BALLS[norm](eps, 1).random(x, seed, max(targets - 1, 0))
     goal = model(x).argsort(dim=1, descending=True)[:, targets]
@@ -101,18 +95,12 @@ def test_a_run_is_that_of_the_authors_implementation(norm, targets, seed):
     assert same.double().mean() > 0.5
 
 
-class LastResort(torch.nn.Module):
+def last_resort(classes, x):
     """Of the other classes only the least likely one can win, and only where it is aimed at."""
-
-    def __init__(self, classes):
-        super().__init__()
-        self.classes = classes
-
-    def forward(self, x):
-        bait, key = x.flatten(1)[:, : self.classes - 2], x.flatten(1)[:, self.classes - 2 :]
-        others = bait / 10 - torch.arange(1, self.classes - 1)
-        true = torch.zeros_like(x[:, 0, 0, :1])
-        return torch.cat([true, others, 60 * key.mean(1, keepdim=True) - 29], dim=1)
+    bait, key = x.flatten(1)[:, : classes - 2], x.flatten(1)[:, classes - 2 :]
+    others = bait / 10 - torch.arange(1, classes - 1)
+    true = torch.zeros_like(x[:, 0, 0, :1])
+    return torch.cat([true, others, 60 * key.mean(1, keepdim=True) - 29], dim=1)
 
 
 nine_at_most = partial(auto_attack, parts=["apgd-t"])
@@ -127,7 +115,7 @@ nine_at_most = partial(auto_attack, parts=["apgd-t"])
 def test_a_targeted_attack_aims_at_as_many_classes_as_asked(attack, classes, succeeds):
     """AutoAttack aims at nine, as its authors have it."""
     x, y = torch.zeros(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
-    net = LastResort(classes)
+    net = Function(partial(last_resort, classes))
     assert is_correct(net, attack(net, x, y, 0.5), y).tolist() == 3 * [not succeeds]
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from cappaper import CappedReLU, Population, fit, mlp, pgd
 from cappaper.paper import Adversary
+from tests.test_attack_manners import Moving
 
 ONE_STEP = partial(pgd, steps=1, early_exit=False)
 
@@ -88,21 +89,9 @@ def test_a_full_disk_gets_pythons_own_error(twenty, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-class Mean(nn.Module):
-    """A layer with a buffer that moves, and whose name ends as a cap's."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("mean_beta", torch.zeros(()))
-
-    def forward(self, x):
-        self.mean_beta = 0.9 * self.mean_beta + 0.1 * x.detach().mean()
-        return x
-
-
 def dropout(seed=0):
     torch.manual_seed(seed)
-    layers = [nn.Linear(64, 16), nn.BatchNorm1d(16), CappedReLU(1.0), nn.Dropout(), Mean()]
+    layers = [nn.Linear(64, 16), nn.BatchNorm1d(16), CappedReLU(1.0), nn.Dropout(), Moving()]
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(16, 10))
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cappaper import evaluate, fgsm, fit, masking_report, mlp
+from tests.spellings import Function
 
 QUICK = {"steps": [5], "epsilons": [0.3]}
 
@@ -32,25 +33,15 @@ def test_a_low_cap_shows_its_signs(low, digits):
     assert not any("knows about the cap" in sign for sign in level.signs())
 
 
-class Noisy(nn.Module):
-    """A network with random logits."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x):
-        logits = self.net(x)
-        return logits + logits.detach().norm(dim=1, keepdim=True) * torch.randn_like(logits)
+def noisy(z):
+    return z + z.detach().norm(dim=1, keepdim=True) * torch.randn_like(z)
 
 
-class Band(nn.Module):
-    """A network that errs only in a narrow band of its pixel; the gradient leads across it."""
-
-    def forward(self, x):
-        pixel = x.flatten(1)
-        wrong = ((pixel > 0.55) & (pixel < 0.6)).to(x)
-        return torch.cat([1 - wrong, wrong + pixel - pixel.detach()], dim=1)
+def band(x):
+    """Errs only in a narrow band of its pixel; the gradient leads across it."""
+    pixel = x.flatten(1)
+    wrong = ((pixel > 0.55) & (pixel < 0.6)).to(x)
+    return torch.cat([1 - wrong, wrong + pixel - pixel.detach()], dim=1)
 
 
 def fails(report):
@@ -76,17 +67,17 @@ def test_each_indicator_fails_on_its_network(low, digits):
     assert one_step == evaluate(plain, x, y, partial(fgsm, eps=0.02)).robust_accuracy
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        noisy = masking_report(Noisy(low), x, y, 0.1, **asked)
-    assert "unstable predictions" in fails(noisy)
+        unstable = masking_report(nn.Sequential(low, Function(noisy)), x, y, 0.1, **asked)
+    assert "unstable predictions" in fails(unstable)
     hidden = masking_report(low, x, y, 0.1, **asked, other=mlp(64, [32], seed=5))
     assert {"unavailable gradients", "unconstrained attack failure"} <= fails(hidden)
     assert "transfer failure" in fails(hidden)  # an untrained network gives nothing away
     pixel = torch.linspace(0.4, 0.54, 100).reshape(-1, 1, 1, 1)
     zero = torch.zeros(100, dtype=torch.int64)
     with pytest.warns(UserWarning, match="met no bounded activation"):
-        banded = masking_report(Band(), pixel, zero, 0.3, **asked)
+        banded = masking_report(Function(band), pixel, zero, 0.3, **asked)
     assert "silent success" in fails(banded)
-    incomplete = replace(noisy, by_steps={10: 0.5, 40: 0.4}, by_eps={0.5: 0.9})
+    incomplete = replace(unstable, by_steps={10: 0.5, 40: 0.4}, by_eps={0.5: 0.9})
     assert "incomplete optimisation" in fails(incomplete)
     assert incomplete.indicators()[5].value is None  # no radius allows any image
     assert len(incomplete.indicators()) == 6 and all(i.cure for i in incomplete.indicators())

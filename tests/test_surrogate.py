@@ -4,7 +4,6 @@ import copy
 import math
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from unittest.mock import Mock
 
@@ -15,14 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import cappaper
-from cappaper import (
-    CappedReLU,
-    Population,
-    ScaledSigmoid,
-    mlp,
-    rescale,
-    surrogate_gradient,
-)
+from cappaper import CappedReLU, Population, ScaledSigmoid, mlp, rescale, surrogate_gradient
 from cappaper.surrogate import UnreachedWarning
 from tests.spellings import SPELLINGS, Function, respelled
 
@@ -198,12 +190,6 @@ def test_a_model_that_runs_in_another_way_has_the_same_gradient_and_no_warning(i
         warnings.simplefilter("error", UnreachedWarning)
         cappaper.adaptive_pgd(other, images, y, 0.1, steps=2)
     torch.testing.assert_close(gradient(other, images), gradient(net, images))
-
-
-class Threaded(nn.ModuleList):
-    def forward(self, x):
-        with ThreadPoolExecutor(1) as threads:
-            return threads.submit(self[0], x).result()
 
 
 def test_what_outlives_the_block_has_the_exact_gradient(images):
