@@ -40,6 +40,12 @@ def twenty():
 
 
 @pytest.fixture(scope="session")
+def sixty():
+    """Sixty test digits."""
+    return cappaper.load("digits", "test", limit=60)
+
+
+@pytest.fixture(scope="session")
 def mnist():
     """MNIST: (train, test); skipped where the files are not there, never downloaded."""
     raw = data_root() / "MNIST" / "raw"

@@ -21,7 +21,6 @@ from cappaper import (
     fgsm,
     fit,
     is_robust,
-    load,
     masking_report,
     mlp,
     pgd,
@@ -33,6 +32,7 @@ from cappaper import (
 from cappaper.attacks.balls import integers
 from cappaper.attacks.common import is_correct
 from cappaper.checks import ReliabilityWarning
+from tests.test_attacks import textbook_pgd
 from tests.trained import trained
 
 quiet = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -49,11 +49,6 @@ ATTACKS = {
 @pytest.fixture(scope="module")
 def net():
     return trained()
-
-
-@pytest.fixture(scope="module")
-def sixty():
-    return load("digits", "test", limit=60)
 
 
 class After(nn.Module):
@@ -76,15 +71,6 @@ NOISE = {
 }
 
 
-def plain_loop(model, x, y, eps, steps=40):
-    z = x
-    for _ in range(steps):
-        point = z.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(F.cross_entropy(model(point), y), point)
-        z = (z + 2.5 * eps / steps * gradient.sign()).clamp(x - eps, x + eps).clamp(0, 1)
-    return z
-
-
 @torch.no_grad()
 def mean_accuracy(model, x, y):
     return torch.stack([model(x).argmax(1) == y for _ in range(200)]).double().mean().item()
@@ -95,7 +81,7 @@ def mean_accuracy(model, x, y):
 def test_an_attack_on_a_model_that_draws_at_random_does_not_stop_by_chance(net, sixty, kind):
     torch.manual_seed(0)
     (x, y), model = sixty, After(net, NOISE[kind])
-    plain = mean_accuracy(model, plain_loop(model, x, y, 0.1), y)
+    plain = mean_accuracy(model, textbook_pgd(model, x, y, 0.1, first=False), y)
     many = partial(pgd, samples=10)
     for attack in (pgd, many, partial(adaptive_pgd, steps=20), partial(apgd, steps=40)):
         assert mean_accuracy(model, attack(model, x, y, 0.1), y) <= plain + 0.06

@@ -12,10 +12,6 @@ from tests.trust.project import make, start
 from tests.trust.runs import left_over, table, undisturbed
 
 
-def leftovers(folder):
-    return [p for p in folder.rglob("*") if ".partial" in p.name]
-
-
 def wait(run, folder, pattern):
     while run.poll() is None and not any(folder.glob(pattern)):
         time.sleep(0.1)
@@ -29,7 +25,7 @@ def test_a_run_that_is_killed_and_then_stopped_resumes_to_the_same_table(tmp_pat
     wait(run, tmp_path, "cache/weights/*.kept")  # a network is trained, and more are not
     run.kill()
     run.communicate()
-    assert len(leftovers(tmp_path / "build")) == 2  # the page, and the folder of its table
+    assert len(left_over(tmp_path)) == 2  # the page, and the folder of its table
     (tmp_path / "build" / "quick" / "results" / "a.partial" / "b.partial").mkdir(parents=True)
     edit(tmp_path, "paper.publish", ASLEEP + "paper.publish")
     run = start(tmp_path)

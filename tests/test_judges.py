@@ -18,34 +18,29 @@ from tests.trained import trained
 TINY = paper.profile("quick", epochs=20, hidden=[16, 8])
 
 
-@pytest.fixture(scope="module")
-def data():
-    return load("digits", "test", limit=60)
-
-
-def test_a_report_is_the_mean_of_its_rows(data):
+def test_a_report_is_the_mean_of_its_rows(sixty):
     (net,) = trained(0.05)
-    report = masking_report(net, *data, 0.1, seed=3)
-    rows = pd.DataFrame(paper.Masking(0.1).rows(net, data, 3, [0.1]))
+    report = masking_report(net, *sixty, 0.1, seed=3)
+    rows = pd.DataFrame(paper.Masking(0.1).rows(net, sixty, 3, [0.1]))
     assert paper.masking_of(rows) == report
     other = paper.masking_of(pd.concat([rows, rows.assign(value=0.0)]))
     assert other.adaptive == pytest.approx(report.adaptive / 2)
     assert other.by_steps == pytest.approx({k: v / 2 for k, v in report.by_steps.items()})
 
 
-def test_a_second_run_attacks_the_images_that_are_still_robust(data, monkeypatch):
+def test_a_second_run_attacks_the_images_that_are_still_robust(sixty, monkeypatch):
     def few(model, x, y, *, eps, parts, seed):
         return square(model, x, y, eps, queries=100, seed=seed)
 
     monkeypatch.setattr(judges, "auto_attack", few)
     net = trained()
     once, twice = (paper.AutoAttack("square", runs).bind(0) for runs in (1, 2))
-    first, second = once(net, *data, eps=0.1), twice(net, *data, eps=0.1)
-    fooled = ~is_correct(net, first, data.labels)
+    first, second = once(net, *sixty, eps=0.1), twice(net, *sixty, eps=0.1)
+    fooled = ~is_correct(net, first, sixty.labels)
     assert fooled.any() and not fooled.all()
     assert torch.equal(second[fooled], first[fooled])
     assert not torch.equal(second[~fooled], first[~fooled])
-    assert (second - data.images).abs().max() <= 0.1 + 1e-6
+    assert (second - sixty.images).abs().max() <= 0.1 + 1e-6
 
 
 def test_judges_agree_image_by_image(fresh):

@@ -7,26 +7,10 @@ import torch
 from hypothesis import given, strategies
 from torch import nn
 
-import cappaper
 from cappaper import CappedReLU, Population, convnet, fit, mlp, rescale
+from tests.test_certificate_refusals import with_hook
 
 MAKERS = [partial(mlp, 64), partial(convnet, 8)]
-
-
-@pytest.fixture(scope="module")
-def train():
-    return cappaper.load("digits", "train", limit=512)
-
-
-@pytest.fixture(scope="module")
-def test():
-    return cappaper.load("digits", "test")
-
-
-def hooked():
-    net = mlp(4, [3])
-    net[1].register_forward_hook(lambda module, inputs, output: -output)
-    return net
 
 
 def test_populations_of_any_architecture():
@@ -81,7 +65,8 @@ def test_saving_moves_beta_along():
     assert [m[2].beta.item() for m in other] == pytest.approx([0.1, 0.2])
 
 
-def test_a_convolutional_network_is_capped_everywhere_and_trains(train, test):
+def test_a_convolutional_network_is_capped_everywhere_and_trains(digits):
+    train, test = [part[:512] for part in digits[0]], digits[1]
     net = convnet(8, [4, 8, 16], beta=[0.3, 0.2, 0.1], seed=1)
     outputs = []
     for layer in net:
@@ -111,10 +96,10 @@ def test_a_rescaled_network_has_the_same_logits(old, new, seed, make):
     torch.testing.assert_close(net(x), before, atol=0, rtol=0)
 
 
-def test_rescaling_leaves_relu_layers_alone(test):
+def test_rescaling_leaves_relu_layers_alone(twenty):
     net = mlp(64, [16, 8], beta=[math.inf, 0.5])
     moved = rescale(net, [math.inf, 0.05])
-    torch.testing.assert_close(moved(test.images), net(test.images))
+    torch.testing.assert_close(moved(twenty.images), net(twenty.images))
     assert (moved[2].beta.item(), moved[4].beta.item()) == pytest.approx((math.inf, 0.05))
 
 
@@ -139,11 +124,8 @@ def test_rescaling_leaves_relu_layers_alone(test):
         ),
         (lambda: Population([1]), "must be a torch module, got int"),
         (lambda: Population([]), "models must not be empty"),
-        (lambda: Population([mlp(4, [3]), hooked()]), "no hooks"),
-        (
-            lambda: Population([mlp(64, [8])])(torch.zeros(64)),
-            r"of 4 dim.* got shape \[64\]",
-        ),
+        (lambda: Population([mlp(64, [4]), with_hook()]), "no hooks"),
+        (lambda: Population([mlp(64, [8])])(torch.zeros(64)), r"of 4 dim.* got shape \[64\]"),
         (lambda: Population([mlp(64, [8])])(torch.zeros(2, 5, 1, 8, 8)), r"or \[1, B, \.\.\.\]"),
     ],
 )
