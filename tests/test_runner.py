@@ -1,4 +1,4 @@
-"""Networks are trained once and judged once, and an interrupted run resumes."""
+"""Networks are trained once and judged once, on any machine, and an interrupted run resumes."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cappaper import paper
-from cappaper.paper import cache, experiment, judges, runner
+from cappaper.paper import cache, experiment, judges, observers, runner
 
 TINY = paper.profile("quick", epochs=2, hidden=[16, 8], limit=60)
 SPECS = paper.sweep(TINY, betas=[0.1, math.inf], seeds=[0, 1])
@@ -147,6 +147,47 @@ def test_networks_of_one_recipe_train_together_where_it_pays(
     with pytest.raises(KeyboardInterrupt):
         runner.networks(specs, paper.Machine(device))
     assert [len(specs) for specs, *_ in groups] == sizes
+
+
+def test_the_number_of_processes_changes_no_result(fresh, monkeypatch):
+    specs = [*SPECS, *paper.sweep(TINY, betas=[0.1], seeds=[0], architecture="convnet")]
+    one = tiny(specs=specs, machine=paper.Machine("cpu", 1)).drop(columns="seconds")
+    monkeypatch.setenv("CAPPAPER_CACHE", str(fresh / "two"))
+    two = tiny(specs=specs, machine=paper.Machine("cpu", 2)).drop(columns="seconds")
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_training_and_judging_take_one_thread(fresh, monkeypatch):
+    threads = []
+
+    def fit(model, *args, epochs, progress, **kwargs):
+        threads.append(torch.get_num_threads())
+        progress(epochs, epochs)
+        return model
+
+    def rows(*args):
+        threads.append(torch.get_num_threads())
+        return [{}]
+
+    monkeypatch.setattr(experiment, "fit", fit)
+    monkeypatch.setattr(observers.Signals, "rows", rows)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        tiny(paper.Signals(), specs=SPECS[:1])
+        assert threads == [1, 1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_device_is_chosen_or_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert paper.machine("auto", 2) == paper.Machine("cpu", 2)
+    with pytest.raises(ValueError, match="torch sees no CUDA device"):
+        paper.machine("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert paper.machine("auto", 4) == paper.machine("cuda", 4) == paper.Machine("cuda", 1)
+    assert paper.machine("cpu", 4) == paper.Machine("cpu", 4)
 
 
 def test_distances_cover_every_layer(fresh):
