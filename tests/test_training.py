@@ -163,12 +163,6 @@ def test_learned_caps_of_each_member_move_as_they_would_alone(twenty):
             torch.testing.assert_close(member[i].beta, alone[i].beta, atol=1e-8, rtol=0)
 
 
-def test_any_model_is_trained_in_place_and_left_in_eval_mode():
-    net, seen = nn.Sequential(nn.Flatten(), nn.Linear(4, 10)), []
-    assert fit(net, X, Y, epochs=3, progress=lambda *at: seen.append(at)) is net
-    assert seen == [(1, 3), (2, 3), (3, 3)] and not net.training
-
-
 @pytest.mark.parametrize("seed", [0, range(3)], ids=["the same batches", "each its own"])
 @pytest.mark.parametrize("attack", [None, partial(pgd, eps=0.1, steps=3, early_exit=False)])
 def test_members_train_as_they_would_alone(digits, seed, attack):
