@@ -86,6 +86,7 @@ def test_a_low_cap_stops_pgd_and_not_the_cap_aware_attack():
         assert (low["cap-aware PGD"] <= low[part]).all(), part
     warnings = table_of("how-robust", attack="APGD-T", beta=0.05)["warning"]
     assert warnings.str.contains("zero gradient").any()  # AutoAttack's own doubts are kept
+    assert outcomes_of("how-robust")[["PGD", "cap-aware PGD"]].notna().all(axis=None)
     relu = judged(beta=math.inf, training_eps=0.1, eps=0.1)  # nothing is hidden there
     gap = (relu["PGD"] - relu["cap-aware PGD"]).round(6)
     assert gap.between(0, 0.01).all()
