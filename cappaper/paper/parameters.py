@@ -44,7 +44,7 @@ _KINDS = {
 }
 _KIND_OF = {name: kind for names, kind in _KINDS.items() for name in names.split()}
 # Parameters that are lists, although their default is None.
-_LISTS = {"hidden", "betas", "seeds", "epsilons", "constants", "depths", "parts", "architectures"}
+_LISTS = "hidden betas trained_betas seeds epsilons constants factors depths parts architectures"
 _TEXT = (
     ": papermill's -p passes lists and false as text, and YAML reads 5e-2 and inf as text;"
     " write -y '{reverse: false, betas: [0.05, .inf]}'"
@@ -70,7 +70,7 @@ def check_parameters(namespace: dict[str, Any]) -> None:
         checks.one_of(name, tuple(declared), "parameter")
     for name, default in declared.items():
         if not (namespace[name] is None and default == "None"):
-            _check(name, namespace[name], default.startswith("[") or name in _LISTS)
+            _check(name, namespace[name], default.startswith("[") or name in _LISTS.split())
 
 
 def _check(name: str, value: Any, is_list: bool) -> None:
