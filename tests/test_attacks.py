@@ -148,6 +148,9 @@ def test_an_l2_step_follows_a_tiny_gradient():
 def test_a_start_depends_on_seed_run_and_image_alone(norm):
     x, ball = batch(0).double(), BALLS[norm](0.4, 1)
     start = ball.random(x, seed=3, run=1)
+    assert start.min() >= 0 and start.max() <= 1 and (start > x).any() and (start < x).any()
+    size = (start - x).flatten(1).norm(p=2 if norm == "l2" else math.inf, dim=1)
+    assert 0.3 < size.max() <= 0.4 + 1e-6
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     assert torch.equal(ball.random(x[order], 3, 1), start[order])
     assert torch.equal(ball.random(x[5:6], 3, 1), start[5:6])
@@ -181,6 +184,8 @@ def test_a_seed_gives_the_same_start_on_every_machine_and_in_every_version():
     """These integers decide every random start: with others, no table could be made again."""
     assert integers(3, 0, 1).tolist() == [1170847541, -37017179, -1974355171]
     assert integers(3, 5, 2).tolist() == [-1112629921, -1311951637, 1419265417]
+    draws = uniform(torch.tensor([[0.5, 0.3, 1.0]]), 5, 3, extra=1) * 2**24
+    assert draws.tolist() == [[9716827, 8062071, 8364063, 12357341]]
 
 
 def test_a_targeted_attack_ends_in_its_target(on_digits):

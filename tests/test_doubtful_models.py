@@ -131,7 +131,7 @@ def doubts(call):
 
 
 DOUBTS = {
-    "draws at random": (NOISE["noise"], 0.1),
+    "draws at random": (lambda x, net: 1e-6 * NOISE["noise"](x, net), 0.1),
     "look like probabilities": (lambda x, net: net(x).softmax(-1), 0.1),
     "all sum to 100": (lambda x, net: 100 * net(x).softmax(-1), 0.1),
     "allows any image": (lambda x, net: net(x), 8.0),
@@ -162,7 +162,7 @@ def test_a_common_model_gets_no_warning(net, sixty, function):
         assert (
             doubts(lambda attack=attack: partial(attack, model, *sixty, **{"eps": 1.0})())[0] == []
         )
-    training = copy.deepcopy(net).train()
+    training = nn.Sequential(copy.deepcopy(net), nn.Dropout(0.1)).train()
     madry = partial(pgd, eps=0.1, steps=2, early_exit=False)
     assert doubts(lambda: fit(training, *sixty, epochs=1, attack=madry))[0] == []
 
@@ -216,6 +216,8 @@ def test_logits_that_are_nan_are_no_success_and_stop_nothing(net, sixty, name):
         return net(z).masked_fill(beyond, torch.nan)
 
     model, attack = After(net, nan), ATTACKS[name]
+    (said, *_), _ = doubts(lambda: fgsm(model, (x + 0.1).clamp(max=1), y, 0.1))
+    assert "logits are NaN for" in said
     found, correct = attack(model, x, y), is_correct(net, x, y)
     logits = model(found)
     fooled = correct & (logits.argmax(1) != y) & logits.isfinite().all(1)
@@ -262,7 +264,17 @@ def test_the_batch_size_bounds_what_the_model_sees(net, sixty, name):
     report = partial(robustness_report, eps=0.1, steps=4, queries=20)
     model = After(net, lambda x, net: net(x))
     ATTACKS.get(name, report)(model, *sixty, batch_size=7)
-    assert model.largest <= 7
+    assert model.largest == 7
+
+
+@pytest.mark.parametrize(("size", "batches"), [(10, [3] * 6 + [2]), (2, [1] * 20), (99, [20])])
+def test_a_batch_counts_the_examples_of_all_members(net, twenty, size, batches):
+    seen, x = [], twenty.images
+    both = Population([net, net, net])
+    both.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    x, y = (t.expand(3, *t.shape) for t in (x, net(x).argmax(1)))
+    pgd(both, x, y, 1e-6, steps=1, batch_size=size)
+    assert seen == [2, 2] + [count for count in batches for _ in range(2)]
 
 
 @quiet
