@@ -51,9 +51,11 @@ def test_an_interval_answers_beyond_short_of_or_below_the_margin(cap, word):
 @pytest.mark.parametrize(
     ("first", "left", "word"),
     [
-        *((HIGH, [0.9] * 3, "yes"), (HIGH, [0.55] * 3, "no"), (HIGH, RELU, "no")),
-        *((HIGH, [0.2] * 3, "reversed"), (HIGH, [0.60, 0.66, 0.70], "not decided")),
+        *((HIGH, [0.9] * 3, "yes"), (HIGH, [0.7] * 3, "yes"), (HIGH, [0.64] * 3, "no")),
+        *((HIGH, [0.55] * 3, "no"), (HIGH, RELU, "no"), (HIGH, [0.2] * 3, "reversed")),
+        (HIGH, [0.60, 0.66, 0.70], "not decided"),
         ([0.20, 0.21, 0.19], RELU, "not decided"),  # nothing was gained at first
+        ([0.3, 0.5, 0.75], [0.48] * 3, "no"),
     ],
 )
 def test_more_than_half_of_an_effect_must_be_left_under_better_evidence(first, left, word):

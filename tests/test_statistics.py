@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from cappaper import load
 from cappaper.paper.claims import MARGIN
-from cappaper.paper.effects import LEVEL, Measured, above, over_constant, widest
+from cappaper.paper.effects import LEVEL, TEST_IMAGES, Measured, above, over_constant, widest
 from cappaper.paper.tables import outcomes
 
 
@@ -47,6 +48,8 @@ def test_one_seed_has_a_difference_and_no_interval():
     for effect in (above({"a": one}, other), widest({"a": one, "b": other})):
         assert effect.mean == pytest.approx(0.3)
         assert (effect.low, effect.high) == (-math.inf, math.inf)
+    assert over_constant("a", one, 0.5)[3:5] == (-math.inf, math.inf)
+    assert {"mnist": 10_000, "digits": len(load("digits", "test").labels)} == TEST_IMAGES
 
 
 def rows(robust, images, value="robust_accuracy"):
@@ -70,6 +73,8 @@ def test_a_draw_of_images_widens_the_interval_less_where_networks_share_it():
     variance = np.var(np.mean(one, axis=0) - np.mean(other, axis=0), ddof=1) / 400 * (1 - 0.04)
     added = (widths[1] ** 2 - widths[0] ** 2) / 4
     assert added == pytest.approx(stats.norm.ppf(1 - LEVEL / 2) ** 2 * variance)
+    apart = sum(m * (1 - m) for m in (np.mean(one), np.mean(other))) / 400 * (1 - 0.04)
+    assert (widths[2] ** 2 - widths[0] ** 2) / added == pytest.approx(4 * apart / variance)
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
