@@ -119,7 +119,7 @@ def test_ibp_is_interval_arithmetic_and_crown_certifies_more():
     lead = lead.scatter(1, y.unsqueeze(1), math.inf).amin(1)
     clear = lead.abs() > 1e-4
     assert torch.equal(certify(model, x, y, eps, "ibp")[clear], (lead > 0)[clear])
-    assert 0 < (lead > 0).sum() < certify(model, x, y, eps, "crown").sum()
+    assert ((lead > 0).sum(), certify(model, x, y, eps, "crown").sum()) == (146, 162)
 
 
 def bounds_of(model, x, eps, method):
@@ -176,6 +176,28 @@ def test_the_bound_on_rounding_holds_and_is_small(model, seed):
     assert (actual <= error).all()
     size = logits.upper.abs().maximum(logits.lower.abs()).max() + 1
     assert (error < 100 * 1e-6 * size).all()
+
+
+def test_the_bound_on_rounding_is_that_of_a_computation_by_hand():
+    net, kind = nn.Sequential(nn.Linear(3, 1), nn.ReLU(), nn.Linear(1, 1)), torch.finfo(torch.half)
+    for weight in net.parameters():
+        nn.init.ones_(weight)
+    box = Interval(*torch.tensor([[[0.0] * 3], [[1.0] * 3]]).double())
+    four, two = (n / (2**11 - n) for n in (4, 2))  # of the terms of each layer
+    first = four * 4 + 4 * kind.tiny
+    second = first + two * (5 + first) + 2 * kind.tiny
+    hidden = [Interval(*(4 * end[:, :1] for end in box))]
+    assert rounding_error(read_layers(net), hidden, box, kind).item() == pytest.approx(2 * second)
+
+
+@pytest.mark.parametrize(("size", "least"), [(1, 1e-4), (1000, 0.01024), (2**-11, 1e-3 / 1024)])
+def test_a_lead_is_decided_if_it_is_large_enough_for_the_solver(size, least):
+    net, x = nn.Sequential(nn.Linear(2, 3)).double(), torch.full((1, 2), 0.5).double()
+    nn.init.zeros_(net[0].weight)
+    for factor in (0.5, 2):
+        net[0].bias.data = torch.tensor([factor * least, 0, -size]).double()
+        exact = exact_robustness(net, x, torch.tensor([0]), 0.1)
+        assert exact.robust.item() == (factor > 1) and exact.undecided.item() == (factor < 1)
 
 
 @pytest.mark.parametrize("beta", BETAS)
