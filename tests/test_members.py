@@ -59,6 +59,8 @@ DIFFERENT = {
     "a list": lambda: (Scaled([1.0]), Scaled([2.0])),
     "a tensor": lambda: (Scaled(torch.zeros(2)), Scaled(torch.ones(2))),
     "one entry": lambda: (Scaled(torch.zeros(9999)), Scaled(torch.eye(9999, 1)[:, 0].roll(5000))),
+    "a list of layers": lambda: (Scaled([nn.ReLU()]), Scaled([nn.ReLU()])),
+    "a sparse tensor": lambda: [Scaled(torch.eye(n, 9).to_sparse()) for n in (1, 2)],
     "a width": lambda: (mlp(64, [8]), mlp(64, [9])),
     "a bound": lambda: (nn.Hardtanh(0.0, 2.0), nn.Hardtanh(0.0, 1.0)),
     "no bias": lambda: (sequence(nn.Linear(64, 4)), sequence(nn.Linear(64, 4, bias=False))),

@@ -127,6 +127,7 @@ def test_rescaling_leaves_relu_layers_alone(twenty):
         (lambda: Population([mlp(64, [4]), with_hook()]), "no hooks"),
         (lambda: Population([mlp(64, [8])])(torch.zeros(64)), r"of 4 dim.* got shape \[64\]"),
         (lambda: Population([mlp(64, [8])])(torch.zeros(2, 5, 1, 8, 8)), r"or \[1, B, \.\.\.\]"),
+        (lambda: Population([mlp(64, [8])] * 2)(torch.zeros(1, 5, 1, 8, 8)), r"or \[2, B"),
     ],
 )
 def test_bad_input_gets_a_sentence(make, says):

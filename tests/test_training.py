@@ -48,9 +48,12 @@ def test_a_last_example_that_is_alone_joins_the_step_before(twenty):
         seen.clear()
     single = mlp(64, [4])
     single.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    fit(single, *(part[:1] for part in twenty), epochs=1)
+    lr = lambda *at: seen.append(at) or 1e-3  # noqa: E731
+    fit(single, *(part[:1] for part in twenty), epochs=2, lr=lr)
+    assert seen == [(0, 2), 1, (1, 2), 1]
+    seen.clear()
     fit(single, *twenty, epochs=1, batch_size=1, progress=lambda *at: seen.append(at))
-    assert seen == [1] * 21 + [(1, 1)]
+    assert seen == [1] * 20 + [(1, 1)]
 
 
 def test_an_exported_module_is_taken_as_it_is(twenty):
@@ -103,8 +106,8 @@ def test_attack_and_step_size_may_depend_on_the_step():
     before = net[3].bias.detach().clone()
     given = {"lr": lr, "attack_at": lambda *at: attacks.append(at)}
     watch = lambda *at: biases.append(net[3].bias.detach().clone())  # noqa: E731
-    fit(net, X, Y, epochs=2, batch_size=len(Y), progress=watch, **given)
-    assert attacks == rates == [(0, 2), (1, 2)]
+    fit(net, X, Y, epochs=2, batch_size=3, progress=watch, **given)
+    assert attacks == rates == [(step, 6) for step in range(6)]
     torch.testing.assert_close(
         (biases[0] - before).abs(), torch.full((10,), 0.1), rtol=1e-3, atol=0
     )
@@ -161,6 +164,12 @@ def test_learned_caps_of_each_member_move_as_they_would_alone(twenty):
         for i in (2, 4):
             assert abs(alone[i].beta - 1) > 0.05
             torch.testing.assert_close(member[i].beta, alone[i].beta, atol=1e-8, rtol=0)
+
+
+def test_a_bar_counts_the_epochs(capsys):
+    fit(mlp(4, [3]), X, Y, epochs=2, progress=True)
+    shown = capsys.readouterr().err
+    assert [f"epoch {n} of 2" in shown for n in range(4)] == [False, True, True, False]
 
 
 @pytest.mark.parametrize("seed", [0, range(3)], ids=["the same batches", "each its own"])
