@@ -123,8 +123,9 @@ def test_replace_relu_names_what_has_an_activation_of_its_own(layer):
 
 def test_replace_relu_warns_of_activations_that_it_left_alone():
     mixed = nn.Sequential(nn.Sequential(nn.ReLU(), nn.Hardswish()), nn.Softmax(-1))
-    with pytest.warns(UserWarning, match="left alone: Hardswish at '0.1'$"):
+    with pytest.warns(UserWarning, match="left alone: Hardswish at '0.1'$") as caught:
         replace_relu(mixed, 0.1)
+    assert caught[0].filename == __file__
     encoder = nn.Sequential(nn.TransformerEncoderLayer(4, 2), nn.RNN(4, 4), nn.ReLU())
     with pytest.warns(UserWarning, match="TransformerEncoderLayer at '0'; RNN at '1'"):
         replace_relu(encoder, 0.1)

@@ -72,8 +72,9 @@ def test_a_traced_copy_and_a_network_without_a_cap_warn(trained, digits):
         with pytest.warns(UnreachedWarning, match="traced or scripted: attack the original"):
             attack(traced, x, y, 0.1)
     relu = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 10))
-    with pytest.warns(UnreachedWarning, match="met no bounded activation in Sequential"):
+    with pytest.warns(UnreachedWarning, match="met no bounded activation in Sequential") as caught:
         adaptive_pgd(relu, x, y, 0.1, steps=1)
+    assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         adaptive_pgd(mlp(64, [8], beta=0.1), x, y, 0.1, steps=1)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from cappaper import evaluate, fgsm, fit, masking_report, mlp
+from cappaper import evaluate, fgsm, fit, masking_report, mlp, pgd
+from cappaper.attacks.balls import BALLS
 from tests.spellings import Function
 
 QUICK = {"steps": [5], "epsilons": [0.3]}
@@ -22,8 +23,15 @@ def test_a_low_cap_shows_its_signs(low, digits):
     x, y = (tensor[:100] for tensor in digits[1])
     progress = []
     report = masking_report(
-        low, x, y, 0.1, **QUICK, batch_size=30, progress=lambda *counts: progress.append(counts)
+        low, x, y, 0.1, **QUICK, other=low, batch_size=30, progress=lambda *at: progress.append(at)
     )
+    end = pgd(low, x, y, 0.1, steps=5, step_size=2.5 * 0.1 / 40, early_exit=False, batch_size=30)
+    here, there, end = map(low, (x, BALLS["linf"](0.1 / 1000, 1).random(x, 0), end))
+    change = (there - here).norm(dim=1) / here.norm(dim=1)
+    assert report.unstable == pytest.approx(change.mean().item(), rel=0.01)
+    expected = nn.functional.cross_entropy(end, y).item()
+    assert report.loss[5] == pytest.approx(expected, rel=1e-5)
+    assert [*report.loss] == [0, 1, 2, 5]
     assert report.zero_gradient > 0.3 and report.adaptive < report.by_steps[5] - 0.05
     assert [done for done, _ in progress] == list(range(1, progress[-1][1] + 1))
     # The control has as many runs without the cap: a gain from more runs alone is no sign.
@@ -53,7 +61,7 @@ def test_a_relu_network_shows_no_sign(digits):
     x, y = (tensor[:60] for tensor in digits[1])
     report = masking_report(net, x, y, 0.1, steps=[20, 40], epsilons=[1.0], other=net)
     assert fails(report) <= {"silent success"}  # which early_exit cures
-    assert report.signs() == [] and report.moved == 0
+    assert report.signs() == [] and report.moved == 0 and report.silent < 0.1
     assert report.control == pytest.approx(report.adaptive, abs=0.01)
 
 
@@ -77,7 +85,7 @@ def test_each_indicator_fails_on_its_network(low, digits):
     with pytest.warns(UserWarning, match="met no bounded activation"):
         banded = masking_report(Function(band), pixel, zero, 0.3, **asked)
     assert "silent success" in fails(banded)
-    incomplete = replace(unstable, by_steps={10: 0.5, 40: 0.4}, by_eps={0.5: 0.9})
+    incomplete = replace(unstable, by_steps={5: 0.4, 10: 0.5, 40: 0.4}, by_eps={0.5: 0.9})
     assert "incomplete optimisation" in fails(incomplete)
     assert incomplete.indicators()[5].value is None  # no radius allows any image
     assert len(incomplete.indicators()) == 6 and all(i.cure for i in incomplete.indicators())
@@ -100,3 +108,4 @@ def test_each_comparison_fails_if_the_other_side_finds_more(low, digits):
         worse = replace(even, **changed)
         (one,) = (i for i in worse.comparisons() if i.fails)
         assert one.value == pytest.approx(0.1) and one.cure and one.says in worse.signs()
+        assert "by_eps" not in changed or "from ε = 0.2 to 0.3," in one.says

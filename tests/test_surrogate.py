@@ -55,6 +55,7 @@ def test_a_very_sharp_surrogate_is_the_exact_gradient(images):
     net, x = mlp(64, [16], beta=0.1, seed=2).double(), images.double()
     exact = gradient(net, x)
     torch.testing.assert_close(surrogate_of(net, x, 1e9), exact, atol=1e-9, rtol=1e-6)
+    torch.testing.assert_close(surrogate_of(net, x)[:1], surrogate_of(net, x[:1]))
     assert torch.equal(surrogate_of(net, x, None), exact)
 
 
@@ -232,6 +233,15 @@ def test_a_symmetric_activation_has_a_symmetric_slope(layer):
 def test_between_its_bounds_a_sharp_surrogate_has_the_slope_of_the_function(layer, expected):
     grad = slope(layer, [0.5, 0.6], 1000.0)
     torch.testing.assert_close(grad, torch.full_like(grad, expected), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("known", [(nn.Hardtanh(), -1, 1, 1), (nn.Tanh(), 0, 0, 4)])
+def test_the_slope_is_its_formula(known):
+    layer, low, high, steepest = known
+    z = torch.tensor([0.5, -2.0, 3.0], dtype=torch.float64)
+    k = 2.0 / z.square().mean().sqrt()
+    expected = steepest * torch.sigmoid(k * (z - low)) * torch.sigmoid(k * (high - z))
+    torch.testing.assert_close(slope(layer, z.tolist(), 2.0)[0], expected)
 
 
 def test_a_maximum_over_a_dimension_is_no_clamp():
