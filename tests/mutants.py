@@ -34,12 +34,18 @@ TARGETS = {
         " attacks/strongest",
         "attacks attack_manners auto_pgd strongest adaptive doubtful_models unusual_networks",
     ),
-    "training": ("training population", "training members checkpoints models doubtful_models"),
+    "training": (
+        "training population",
+        "training members checkpoints models own_models doubtful_models",
+    ),
     "certificates": (
         "certificates/bounds certificates/exact",
         "certification certificate_refusals layers unusual_networks",
     ),
-    "surrogate": ("surrogate masking activations", "surrogate activations adaptive masking report"),
+    "surrogate": (
+        "surrogate masking activations",
+        "surrogate activations adaptive masking own_models report",
+    ),
     "decisions": ("paper/claims paper/effects", "statistics claims book"),
 }
 LIMIT = 900  # seconds, in which a part's tests end without a mutant
