@@ -170,18 +170,15 @@ def _lower(
 
 def _lines(z: Interval, cap: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Slope and offset of a line below the capped ReLU on an interval, and of one above."""
-
-    def ratio(rise: Tensor, run: Tensor) -> Tensor:
-        return torch.where(run > 0, rise / run.clamp(min=torch.finfo(run.dtype).tiny), 0.0)
-
+    tiny = torch.finfo(cap.dtype).tiny  # where a corner is outside the interval, the rise is 0
     # Each is level, or passes through an end and a corner of the graph, whichever is tighter.
     (low, high), (out_low, out_high) = z, _capped(z, cap)
     corner = high.minimum(cap)
-    rise = ratio(corner.clamp(min=0) - out_low, corner - low)
+    rise = (corner.clamp(min=0) - out_low) / (corner - low).clamp(min=tiny)
     rise = torch.where(out_low + rise * (high - low) / 2 < out_high, rise, 0)
     above = rise, torch.where(rise > 0, out_low - rise * low, out_high)
     corner = low.clamp(min=0)
-    rise = ratio(out_high - corner.minimum(cap), high - corner)
+    rise = (out_high - corner.minimum(cap)) / (high - corner).clamp(min=tiny)
     rise = torch.where(out_high - rise * (high - low) / 2 > out_low, rise, 0)
     return (rise, torch.where(rise > 0, out_high - rise * high, out_low)), above
 
