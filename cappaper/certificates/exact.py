@@ -137,8 +137,8 @@ def _solver(
         near = LinearConstraint(lead, ub=enough - (bias[label] - bias[other]))
         rules, options = [*constraints, near], {"time_limit": limit}
         done = milp(lead, integrality=integral, bounds=domain, constraints=rules, options=options)
-        # Status 2 also means that HiGHS refuses the program, which proves nothing.
-        if done.status == 2 and "model_status is Infeasible" in done.message:
+        # The status that this has is also that of a program that HiGHS refuses.
+        if "model_status is Infeasible" in done.message:
             return None
         point: _Array = (least + most) / 2 if done.x is None else done.x
         return point[: len(box[0])].clip(*box)
@@ -148,6 +148,5 @@ def _solver(
 
 def _scale(rows: _Array) -> _Array:
     """A power of two for each row, just above its largest magnitude; 1 for a row of zeros."""
-    largest = np.abs(rows).max(1)
-    powers: _Array = np.where(largest > 0, np.exp2(np.frexp(largest)[1]), 1.0)
+    powers: _Array = np.exp2(np.frexp(np.abs(rows).max(1))[1])
     return powers
