@@ -181,7 +181,7 @@ def _measure(
     here, there = logits(x), logits(BALLS["linf"](eps / 1000, 1).random(x, seed, 0))
     change = (there - here).norm(dim=1) / here.norm(dim=1).clamp(min=1e-12)
     yield {"unstable": change.clamp(max=1).mean().item()}
-    yield {"one_step": under(walk, steps=1, step_size=eps or 1.0, random_start=False)}  # FGSM
+    yield {"one_step": under(walk, steps=1, step_size=1.0, random_start=False)}  # FGSM
     if other is not None:
         adversarial = walk(other, x, y, steps=most)
         fools = correct & ~is_correct(adversarial, other)

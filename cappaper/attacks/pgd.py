@@ -32,8 +32,8 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     >>> (fgsm(mlp(64, [32]), x, y, eps=0.1) - x).abs().max()
     tensor(0.1000)
     """
-    step_size = eps or 1.0  # in a ball of radius 0 any step ends where it began
-    return pgd(model, x, y, eps, steps=1, step_size=step_size, random_start=False, early_exit=False)
+    # A step of 1 ends at the bound of any ball.
+    return pgd(model, x, y, eps, steps=1, step_size=1.0, random_start=False, early_exit=False)
 
 
 def pgd(
