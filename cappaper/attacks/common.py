@@ -84,10 +84,11 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
             put_back = _save(model)
             passes.append(checks.logits_of(model, x[two], y[two]))
             moved = put_back() or moved
-    if passes[0].isnan().all():
+    one, other = passes
+    if one.isnan().all():
         raise ValueError("the model's logits are NaN: its weights or its input are not finite")
-    checks.warn_of_probabilities(passes[0])
-    differs = bool((passes[0] - passes[1]).abs().max() > 1e-4 * passes[0].abs().max())
+    checks.warn_of_probabilities(one)
+    differs = bool((one - other).abs().max() > 1e-4 * one.abs().max())
     if differs and samples == 1:
         checks.warn(
             "the model draws at random: two passes differ, so no image stops at its first error."
@@ -115,11 +116,11 @@ def in_batches(
     size = max(1, (batch_size or y.numel()) * count // y.numel())
     size = min(size, count // 10 + 1) if progress else size  # so that there is progress
     # A single example that is left joins the batch before: BatchNorm may refuse it alone.
-    starts = [*range(0, max(1, count - (size > 1)), size)]
+    starts = [*range(size, count - (size > 1), size)]  # of all batches but the first
     with undisturbed(model):
         # A tensor made in inference mode has no gradient; its clone has.
         x, y = (t.clone() if t.is_inference() else t.detach() for t in (x, y))
-        parts = (t.tensor_split(starts[1:], batch) for t in (x, y))
+        parts = (t.tensor_split(starts, batch) for t in (x, y))
         batches = watched(list(zip(*parts, strict=True)), progress, "batches")
         results = [attack(images, labels) for images, labels in batches]
     return torch.cat(results, batch)
