@@ -109,7 +109,7 @@ def fit(
                 progress(done, epochs)
         for epoch in range(done, epochs):
             order = torch.stack([torch.randperm(len(y), generator=g, device="cpu") for g in seeded])
-            batches = torch.tensor_split(order.to(y.device), [*starts[1:]], dim=-1)
+            batches = torch.tensor_split(order.to(y.device), [*starts[1:]], dim=1)
             shown = watched(batches, progress is True, f"epoch {epoch + 1} of {epochs}")
             for step, batch in enumerate(shown, epoch * len(starts)):
                 chosen = batch if isinstance(model, Population) else batch[0]
@@ -129,7 +129,7 @@ def fit(
                 logits = checks.logits_of(model, images, labels) if first else model(images)
                 # The sum over members of their mean losses: no gradient depends on another member.
                 loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
-                (loss / batch.shape[-1]).backward()
+                (loss / batch.shape[1]).backward()
                 optimizer.step()
             helps = "try a smaller learning rate"
             if not all(p.isfinite().all() for p in model.parameters()):
