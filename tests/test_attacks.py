@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cappaper import evaluate, fgsm, fit, mlp, pgd
-from cappaper.attacks.balls import BALLS, integers, uniform
+from cappaper.attacks.balls import BALLS, Linf, integers, uniform
+from cappaper.attacks.common import State, climb
 from tests.trained import trained
 
 
@@ -207,3 +208,10 @@ def test_pgd_takes_a_loss_function(on_digits):
 
     by_name = pgd(net, x, y, 0.1, loss="margin", steps=5)
     torch.testing.assert_close(pgd(net, x, y, 0.1, loss=margin, steps=5), by_name)
+
+
+def test_examples_are_dropped_when_a_fifth_has_finished_and_one_alone_has_company():
+    counts, x = [], torch.zeros(10, 1)
+    step = lambda n, s: counts.append(len(s.y)) or s.stop(s.y <= n)  # noqa: E731  # one more each
+    climb(step, State(Linf(0.1, 1), True, x, torch.arange(10), x), range(20))
+    assert counts == [10, 10, 8, 8, 6, 6, 4, 3, 2, 2]
