@@ -32,6 +32,8 @@ def test_a_low_cap_shows_its_signs(low, digits):
     expected = nn.functional.cross_entropy(end, y).item()
     assert report.loss[5] == pytest.approx(expected, rel=1e-5)
     assert [*report.loss] == [0, 1, 2, 5]
+    defaults = {"steps": (10, 40, 100, 1000), "epsilons": (0.2, 0.3, 0.5, 1.0)}
+    assert defaults.items() <= masking_report.__kwdefaults__.items()
     assert report.zero_gradient > 0.3 and report.adaptive < report.by_steps[5] - 0.05
     assert [done for done, _ in progress] == list(range(1, progress[-1][1] + 1))
     # The control has as many runs without the cap: a gain from more runs alone is no sign.
