@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from inspect import signature
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import cappaper
 from cappaper import evaluate, fgsm, fit, mlp, pgd
 from cappaper.attacks.balls import BALLS, Linf, integers, uniform
 from cappaper.attacks.common import State, climb
@@ -215,3 +217,23 @@ def test_examples_are_dropped_when_a_fifth_has_finished_and_one_alone_has_compan
     step = lambda n, s: counts.append(len(s.y)) or s.stop(s.y <= n)  # noqa: E731  # one more each
     climb(step, State(Linf(0.1, 1), True, x, torch.arange(10), x), range(20))
     assert counts == [10, 10, 8, 8, 6, 6, 4, 3, 2, 2]
+
+
+DEFAULTS = {
+    "pgd": "40 None linf True 1 True cross-entropy False None 1 None None 0",
+    "adaptive_pgd": "(10.0, 30.0, 3.0) ('cross-entropy', 'margin') 1 None None 0",
+    "apgd": "100 linf 0 1 None None 0",
+    "square": "5000 None None 0",
+    "strongest_attack": "() 100 1 5000 None None 0",
+    "auto_attack": "linf ('apgd-ce', 'apgd-t', 'fab-t', 'square') 500 None 0",
+    "cw_l2": "0.0 1000 9 0.01 0.01 None None",
+    "fit": "10 128 0.001 None None 0 None None",
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_no_default_changes_unnoticed(name):
+    """With others, the same call makes other tables."""
+    parameters = signature(getattr(cappaper, name)).parameters.values()
+    defaults = [str(one.default) for one in parameters if one.default is not one.empty]
+    assert " ".join(defaults) == DEFAULTS[name]

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from functools import partial
-from inspect import Signature, signature
+from inspect import signature
 
 import pytest
 import torch
@@ -294,24 +294,3 @@ def test_a_default_device_changes_nothing(net, sixty, name):
     integers.cache_clear()
     with torch.device("meta"):
         assert torch.equal(ATTACKS[name](net, x, y), expected)
-
-
-DEFAULTS = {
-    pgd: "40 None linf True 1 True cross-entropy False None 1 None None 0",
-    adaptive_pgd: "(10.0, 30.0, 3.0) ('cross-entropy', 'margin') 1 None None 0",
-    apgd: "100 linf 0 1 None None 0",
-    square: "5000 None None 0",
-    strongest_attack: "() 100 1 5000 None None 0",
-    auto_attack: "linf ('apgd-ce', 'apgd-t', 'fab-t', 'square') 500 None 0",
-    cw_l2: "0.0 1000 9 0.01 0.01 None None",
-    fit: "10 128 0.001 None None 0 None None",
-}
-
-
-@pytest.mark.parametrize("function", DEFAULTS)
-def test_no_default_changes_unnoticed(function):
-    """Other defaults make other tables."""
-    defaults = [p.default for p in signature(function).parameters.values()]
-    assert (
-        " ".join(str(one) for one in defaults if one is not Signature.empty) == DEFAULTS[function]
-    )

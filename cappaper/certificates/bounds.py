@@ -170,9 +170,9 @@ def _lower(
 
 def _lines(z: Interval, cap: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Slope and offset of a line below the capped ReLU on an interval, and of one above."""
-    tiny = torch.finfo(cap.dtype).tiny  # where a corner is outside the interval, the rise is 0
     # Each is level, or passes through an end and a corner of the graph, whichever is tighter.
     (low, high), (out_low, out_high) = z, _capped(z, cap)
+    tiny = torch.finfo(low.dtype).tiny  # where a corner lies outside the interval, the rise is 0
     corner = high.minimum(cap)
     rise = (corner.clamp(min=0) - out_low) / (corner - low).clamp(min=tiny)
     rise = torch.where(out_low + rise * (high - low) / 2 < out_high, rise, 0)

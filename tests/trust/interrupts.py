@@ -58,7 +58,9 @@ def trial(draw: random.Random, _: Path) -> None:
         attack()
         signal.setitimer(signal.ITIMER_REAL, 0)  # it came to its end
     brake.left = 10**9
-    torch.testing.assert_close(_state(model, x), before, atol=0, rtol=0, msg=f"after {name}".__add__)
+    torch.testing.assert_close(
+        _state(model, x), before, atol=0, rtol=0, msg=f"after {name}".__add__
+    )
 
 
 def threads(draw: random.Random, _: Path) -> None:
