@@ -44,7 +44,7 @@ TARGETS = {
     ),
     "surrogate": (
         "surrogate masking activations",
-        "surrogate activations adaptive masking own_models report",
+        "surrogate activations adaptive masking own_models report attack_manners",
     ),
     "decisions": ("paper/claims paper/effects", "statistics claims book"),
 }

@@ -143,10 +143,10 @@ def test_replace_relu_warns_of_activations_that_it_left_alone():
     ("make", "says"),
     [
         (lambda: capped_relu(torch.zeros(2), -1.0), "above 0, got -1"),
-        (lambda: CappedReLU(0), "above 0, got 0"),
+        (lambda: CappedReLU(0), "^a max value β other than ∞ must .* above 0, got 0"),
         (lambda: CappedReLU(-0.5), "above 0, got -0.5"),
         (lambda: CappedReLU(math.nan), "above 0, got nan"),
-        (lambda: CappedReLU(learned=True), "finite number above 0, got inf"),
+        (lambda: CappedReLU(learned=True), "^a learned .* finite number above 0, got inf"),
         (lambda: ScaledSigmoid(0), "c must be a finite number above 0, got 0"),
         (lambda: ScaledSigmoid(math.inf), "finite number above 0, got inf"),
         (lambda: replace_relu(nn.Linear(2, 2), 0.1), "no ReLU to cap"),

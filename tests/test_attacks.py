@@ -227,7 +227,6 @@ DEFAULTS = {
     "strongest_attack": "() 100 1 5000 None None 0",
     "auto_attack": "linf ('apgd-ce', 'apgd-t', 'fab-t', 'square') 500 None 0",
     "cw_l2": "0.0 1000 9 0.01 0.01 None None",
-    "fit": "10 128 0.001 None None 0 None None",
 }
 
 

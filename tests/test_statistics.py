@@ -69,6 +69,8 @@ def test_a_draw_of_images_widens_the_interval_less_where_networks_share_it():
         effect = above({"a": rows(one, images, value)}, rows(other, images, value))
         widths.append(effect.high - effect.low)
     assert widths[0] < widths[1] < widths[2]
+    mixed = above({"a": rows(one, 400)}, rows(other, 400, "kept"))
+    assert mixed.high - mixed.low == pytest.approx(widths[2])
     # The sampling itself: as many of 400 images as an average says, with its spread.
     variance = np.var(np.mean(one, axis=0) - np.mean(other, axis=0), ddof=1) / 400 * (1 - 0.04)
     added = (widths[1] ** 2 - widths[0] ** 2) / 4

@@ -166,6 +166,10 @@ def test_learned_caps_of_each_member_move_as_they_would_alone(twenty):
             torch.testing.assert_close(member[i].beta, alone[i].beta, atol=1e-8, rtol=0)
 
 
+def test_no_default_changes_unnoticed():
+    assert [*fit.__kwdefaults__.values()] == [10, 128, 0.001, None, None, 0, None, None]
+
+
 def test_a_bar_counts_the_epochs(capsys):
     fit(mlp(4, [3]), X, Y, epochs=2, progress=True)
     shown = capsys.readouterr().err

@@ -43,7 +43,7 @@ class Measured(NamedTuple):
             return cls(values)
         images = int(rows["images"].iloc[0])
         drawn = images / TEST_IMAGES[str(rows["dataset"].iloc[0])]
-        if value == "kept" or drawn == 1 or "outcomes" not in rows or rows["outcomes"].isna().any():
+        if value == "kept" or "outcomes" not in rows or rows["outcomes"].isna().any():
             return cls(values, images, drawn)
         robust = np.array([[mark == ROBUST for mark in row] for row in rows["outcomes"]], float)
         return cls(values, images, drawn, robust)
