@@ -148,7 +148,12 @@ def page(table: pd.DataFrame) -> str:
     why = [reasons.get(key, "") for key in left["after"].items()]
     shown = left[["line"]].assign(mutant=code, why=why).set_axis("`" + left.index + "`")
     unnoticed = markdown_table(shown, "module")
-    return f"{markdown_table(counts, 'part')}\n\nWhat no test noticed:\n\n{unnoticed}\n"
+    can = len(table) - sum(map(bool, why))
+    said = (
+        "What no test noticed; a mutant with a reason cannot matter. Of the"
+        f" {can} that can, {(len(table) - len(left)) / can:.0%} were noticed."
+    )
+    return f"{markdown_table(counts, 'part')}\n\n{said}\n\n{unnoticed}\n"
 
 
 @click.command()
