@@ -212,11 +212,11 @@ def test_pgd_takes_a_loss_function(on_digits):
     torch.testing.assert_close(pgd(net, x, y, 0.1, loss=margin, steps=5), by_name)
 
 
-def test_examples_are_dropped_when_a_fifth_has_finished_and_one_alone_has_company():
-    counts, x = [], torch.zeros(10, 1)
+def test_examples_are_dropped_when_a_tenth_has_finished_and_one_alone_has_company():
+    counts, x = [], torch.zeros(20, 1)
     step = lambda n, s: counts.append(len(s.y)) or s.stop(s.y <= n)  # noqa: E731  # one more each
-    climb(step, State(Linf(0.1, 1), True, x, torch.arange(10), x), range(20))
-    assert counts == [10, 10, 8, 8, 6, 6, 4, 3, 2, 2]
+    climb(step, State(Linf(0.1, 1), True, x, torch.arange(20), x), range(30))
+    assert counts == [20, 20, 18, 18, 16, 16, 14, 14, 12, 12, *range(10, 1, -1), 2]
 
 
 DEFAULTS = {

@@ -20,7 +20,7 @@ Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]  # as partial(pgd, eps=0.
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [N, classes] and labels [N]; attacks raise it
 
 _BATCH_ON_CPU = 2048  # larger batches do not fit the cache, smaller ones leave cores idle
-_DROP_BELOW = 0.8  # drop finished examples once this share of the batch, or less, is left
+_DROP_BELOW = 0.9  # drop finished examples once this share of the batch, or less, is left
 _DRAWS = 64  # passes over which a model that draws at random is evaluated
 
 
