@@ -78,8 +78,8 @@ class Comparison:
         form, scale, unit = ("z.2f", 1, "") if "growth" in self.measure else ("z.1f", 100, "%")
         one, two, gain, low, high = (scale * v for v in (ours, theirs, ours - theirs, low, high))
         sides = f"{_name(name)}: {one:{form}}{unit}, {_name(other)}: {two:{form}}{unit}"
-        points = f"{gain:+{form}}{unit and ' points'} ({low:+{form}} to {high:+{form}})"
-        points = points.replace(" (-inf to +inf)", " on one seed")
+        interval = f"({low:+{form}} to {high:+{form}})" if low > float("-inf") else "on one seed"
+        points = f"{gain:+{form}}{unit and ' points'} {interval}"
         return f"{sides}; difference {points.replace('-', '−')}"
 
 

@@ -59,11 +59,11 @@ def trial(draw: random.Random, _: Path) -> None:
         attack()
         signal.setitimer(signal.ITIMER_REAL, 0)  # it came to its end
     brake.left = 10**9
-    after = _state(model, x)
-    if not together:  # a signal while torch registers a hook can leave it, and it does nothing
-        del before[2], after[2]
+    (hooks, *after), (hooks_before, *state) = _state(model, x), before
+    # A signal while torch registers a hook can leave this one, and it does nothing.
+    assert 0 <= hooks - hooks_before <= (not together), f"after {name} hooks are left"
     same = partial(torch.testing.assert_close, atol=0, rtol=0)
-    same(after, before, msg=lambda said: f"after {name}: {said}")
+    same(after, state, msg=lambda said: f"after {name}: {said}")
 
 
 def threads(draw: random.Random, _: Path) -> None:
@@ -92,10 +92,10 @@ def _bound(name: str, model: nn.Module, members: int = 0, side: int = 8) -> tupl
 
 
 def _state(model: nn.Module, x: Tensor) -> Any:
-    """The next gradient, all buffers, how many hooks there are, and the modes."""
+    """How many hooks there are, the next gradient, all buffers, and the modes."""
     point = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(model(point).square().sum(), point)
-    parts = [*model.modules(), *getattr(model, "template", model).modules()]
-    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in parts]
+    parts = {*model.modules(), *getattr(model, "template", model).modules()}
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in parts)
     modes = [m.training for m in parts] + [torch.is_grad_enabled()]
-    return [gradient, [b.clone() for b in model.buffers()], hooks, modes]
+    return hooks, gradient, [b.clone() for b in model.buffers()], modes
