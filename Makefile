@@ -47,10 +47,11 @@ bench: environment
 
 environment: .venv/.installed
 
-# adv-lib is a peer in a test. Its plotting dependency no longer builds, and the test does without.
+# Modules are compiled when they are imported: few are. adv-lib is a peer in a test, without its
+# plots, whose package no longer builds.
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps adv-lib
 	touch $@
 
