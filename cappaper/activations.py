@@ -15,8 +15,8 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from cappaper import checks
 
 M = TypeVar("M", bound=nn.Module)
+#: Makes a hidden layer's activation from the layer's constant (β, or c).
 Activation = Callable[[float], nn.Module]
-"""Makes a hidden layer's activation from the layer's constant (β, or c)."""
 
 
 def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def replace_relu(
     relus = {  # a module may have many names
         name: part
         for name, part in model.named_modules(remove_duplicate=False)
-        if isinstance(part, (nn.ReLU, nn.ReLU6, CappedReLU))
+        if type(part) in (nn.ReLU, nn.ReLU6, CappedReLU)
     }
     if not relus:
         raise ValueError("the model has no ReLU to cap: functions in a forward must become modules")
@@ -155,12 +155,15 @@ def replace_relu(
             if not name:
                 return capped
             model.set_submodule(name, capped)
+            above = model.get_submodule(name.rpartition(".")[0])
+            if isinstance(above, nn.TransformerEncoderLayer):
+                above.activation_relu_or_gelu = 0  # else it computes ReLU itself in eval mode
     no_activations = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax)
-    inside = (nn.RNNBase, nn.RNNCellBase, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+    layered = (nn.RNNBase, nn.RNNCellBase, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
     others = [
         f"{type(part).__name__} at {name!r}"
         for name, part in model.named_modules()
-        if isinstance(part, inside)
+        if isinstance(part, (*layered, nn.ReLU, nn.ReLU6))  # a subclass of ReLU was left alone
         or (type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations))
     ]
     if others and layers is None:

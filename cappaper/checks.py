@@ -44,10 +44,9 @@ def batch(x: Tensor, y: Tensor) -> None:
         raise ValueError("the batch is empty: expected at least one image")
     low, high = torch.aminmax(x.detach())
     if not (low >= 0 and high <= 1):  # NaN fails too
-        raise ValueError(
-            f"images must lie in [0, 1], got values from {low:.3g} to {high:.3g}, outside it by"
-            f" {max(-low, high - 1):.3g}: divide bytes by 255, or clamp rounding errors"
-        )
+        got = f"got values from {low:.3g} to {high:.3g}, outside it by {max(-low, high - 1):.3g}"
+        helps = "divide bytes by 255, or clamp rounding errors"
+        raise ValueError(f"images must lie in [0, 1], {got}: {helps}")
 
 
 def attack(
@@ -81,7 +80,7 @@ def adversarial(examples: Tensor, x: Tensor, radius: float = 1.0) -> None:
         raise ValueError(f"the attack left its ball: a pixel moved by {moved:.4g}, ε is {radius:g}")
 
 
-def bound(attack: Any) -> dict[str, Any]:
+def untargeted(attack: Any) -> dict[str, Any]:
     """The arguments that a ``partial`` binds to an attack, which must be untargeted."""
     if not callable(attack):
         raise TypeError(f"an attack must be a function, got {shown(attack)}")
@@ -128,18 +127,14 @@ def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def logits(values: Tensor, y: Tensor) -> None:
     """Refuse logits that do not fit the labels, and labels that are not a class of the model."""
     if not isinstance(values, Tensor):
-        raise TypeError(
-            f"the model must return a tensor of logits, got {type(values).__name__}: wrap it in a"
-            " module that returns the logits alone"
-        )
+        got, helps = type(values).__name__, "wrap it in a module that returns the logits alone"
+        raise TypeError(f"the model must return a tensor of logits, got {got}: {helps}")
     if not values.is_floating_point():
         raise TypeError(f"the model's logits must be real floating point, got {values.dtype}")
     if values.ndim != y.ndim + 1 or values.shape[:-1] != y.shape:
-        raise ValueError(
-            f"labels of shape {list(y.shape)} need logits of shape {[*y.shape, 'classes']},"
-            f" the model gave {list(values.shape)}"
-            f"{'; a population needs [M, B]' if values.ndim == y.ndim + 2 else ''}"
-        )
+        need = f"labels of shape {list(y.shape)} need logits of shape {[*y.shape, 'classes']}"
+        more = "; a population needs [M, B]" if values.ndim == y.ndim + 2 else ""
+        raise ValueError(f"{need}, the model gave {list(values.shape)}{more}")
     if (last := values.shape[-1] - 1) < 1:
         raise ValueError("the model has one class: a classifier needs at least 2")
     low, high = torch.aminmax(y)
@@ -160,7 +155,7 @@ def warn_of_probabilities(values: Tensor) -> None:
     rows = values.detach().flatten(0, -2).double()
     sums = rows.sum(-1)
     total = sums[0] if len(sums) > 1 else torch.ones_like(sums[0])
-    if (rows >= 0).all() and ((sums - total).abs() <= 1e-3 * total).all():
+    if total > 0 and (rows >= 0).all() and ((sums - total).abs() <= 1e-3 * total).all():
         why = f"none is below 0, and all sum to {total:.4g}"
         warn(f"the outputs look like probabilities: {why}. Attacks need the logits before softmax")
 

@@ -34,9 +34,6 @@ class Dataset(NamedTuple):
     def to(self, device: torch.device | str) -> Dataset:
         return Dataset(*(part.to(device) for part in self))
 
-    def __repr__(self) -> str:
-        return f"Dataset of {len(self.labels):,} images {tuple(self.images.shape[1:])}"
-
 
 def load(name: str, split: str, *, root: Folder = None, limit: int | None = None) -> Dataset:
     """Load a data set.

@@ -15,7 +15,6 @@ from cappaper.population import Population, members
 from cappaper.progress import Progress, watched
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-EpsAttack = Callable[..., Tensor]  # attack(model, x, y, eps=...) -> x_adv
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def robustness_curve(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    attack: EpsAttack,
+    attack: Callable[..., Tensor],
     epsilons: Sequence[float],
     *,
     batch_size: int = 2048,
@@ -158,7 +157,7 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
         judged = common.look(model, x, y)
         rows = [common.is_correct(judged, x, y)]
         for attack in attacks:
-            bound = checks.bound(attack)
+            bound = checks.untargeted(attack)
             rows.append(rows[-1].clone())
             left = rows[-1].nonzero().squeeze(1)
             if len(left):

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.balls import BALLS
-from cappaper.attacks.common import in_batches, is_fooled, predict, undisturbed
+from cappaper.attacks.balls import Linf
+from cappaper.attacks.common import in_batches, is_fooled, look, predict, undisturbed
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.progress import Progress, watched
 
@@ -155,30 +155,31 @@ def _measure(
     model: nn.Module, x: Tensor, y: Tensor, steps: Any, epsilons: Any, other: Any, settings: Any
 ) -> Iterator[dict[str, Any]]:
     """The fields of the report, some after each measurement."""
-    eps, seed, batch_size, most = settings.values()
+    eps, seed, batch_size, most = (settings[k] for k in ("eps", "seed", "batch_size", "steps"))
+    judged = look(model, x, y)  # of a model that draws at random, the mean of its passes
 
-    def logits(images: Tensor, of: nn.Module = model) -> Tensor:
+    def logits(images: Tensor, of: nn.Module = judged) -> Tensor:
         return in_batches(partial(predict, of), of, images, y, batch_size, None)
 
-    def is_correct(images: Tensor, of: nn.Module = model) -> Tensor:
+    def is_correct(images: Tensor, of: nn.Module = judged) -> Tensor:
         return ~is_fooled(logits(images, of), y)
 
     def under(attack: Callable[..., Tensor], **own: Any) -> float:
         return _mean(correct & is_correct(attack(model, x, y, **settings | own)))
 
-    correct = is_correct(x)
+    correct = is_fooled(logits(x), y, targeted=True)  # NaN counts as wrong
     no_gradient = in_batches(partial(_no_gradient, model), model, x, y, batch_size, None)
     yield {"standard": _mean(correct), "zero_gradient": _mean(no_gradient[correct])}
     size = 2.5 * (eps or 1.0) / 40  # a run is then the beginning of every longer one
     walk = partial(pgd, eps=eps, step_size=size, early_exit=False, seed=seed, batch_size=batch_size)
     counts = sorted({min(n, most) for n in (1, 2, 5, 10, 20, 40)})
     path = {0: logits(x)} | {n: logits(walk(model, x, y, steps=n)) for n in counts}
-    loss = {n: F.cross_entropy(z, y, reduction="none").mean().item() for n, z in path.items()}
+    loss = {n: F.cross_entropy(z, y).item() for n, z in path.items()}
     right = torch.stack([~is_fooled(z, y) for z in path.values()])
     yield {"loss": loss, "silent": _mean(right[0] & right[-1] & ~right.all(0))}
-    noise = [is_correct(BALLS["linf"](eps, 1).random(x, seed, run)) for run in range(100)]
+    noise = [is_correct(Linf(eps, 1).random(x, seed, run)) for run in range(100)]
     yield {"noise": _mean(correct & torch.stack(noise).all(0))}
-    here, there = logits(x), logits(BALLS["linf"](eps / 1000, 1).random(x, seed, 0))
+    here, there = (logits(z, model) for z in (x, Linf(eps / 1000, 1).random(x, seed, 0)))
     change = (there - here).norm(dim=1) / here.norm(dim=1).clamp(min=1e-12)
     yield {"unstable": change.clamp(max=1).mean().item()}
     yield {"one_step": under(walk, steps=1, step_size=1.0, random_start=False)}  # FGSM

@@ -1,6 +1,5 @@
 """Networks like the paper's, the same network under another cap, and trained networks."""
 
-import copy
 import json
 import math
 from collections.abc import Sequence
@@ -8,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from cappaper import checks
-from cappaper.activations import Activation, CappedReLU
+from cappaper.activations import Activation, CappedReLU, copy_of
 
 WEIGHTS = Path(__file__).with_name("weights")
+#: The names that :func:`pretrained` knows.
 PRETRAINED = tuple(sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))
-"""The names that :func:`pretrained` knows."""
 
 
 def mlp(
@@ -127,11 +128,11 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     >>> torch.allclose(net(x), rescale(net, 0.05)(x), atol=1e-5)
     True
     """
-    model = copy.deepcopy(model)
+    model = copy_of(model)
     layers = model if isinstance(model, nn.Sequential) else []
     parts: list[Any] = [part for part in layers if not isinstance(part, nn.Flatten)]
     weighted, caps = parts[::2], parts[1::2]
-    known = [isinstance(part, (nn.Linear, nn.Conv2d)) for part in weighted]
+    known = [type(m) in (nn.Linear, nn.Conv2d) and not checks.has_hooks(m) for m in weighted]
     known += [isinstance(cap, CappedReLU) for cap in caps]
     if not all(known) or len(weighted) == len(caps) or len({*parts}) < len(parts):
         raise ValueError("rescale needs a network of mlp or convnet, with no layer in two places")
@@ -140,7 +141,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
         for cap, new in zip(caps, checks.per_layer(beta, len(caps)), strict=True):
             if math.isinf(old := cap.beta.item()) != math.isinf(new):
                 raise ValueError(f"a cap at {old:g} cannot be rescaled to {new:g}, finite or not")
-            cap.beta.copy_(CappedReLU(new).beta)
+            cap.beta.copy_(CappedReLU(new).beta)  # CappedReLU refuses a bad value
             factors.append(1.0 if math.isinf(old) else new / old)
         for part, before, after in zip(weighted, factors, [*factors[1:], 1.0], strict=True):
             part.weight.mul_(after / before)
@@ -166,8 +167,6 @@ def pretrained(name: str) -> nn.Sequential:
     >>> pretrained("cap-0.05")(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    from safetensors.torch import load_file
-
     header = about(name)
     model = mlp(784, header["hidden"], beta=[float(beta) for beta in header["beta"]])
     model.load_state_dict(load_file(WEIGHTS / f"{name}.safetensors"))
@@ -176,8 +175,6 @@ def pretrained(name: str) -> nn.Sequential:
 
 def about(name: str) -> dict[str, Any]:
     """The widths, caps, training, data and seed of a network of :func:`pretrained`."""
-    from safetensors import safe_open
-
     checks.one_of(name, PRETRAINED, "network")
     with safe_open(WEIGHTS / f"{name}.safetensors", framework="pt") as file:
         return {key: json.loads(value) for key, value in file.metadata().items()}

@@ -94,9 +94,6 @@ class Population(nn.Module):
             tensor.data = stacked[name][index].detach().clone()
         return member
 
-    def __iter__(self) -> Iterator[nn.Module]:
-        return (self[i] for i in range(len(self)))
-
     def train(self, mode: bool = True) -> Population:
         self.template.train(mode)
         return super().train(mode)
@@ -138,7 +135,7 @@ class Population(nn.Module):
 
 def members(model: nn.Module) -> list[nn.Module]:
     """The members of a population; of any other model, a list of that model alone."""
-    return list(model) if isinstance(model, Population) else [model]
+    return [model[i] for i in range(len(model))] if isinstance(model, Population) else [model]
 
 
 def set_mode(model: nn.Module, training: bool) -> None:

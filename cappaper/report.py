@@ -30,7 +30,7 @@ class RobustnessReport:
     pgd: float  #: robust accuracy under PGD
     strongest: float  #: robust accuracy under PGD and :func:`~cappaper.strongest_attack`
     masking: MaskingReport  #: the result of :func:`~cappaper.masking_report`
-    unreached: tuple[str, ...] = ()  #: why the attacks are inconclusive
+    doubts: tuple[str, ...] = ()  #: why the verdict is not decided
     warned: tuple[str, ...] = ()  #: what else the attacks warned of
 
     @property
@@ -43,8 +43,8 @@ class RobustnessReport:
     def verdict(self) -> str:
         """The result in one or two sentences."""
         least = f"{self.strongest:.1%}"
-        if self.unreached:
-            return "Not decided: gradients may be masked where the cap-aware attack does not reach."
+        if self.doubts:
+            return "Not decided, for the reasons below: gradients may be masked."
         if self.masking.signs():
             masked = "The gradients are masked: do not trust a robust accuracy from PGD."
             return f"{masked} PGD leaves {self.pgd:.1%} of the images, all attacks leave {least}."
@@ -58,7 +58,7 @@ class RobustnessReport:
             f"{self.name}: {self.images} images, L∞ ball of radius {self.eps:g}\n",
             *(f"  {value:6.1%}  {name}" for name, value in self.accuracies.items()),
             f"\n{self.verdict}",
-            *(f"  - {sign}" for sign in [*signs, *self.unreached, *self.warned]),
+            *(f"  - {sign}" for sign in [*signs, *self.doubts, *self.warned]),
             *dict.fromkeys(f"  What helps: {indicator.cure}." for indicator in found),
         ]
         return "\n".join(lines)
@@ -79,7 +79,7 @@ class RobustnessReport:
             mark = "not asked" if i.value is None else "✗ fails" if i.fails else "✓ passes"
             rows.append((i.name, mark, f"{i.says}. What helps: {i.cure}." if i.fails else i.says))
         cells = '<tr><th scope="row">{}</th><td>{}</td><td>{}</td></tr>'
-        signs = [*self.masking.signs(), *self.unreached, *self.warned]
+        signs = [*self.masking.signs(), *self.doubts, *self.warned]
         listed = "".join(f"<li>{escape(sign)}</li>" for sign in signs)
         return f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -138,7 +138,8 @@ def robustness_report(
     said = {str(w.message): w.category for w in caught}
     # A plain ReLU network has nothing bounded: that matters only if gradients are masked.
     deciding = UnreachedWarning if masking.signs() else OutOfReachWarning
-    unreached = tuple(text for text, kind in said.items() if issubclass(kind, deciding))
-    warned = tuple(text for text in said if text not in unreached)
+    decisive = (deciding, checks.ReliabilityWarning)
+    doubts = tuple(text for text, kind in said.items() if issubclass(kind, decisive))
+    warned = tuple(text for text in said if text not in doubts)
     correct, left, least = robust.double().mean(dim=1).tolist()
-    return RobustnessReport(name, eps, len(y), correct, left, least, masking, unreached, warned)
+    return RobustnessReport(name, eps, len(y), correct, left, least, masking, doubts, warned)

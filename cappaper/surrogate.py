@@ -104,7 +104,7 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
 
 
 class _Watch(TorchFunctionMode):
-    """Hands every call of a bounded activation to ``handle``, once all of its bounds are known."""
+    """Hands each call of a bounded activation to ``handle``, a clamp of a clamp with all bounds."""
 
     def __init__(self, handle: Callable[[Bounded, Tensor], Tensor]) -> None:
         super().__init__()
@@ -192,11 +192,14 @@ def _watching(
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # as before compilation
         # Plain functions: a copy of the model shares them, but a method is copied with its self.
         before, after = (lambda *_: watch.enter()), (lambda *_: watch.leave())
-        hooks.append(model.register_forward_pre_hook(before))
-        hooks.append(model.register_forward_hook(after, prepend=True, always_call=True))
-        # Not lists: an interrupt would lose the handles that are in none yet.
+        # Scripted modules take no hooks.
+        parts = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
+        if model in parts:
+            hooks.append(model.register_forward_pre_hook(before))
+            hooks.append(model.register_forward_hook(after, prepend=True, always_call=True))
+        # Generators: each handle is in ``hooks`` at once, should an interrupt come between two.
         hooks.extend(part.register_forward_hook(registered) for part in filter(reader_of, layers))
-        hooks.extend(part.register_forward_pre_hook(note) for part in model.modules() if note)
+        hooks.extend(part.register_forward_pre_hook(note) for part in parts if note)
         yield
 
 
@@ -211,8 +214,7 @@ def _smooth(call: Bounded, output: Tensor, sharpness: float, relu: bool) -> Tens
     # Where all of an example's pre-activations are 0, k would be ∞, and ∞ · 0 is NaN.
     k = (sharpness / mean_square.sqrt().clamp(min=limits.tiny)).clamp(max=limits.max)
     rise = slope * torch.sigmoid(k * (upper - still))
-    if isinstance(lower, Tensor) or not math.isinf(lower):
-        rise = rise * torch.sigmoid(k * (still - lower))
+    rise = rise * torch.sigmoid(k * (still - lower))
     if isinstance(upper, Tensor) and not relu:  # a cap at ∞ among a population's is a ReLU
         rise = torch.where(upper.detach().isinf(), (still > lower).to(still), rise)
     return output.detach() + _zero(z) * rise.detach().nan_to_num()

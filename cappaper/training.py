@@ -54,7 +54,8 @@ def fit(
         seed: for the order of batches, and for dropout and the like: one number, or one for each
             member. The global random state stays as it was.
         checkpoint: a file for the state after every epoch. If it exists, training resumes from it
-            to the same result, dropout on a CPU included. The file stays when training ends.
+            to the same result, dropout on a CPU included. The file stays when training ends. Give
+            each network its own: the file's weights replace the model's, whatever they were.
         progress: True for a bar; or a function that is called after every epoch, and when training
             resumes, with (epochs done, epochs in all). It may read ``model``, in train mode then.
 
@@ -87,8 +88,8 @@ def fit(
     count = len(model) if isinstance(model, Population) else 1
     seeds = checks.each(seed, count, "seed", "networks", whole=True)
     seeded = [torch.Generator().manual_seed(s) for s in seeds]
-    kinds = (model.template if isinstance(model, Population) else model).named_modules()
-    capped = [f"{name}.beta".lstrip(".") for name, kind in kinds if isinstance(kind, CappedReLU)]
+    layers = (model.template if isinstance(model, Population) else model).named_modules()
+    capped = {f"{name}.beta".lstrip(".") for name, part in layers if isinstance(part, CappedReLU)}
     caps = [p for name, p in model.named_parameters() if name.replace("__", ".") in capped]
     set_mode(model, True)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -113,18 +114,17 @@ def fit(
             shown = watched(batches, progress is True, f"epoch {epoch + 1} of {epochs}")
             for step, batch in enumerate(shown, epoch * len(starts)):
                 chosen = batch if isinstance(model, Population) else batch[0]
-                images, labels = x[chosen], y[chosen]
+                images, labels = x[chosen].detach(), y[chosen]
                 current = attack if attack_at is None else attack_at(step, steps)
                 first = step == done * len(starts)  # only then is the input checked
                 if current is not None:
-                    checks.bound(current)
+                    checks.untargeted(current)
                     clean, images = images, current(model, images, labels)
                     if first:
                         checks.adversarial(images, clean)
                 rate = lr(step, steps) if callable(lr) else lr
                 checks.number(rate, "the learning rate", 0)  # a schedule may begin or end with 0
-                for group in optimizer.param_groups:
-                    group["lr"] = float(rate)
+                optimizer.param_groups[0]["lr"] = float(rate)
                 optimizer.zero_grad()
                 logits = checks.logits_of(model, images, labels) if first else model(images)
                 # The sum over members of their mean losses: no gradient depends on another member.
@@ -154,8 +154,8 @@ def _identity(model: nn.Module, x: Tensor, y: Tensor, *settings: Any) -> str:
     ]
     shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
     # A learned cap is a parameter and moves; a fixed one is a buffer.
-    named = [(f".{name}", buffer) for name, buffer in model.named_buffers()]
-    caps = [(n, cap.tolist()) for n, cap in named if n.endswith((".beta", "__beta"))]
+    named, ends = model.named_buffers(), (".beta", "__beta")
+    caps = [(name, cap.tolist()) for name, cap in named if f".{name}".endswith(ends)]
     return hashlib.sha256(described((layers, shapes, caps, settings, x, y)).encode()).hexdigest()
 
 
@@ -186,11 +186,11 @@ class _Checkpoint:
 
     def resume(self, epochs: int) -> int:
         """Restore the state; returns how many of the ``epochs`` are done, 0 if there is no file."""
-        if not self.path.exists():
-            return 0
         try:
             state = torch.load(self.path, weights_only=True, map_location="cpu")
             other, epoch, weights = (state[key] for key in ("about", "epoch", "model"))
+        except FileNotFoundError:  # or another run has just finished with it
+            return 0
         except Exception as error:
             raise ValueError(f"{self.path} is not a training checkpoint: delete it") from error
         if other != self.about:

@@ -121,13 +121,28 @@ def test_replace_relu_names_what_has_an_activation_of_its_own(layer):
         replace_relu(nn.Sequential(layer, nn.ReLU()), 0.1)
 
 
+class Twice(nn.ReLU):
+    """Not a ReLU: it would be lost."""
+
+    def forward(self, z):
+        return 2 * super().forward(z)
+
+
+def test_a_capped_transformer_layer_is_capped_in_eval_mode_too():
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, activation=nn.ReLU()).eval()
+    capped, z = replace_relu(layer, 0.01, layers=["activation"]), torch.rand(2, 3, 4)
+    with torch.no_grad():
+        without_gradients = capped(z)
+    torch.testing.assert_close(without_gradients, capped(z))
+
+
 def test_replace_relu_warns_of_activations_that_it_left_alone():
     mixed = nn.Sequential(nn.Sequential(nn.ReLU(), nn.Hardswish()), nn.Softmax(-1))
     with pytest.warns(UserWarning, match="left alone: Hardswish at '0.1'$") as caught:
         replace_relu(mixed, 0.1)
     assert caught[0].filename == __file__
-    encoder = nn.Sequential(nn.TransformerEncoderLayer(4, 2), nn.RNN(4, 4), nn.ReLU())
-    with pytest.warns(UserWarning, match="TransformerEncoderLayer at '0'; RNN at '1'"):
+    encoder = nn.Sequential(nn.TransformerEncoderLayer(4, 2), nn.RNN(4, 4), nn.ReLU(), Twice())
+    with pytest.warns(UserWarning, match="TransformerEncoderLayer at '0'; RNN at '1'; Twice at"):
         replace_relu(encoder, 0.1)
     mobile = import_torchvision().models.mobilenet_v2(num_classes=10).eval()
     with warnings.catch_warnings():

@@ -67,10 +67,10 @@ def test_the_adaptive_attack_is_at_least_as_strong_as_pgd_on_every_example(beta,
 
 def test_a_traced_copy_and_a_network_without_a_cap_warn(trained, digits):
     x, y = (tensor[:20] for tensor in digits[1])
-    traced = torch.jit.trace(trained[0], x)
-    for attack in (adaptive_pgd, partial(masking_report, steps=[2], epsilons=[0.1])):
-        with pytest.warns(UnreachedWarning, match="traced or scripted: attack the original"):
-            attack(traced, x, y, 0.1)
+    for model in (torch.jit.trace(trained[0], x), torch.jit.script(trained[0])):
+        for attack in (adaptive_pgd, partial(masking_report, steps=[2], epsilons=[0.1])):
+            with pytest.warns(UnreachedWarning, match="traced or scripted: attack the original"):
+                attack(model, x, y, 0.1)
     relu = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 10))
     with pytest.warns(UnreachedWarning, match="met no bounded activation in Sequential") as caught:
         adaptive_pgd(relu, x, y, 0.1, steps=1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cappaper import apgd, auto_attack, convnet, cw_l2, fit, load, mlp, pgd, square
+from cappaper import apgd, auto_attack, cw_l2, fit, load, mlp, pgd, square
 from cappaper.attacks.auto_pgd import _checkpoints
 from cappaper.attacks.balls import BALLS
 from cappaper.attacks.common import is_correct
@@ -53,15 +53,13 @@ def test_an_attack_finds_what_the_authors_implementation_finds(nets, part, net):
 def test_square_computes_a_dense_first_layer_by_its_changes_as_the_whole_model_would(nets):
     x, y = load("digits", "test", limit=60)
     net = copy.deepcopy(nets["robust"]).double()
-    wrapped = torch.nn.Sequential(net)  # hides the dense layer
-    by_changes, whole = (square(m, x.double(), y, EPS, queries=250) for m in (net, wrapped))
+    wrapped = nn.Sequential(net)  # hides the dense layer
+    in_place = nn.Sequential(*net[:2], nn.ReLU(inplace=True), *net[3:])
+    by_changes, whole, same = (
+        square(m, x.double(), y, EPS, queries=250) for m in (net, wrapped, in_place)
+    )
     assert torch.equal(is_correct(net, by_changes, y), is_correct(net, whole, y))
-
-
-def test_square_takes_a_convolutional_network(twenty):
-    net = fit(convnet(8, [4, 16]), *load("digits", "train", limit=500), epochs=5)
-    adversarial = square(net, *twenty, 0.5, queries=100)
-    assert not is_correct(net, adversarial, twenty.labels).all()
+    assert torch.equal(by_changes, same)
 
 
 def hills(tops, x):
@@ -147,18 +145,6 @@ def test_squares_of_color_images_take_a_sign_for_each_channel():
     assert up.nonzero().sum() == 10532  # the same on every machine
 
 
-def test_square_takes_activations_in_place(nets):
-    x, y = load("digits", "test", limit=60)
-    _, dense, _, *rest = nets["ReLU"]
-    pair = [
-        torch.nn.Sequential(torch.nn.Flatten(), dense, torch.nn.ReLU(inplace), *rest).double()
-        for inplace in (False, True)
-    ]
-    first, second = (square(net, x.double(), y, EPS, queries=100) for net in pair)
-    nets["ReLU"].float()
-    assert torch.equal(first, second)
-
-
 @pytest.fixture(scope="module")
 def attacked(digits):
     """A trained ReLU network, 200 images, and our adversarial examples."""
@@ -188,6 +174,7 @@ def test_the_median_distortion_is_that_of_the_referees(attacked, referee, reques
     net, x, y, ours = attacked
     theirs = request.getfixturevalue(referee)(net, x, y)
     correct = is_correct(net, x, y)
+    assert is_correct(net, ours, y).float().mean() < 0.01
     a, b = ((adv - x)[correct].flatten(1).norm(dim=1).median().item() for adv in (ours, theirs))
     assert a == pytest.approx(b, rel=0.05)
 
@@ -199,12 +186,6 @@ def test_the_search_starts_at_the_same_c_as_foolbox(attacked, foolbox_cw):
     theirs = torch.where((theirs == 0).flatten(1).all(1).view(-1, 1, 1, 1), x, theirs)  # failures
     a, b = (1 - is_correct(net, adv, y).double().mean().item() for adv in (ours, theirs))
     assert a == pytest.approx(b, abs=0.05) and a < 0.5
-
-
-def test_an_image_without_an_example_comes_back_unchanged(attacked):
-    net, x, y, adversarial = attacked
-    left = is_correct(net, adversarial, y)
-    assert left.float().mean() < 0.01 and torch.equal(adversarial[left], x[left])
 
 
 def test_confidence_costs_distance(attacked):

@@ -34,18 +34,6 @@ def test_the_manifest_and_the_table_of_contents_agree():
     assert len(files) + 1 <= 24
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"name": "../../outside"}, {"name": ""}, {"source": "../notebooks/small"}]
-    + [{"parameters": {name: 2}} for name in ("a = 1; b", 3)],
-)
-def test_a_manifest_names_no_other_places_and_no_code(project, change):
-    listed = yaml.safe_load((project / chapters.MANIFEST).read_text())
-    (project / chapters.MANIFEST).write_text(yaml.safe_dump([listed[0] | change]))
-    with pytest.raises(ValueError, match="is not a name"):
-        chapters.manifest(project)
-
-
 def test_both_configurations_of_the_book_are_one():
     """No link: a checkout may be without links."""
     copies = [ROOT / "_config.yml", ROOT / "book" / "_config.yml"]
@@ -69,12 +57,8 @@ def test_a_chapter_gets_its_title_and_parameters(project, capfd):
 @pytest.mark.parametrize(
     ("jobs", "failure", "message"),
     [
-        (
-            "1",
-            "import os; breaks and os._exit(9)  #",
-            "failed: its kernel died, perhaps out of memory",
-        ),
-        ("2", "assert not breaks", "failed in cell [3]: AssertionError: on purpose"),
+        ("1", "import os; breaks and os._exit(9)  #", ": its kernel died, perhaps out of memory"),
+        ("2", "assert not breaks", " in cell [3]: AssertionError: on purpose"),
     ],
 )
 def test_a_failing_chapter_is_named_and_the_others_run(project, capsys, jobs, failure, message):
@@ -83,7 +67,7 @@ def test_a_failing_chapter_is_named_and_the_others_run(project, capsys, jobs, fa
     listed.write_text(yaml.safe_dump(yaml.safe_load(listed.read_text())[::-1]))  # it fails first
     assert cli.main(["reproduce", "--jobs", jobs]) == 1
     errors = capsys.readouterr().err
-    assert f"fails {message}" in errors and "Traceback" not in errors
+    assert f"fails failed{message}" in errors and "Traceback" not in errors
     pages = project / "build" / "quick" / "chapters"
     assert (pages / "works.ipynb").exists() and (pages / "fails.partial.ipynb").exists()
     assert not (pages / "fails.ipynb").exists()

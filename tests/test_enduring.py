@@ -66,7 +66,7 @@ def test_only_one_run_at_a_time_writes_to_a_book(project, fresh, monkeypatch):
     assert cli.main(["reproduce", "--only", "works", "--jobs", "1", "--no-build"]) == 0
     assert said[0] == "waiting for another run that writes to build/quick" and "at work" in said
     FileLock(first.lock_file).acquire(timeout=0).lock.release()
-    assert len(list((fresh / "locks").iterdir())) == 1
+    assert (project / "build" / "quick.lock").exists()
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,11 @@ def test_only_one_run_at_a_time_writes_to_a_book(project, fresh, monkeypatch):
         ("- {name: a, source: small, title: A, colour: red}", "argument 'colour'"),
         ("- {name: a, source: big, title: A}", "a needs notebooks/big.ipynb"),
         (2 * "- {name: a, source: small, title: A}\n", "has two chapters called a"),
+        ("- {name: ../../outside, source: small, title: A}", "is not a name"),
+        ("- {name: '', source: small, title: A}", "is not a name"),
+        ("- {name: a, source: ../notebooks/small, title: A}", "is not a name"),
+        ("- {name: a, source: small, title: A, parameters: {a = 1; b: 2}}", "is not a name"),
+        ("- {name: a, source: small, title: A, parameters: {3: 2}}", "is not a name"),
     ],
 )
 def test_a_faulty_manifest_gets_a_sentence(project, capsys, text, message):

@@ -193,9 +193,8 @@ def test_bad_input_gets_a_sentence(call, says, digits):
         call(mlp(64, [4]), *digits[1])
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_an_attack_that_stays_in_its_ball_is_accepted(nets, digits, norm):
-    attack = partial(pgd, eps=0.3, norm=norm, steps=5)
+def test_an_l2_attack_that_stays_in_its_ball_is_accepted(nets, digits):
+    attack = partial(pgd, eps=0.3, norm="l2", steps=5)
     assert evaluate(nets[0], *(tensor[:50] for tensor in digits[1]), attack)
 
 

@@ -68,8 +68,6 @@ def test_every_other_kind_of_figure_draws(tmp_path):
         figures.over_beta(ONE, "architecture", ["success_rate"]),
         figures.functions({"ReLU": torch.relu}, -1, 1),
         figures.steepness({"caps": ONE[ONE["beta"] < math.inf].assign(slope=1 / ONE["beta"])}),
-        figures.cap(0.5),
-        figures.cap(math.inf),
         figures.curve_at(TABLE, 0.1),
         figures.hardening(pd.concat([TABLE.assign(training_eps=e) for e in (0.0, 0.1)])),
     ]

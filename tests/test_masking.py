@@ -11,8 +11,6 @@ from cappaper import evaluate, fgsm, fit, masking_report, mlp, pgd
 from cappaper.attacks.balls import BALLS
 from tests.spellings import Function
 
-QUICK = {"steps": [5], "epsilons": [0.3]}
-
 
 @pytest.fixture(scope="module")
 def low(digits):
@@ -21,10 +19,8 @@ def low(digits):
 
 def test_a_low_cap_shows_its_signs(low, digits):
     x, y = (tensor[:100] for tensor in digits[1])
-    progress = []
-    report = masking_report(
-        low, x, y, 0.1, **QUICK, other=low, batch_size=30, progress=lambda *at: progress.append(at)
-    )
+    progress, asked = [], {"steps": [5], "epsilons": [0.3], "other": low, "batch_size": 30}
+    report = masking_report(low, x, y, 0.1, **asked, progress=lambda *at: progress.append(at))
     end = pgd(low, x, y, 0.1, steps=5, step_size=2.5 * 0.1 / 40, early_exit=False, batch_size=30)
     here, there, end = map(low, (x, BALLS["linf"](0.1 / 1000, 1).random(x, 0), end))
     change = (there - here).norm(dim=1) / here.norm(dim=1)

@@ -92,31 +92,21 @@ def test_a_refusal_names_the_first_layer_that_differs():
         Population([mlp(64, [8]), mlp(64, [9])])
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda seed: mlp(64, [16, 8], beta=(0.05, math.inf)[seed], seed=seed),
-        lambda seed: shared(),
-        lambda seed: normed(),
-        tied,
-        lambda seed: Scaled(mean=seed / 4),
-        lambda seed: sequence(weight_norm(nn.Linear(64, 10))),
-        lambda seed: sequence(spectral_norm(nn.Linear(64, 10))),
-        lambda seed: sequence(orthogonal(nn.Linear(64, 10))),
-    ],
-    ids=[
-        "caps",
-        "shared cap",
-        "batch norm",
-        "tied",
-        "a buffer",
-        "weight",
-        "spectral",
-        "orthogonal",
-    ],
-)
-def test_a_population_and_its_members_compute_what_the_networks_do(twenty, make):
-    (x, y), nets = twenty, [make(0).eval(), make(1).eval()]
+ALIKE = {
+    "caps": lambda seed: mlp(64, [16, 8], beta=(0.05, math.inf)[seed], seed=seed),
+    "shared cap": lambda seed: shared(),
+    "batch norm": lambda seed: normed(),
+    "tied": tied,
+    "a buffer": lambda seed: Scaled(mean=seed / 4),
+    "weight": lambda seed: sequence(weight_norm(nn.Linear(64, 10))),
+    "spectral": lambda seed: sequence(spectral_norm(nn.Linear(64, 10))),
+    "orthogonal": lambda seed: sequence(orthogonal(nn.Linear(64, 10))),
+}
+
+
+@pytest.mark.parametrize("what", ALIKE)
+def test_a_population_and_its_members_compute_what_the_networks_do(twenty, what):
+    (x, y), nets = twenty, [ALIKE[what](seed).eval() for seed in (0, 1)]
     both = Population(nets)
     for i, net in enumerate(nets):
         assert torch.allclose(both(x)[i], net(x), atol=1e-5)

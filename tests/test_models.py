@@ -9,6 +9,7 @@ from torch import nn
 
 from cappaper import CappedReLU, Population, convnet, fit, mlp, rescale
 from tests.test_certificate_refusals import with_hook
+from tests.test_members import shared
 
 MAKERS = [partial(mlp, 64), partial(convnet, 8)]
 
@@ -103,6 +104,9 @@ def test_rescaling_leaves_relu_layers_alone(twenty):
     assert (moved[2].beta.item(), moved[4].beta.item()) == pytest.approx((math.inf, 0.05))
 
 
+LINEAR = nn.Linear(2, 2)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -118,10 +122,10 @@ def test_rescaling_leaves_relu_layers_alone(twenty):
         (lambda: rescale(mlp(4, [3]), 0.5), "cannot be rescaled"),
         (lambda: rescale(mlp(4, [3], beta=1.0), [1, 2]), "2 max values for 1 layers"),
         (lambda: rescale(nn.Sequential(nn.Tanh()), 0.5), "a network of mlp or convnet"),
-        (
-            lambda: rescale(nn.Sequential(nn.Linear(2, 2), CappedReLU(1)), 0.5),
-            "no layer in two places",
-        ),
+        (lambda: rescale(with_hook(), 0.5), "a network of mlp or convnet"),
+        (lambda: rescale(nn.Sequential(LINEAR, CappedReLU(1)), 0.5), "no layer in two places"),
+        (lambda: rescale(nn.Sequential(LINEAR, CappedReLU(1), LINEAR), 0.5), "in two places"),
+        (lambda: rescale(shared(), 0.5), "no layer in two places"),
         (lambda: Population([1]), "must be a torch module, got int"),
         (lambda: Population([]), "models must not be empty"),
         (lambda: Population([mlp(64, [4]), with_hook()]), "no hooks"),

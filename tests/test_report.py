@@ -6,7 +6,6 @@ import json
 import math
 import re
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,16 @@ from cappaper.paper.cli import main
 from tests.conftest import ROOT
 from tests.spellings import Function, respelled
 from tests.trained import trained
+from tests.trust.nonsense import Threaded
 
 EPS = 0.1
 
 
 @pytest.fixture(scope="module")
-def reports(digits):
+def reports(sixty):
     """The same network with a low cap and with ReLU."""
-    nets = [cappaper.mlp(64, [128, 64], beta=beta) for beta in (0.05, math.inf)]
-    nets = [cappaper.fit(net, *digits[0], epochs=20, lr=3e-3) for net in nets]
-    images = [part[:60] for part in digits[1]]
-    return [cappaper.robustness_report(n, *images, EPS, steps=20, queries=50) for n in nets]
+    nets = trained(0.05, math.inf)
+    return [cappaper.robustness_report(n, *sixty, EPS, steps=20, queries=50) for n in nets]
 
 
 def test_the_verdict_names_masking_for_a_low_cap_and_not_for_relu(reports):
@@ -55,40 +53,22 @@ def test_text_json_and_page_say_the_same(reports):
             assert report.verdict in text
         assert page.count("✗ fails") == sum(i.fails for i in report.masking.indicators())
         assert not re.search(r"https?:|src=|<script|<link", page)  # no request
-
-
-def test_a_traced_model_is_not_decided(digits):
-    x, y = (part[:8] for part in digits[1])
-    traced = torch.jit.trace(cappaper.mlp(64, [16], beta=0.05), x)
-    report = cappaper.robustness_report(traced, x, y, EPS, steps=2, queries=2)
-    assert report.verdict.startswith("Not decided") and "traced" in str(report)
-    page = dataclasses.replace(report, name="<b>&").html()
+    page = dataclasses.replace(reports[0], name="<b>&").html()
     assert "&lt;b&gt;&amp;" in page and "<b>" not in page
 
 
-class InThread(nn.Module):
-    """A capped network that runs in another thread, before a bounded activation that does not."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net, self.last = net, nn.ReLU6()
-
-    def forward(self, x):
-        with ThreadPoolExecutor(1) as threads:
-            return self.last(threads.submit(self.net, x).result())
-
-
-def test_a_part_in_another_thread_is_not_decided(digits):
-    few = [part[:20] for part in digits[1]]
-    report = cappaper.robustness_report(InThread(trained(0.05)[0]), *few, EPS, steps=2, queries=2)
+def test_a_part_in_another_thread_is_not_decided(twenty):
+    """It is capped, and the bounded activation after it is in this thread."""
+    net = nn.Sequential(Threaded(trained(0.05)[0]), nn.ReLU6())
+    report = cappaper.robustness_report(net, *twenty, EPS, steps=2, queries=2)
     assert report.verdict.startswith("Not decided") and "in another thread" in str(report)
 
 
-def test_a_compiled_network_gets_the_verdict_of_its_original(digits):
-    (net,), few = trained(0.05), [part[:20] for part in digits[1]]
-    compiled = torch.compile(net, backend="aot_eager")
-    both = [cappaper.robustness_report(m, *few, EPS, steps=3, queries=5) for m in (net, compiled)]
-    assert both[0].verdict == both[1].verdict and both[1].unreached == ()
+def test_a_compiled_network_gets_the_verdict_of_its_original(twenty):
+    (net,) = trained(0.05)
+    pair = (net, torch.compile(net, backend="aot_eager"))
+    both = [cappaper.robustness_report(m, *twenty, EPS, steps=3, queries=5) for m in pair]
+    assert both[0].verdict == both[1].verdict and both[1].doubts == ()
 
 
 def test_an_unknown_bounded_activation_is_decided_by_masking_alone(digits):
@@ -106,11 +86,11 @@ def test_an_unknown_bounded_activation_is_decided_by_masking_alone(digits):
     for function in caps:
         model = respelled(net, lambda _, f=function: Function(f))
         report = cappaper.robustness_report(model, *few, EPS, steps=5, queries=5)
-        assert report.verdict.startswith("Not decided") and len(report.unreached) == 1
+        assert report.verdict.startswith("Not decided") and len(report.doubts) == 1
         assert "met no bounded activation in Sequential: if it has one, give" in str(report)
     plain = cappaper.fit(respelled(cappaper.mlp(64, [32]), lambda _: nn.ReLU()), x, y, epochs=9)
     report = cappaper.robustness_report(plain, *few, EPS, steps=5, queries=5)
-    assert report.verdict.startswith("No sign") and report.unreached == ()
+    assert report.verdict.startswith("No sign") and report.doubts == ()
     assert "met no bounded activation" in report.html() and len(report.warned) == 1
 
 
@@ -210,7 +190,7 @@ def test_strict_fails_where_nothing_is_decided(mine, capsys):
     few = ["--steps", "2", "--queries", "2", "--limit", "8", "--strict"]
     assert main(["check", "traced.py:net", "--data", "digits", *few]) == 1
     out, error = capsys.readouterr()
-    assert "Not decided" in out and "masked, or may be" in error
+    assert "Not decided" in out and "traced or scripted" in out and "masked, or may be" in error
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")

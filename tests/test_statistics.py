@@ -46,7 +46,7 @@ def test_one_candidate_has_the_interval_of_students_t():
 def test_one_seed_has_a_difference_and_no_interval():
     one, other = (rows([[True] * good + [False] * (10 - good)], 10) for good in (8, 5))
     for effect in (above({"a": one}, other), widest({"a": one, "b": other})):
-        assert effect.mean == pytest.approx(0.3)
+        assert effect.ours - effect.theirs == pytest.approx(0.3)
         assert (effect.low, effect.high) == (-math.inf, math.inf)
     assert over_constant("a", one, 0.5)[3:5] == (-math.inf, math.inf)
     assert {"mnist": 10_000, "digits": len(load("digits", "test").labels)} == TEST_IMAGES

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from functools import partial
 
 import numpy as np
@@ -14,19 +15,22 @@ from cappaper import (
     CappedReLU,
     adaptive_pgd,
     apgd,
+    evaluate,
     exact_robustness,
     fit,
     load,
     masking_report,
     mlp,
     pgd,
-    rescale,
     robustness_report,
     square,
     surrogate_gradient,
 )
 from cappaper.certificates.bounds import Interval, read_layers, rounding_error
-from tests.test_members import normed, shared
+from cappaper.checks import ReliabilityWarning
+from tests.spellings import Function
+from tests.test_members import normed
+from tests.trained import trained
 
 
 def test_rounding_is_unbounded_for_more_terms_than_a_type_can_count():
@@ -82,14 +86,43 @@ def test_attacks_in_train_mode_never_use_a_batch_of_one(twenty, attack):
         assert (adversarial - x).abs().max() <= 0.3 + 1e-6
 
 
-def test_an_attack_keeps_an_earlier_graph(twenty):
+@pytest.mark.parametrize("net", [mlp(64, [8], beta=0.5), normed().train()])
+def test_an_attack_keeps_an_earlier_graph(twenty, net):
     """As in TRADES: the clean loss, the attack, and then one backward pass through both."""
     x, y = twenty
-    net = mlp(64, [8], beta=0.5).train()
     clean = net(x)
     adversarial = pgd(net, x, y, 0.1, steps=2, early_exit=False)
     (F.cross_entropy(clean, y) + F.cross_entropy(net(adversarial), y)).backward()
     assert all(weight.grad.isfinite().all() for weight in net.parameters())
+
+
+def test_a_train_method_of_the_user_is_called_both_ways(twenty):
+    """One that merges weights for evaluation takes them apart for training."""
+    modes = []
+
+    class Merges(nn.Linear):
+        def train(self, mode=True):
+            modes.append(mode)
+            return super().train(mode)
+
+    evaluate(nn.Sequential(nn.Flatten(), Merges(64, 10)).train(), *twenty, partial(pgd, eps=0.1))
+    assert modes == [True, False, True]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("attack", [partial(apgd, targets=3), partial(pgd, samples=2)])
+def test_classes_that_a_model_excludes_hide_nothing(sixty, attack):
+    x, y = (part[sixty.labels < 3] for part in sixty)
+    net, others = trained().eval(), torch.arange(3, 10)
+
+    def left(value):
+        excluded = nn.Sequential(net, Function(lambda z: z.index_fill(1, others, value)))
+        return evaluate(excluded, x, y, partial(attack, eps=0.2)).robust_accuracy
+
+    assert left(-math.inf) <= left(-1e4) + 0.1 < 0.9
+    draws = Function(lambda z: (z + torch.randn_like(z)).index_fill(1, others, -1e9))
+    with pytest.warns(ReliabilityWarning, match="draws at random"):
+        pgd(nn.Sequential(net, draws), x, y, 0.1)
 
 
 def test_square_uses_the_forward_that_a_model_has():
@@ -136,14 +169,6 @@ def test_many_classes_do_not_multiply_a_batch(twenty):
     y = net(x).argmax(1)  # all are robust, so every target is tried
     apgd(net, x, y, 1e-6, steps=2, targets=40, batch_size=2)
     assert max(sizes) <= 16
-
-
-def test_a_layer_in_two_places_is_not_rescaled():
-    linear = nn.Linear(64, 64)
-    tied = nn.Sequential(nn.Flatten(), linear, CappedReLU(1.0), linear)
-    for net in (shared(), tied):
-        with pytest.raises(ValueError, match="no layer in two places"):
-            rescale(net, 0.1)
 
 
 def test_a_seed_may_be_a_number_of_numpy(twenty):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.attacks import common
-from cappaper.attacks.balls import BALLS, column
+from cappaper.attacks.balls import BALLS, choose, column
 from cappaper.attacks.common import Averaged
 from cappaper.progress import Progress
 
@@ -62,7 +62,7 @@ def apgd(
     checks.attack(x, y, eps, seed, norm=norm, steps=steps, restarts=restarts)
     checks.whole(targets, "targets")
     model = common.look(model, x, y)
-    ball, checkpoints = BALLS[norm](eps, y.ndim), _checkpoints(steps)
+    ball, checkpoints = BALLS[norm](float(eps), y.ndim), _checkpoints(steps)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         logits = common.predict(model, x, y)
@@ -72,17 +72,18 @@ def apgd(
         # The true class first, then the others, the likeliest first.
         order = logits.scatter(-1, y.unsqueeze(-1), math.inf).argsort(dim=-1, descending=True)
         ranks = [*range(1, targets + 1)] or [0]
-        runs = [partial(climb, run, rank) for run, rank in enumerate(ranks * restarts)]
+        runs = [partial(ascend, run, rank) for run, rank in enumerate(ranks * restarts)]
         return common.run_in_turn(model, runs, x, y, order)
 
-    def climb(run: int, rank: int, x: Tensor, y: Tensor, order: Tensor) -> Tensor:
+    def ascend(run: int, rank: int, x: Tensor, y: Tensor, order: Tensor) -> Tensor:
         """One run: each example's success, or its best point."""
         start = ball.random(x, seed, run)
         low = torch.full_like(y, -math.inf, dtype=x.dtype)
-        points = (start, start, torch.zeros_like(x))
-        numbers = (low, low, -low, torch.full_like(low, 2 * ball.eps), torch.zeros_like(low))
-        halved, stops = torch.ones_like(y, dtype=torch.bool), not isinstance(model, Averaged)
-        state = _State(ball, stops, x, y, start, order[..., rank], *points, *numbers, halved)
+        size, halved = torch.full_like(low, 2 * ball.eps), torch.ones_like(y, dtype=torch.bool)
+        points = {"before": start, "best": start, "uphill": torch.zeros_like(x)}
+        numbers = {"top": low, "top_before": low, "last": -low, "rises": torch.zeros_like(low)}
+        own = points | numbers | {"goal": order[..., rank], "size": size, "halved": halved}
+        state = _State(ball, not isinstance(model, Averaged), x, y, start, **own)
         objective = _difference_of_logits if rank else _cross_entropy
         return common.climb(partial(step, objective), state, range(steps + 1))
 
@@ -94,12 +95,13 @@ def apgd(
         value = value.detach()
         s.stop(common.is_fooled(logits, s.y))
         if number == 0:  # from a start without a gradient no step leads anywhere
-            s.stop(gradient.flatten(y.ndim).eq(0).all(-1))
+            s.stop(gradient.flatten(y.ndim).abs().amax(-1).eq(0))
         s.rises = s.rises + (value > s.last)
         better = value > s.top
         s.top, s.last = torch.where(better, value, s.top), value
-        s.best = torch.where(column(better, s.x), s.here, s.best)
-        s.uphill = torch.where(column(better, s.x), gradient, s.uphill)
+        direction = ball.direction(gradient)
+        s.best = choose(better, s.here, s.best)
+        s.uphill = choose(better, direction, s.uphill)
         if number == steps:
             checks.warn_of_nan(logits)
             return s.move(s.best)
@@ -108,10 +110,10 @@ def apgd(
             few = s.rises < _RISES * (number - checkpoints[number])
             weak = few | (~s.halved & (s.top <= s.top_before))
             s.size = torch.where(weak, s.size / 2, s.size)
-            origin = torch.where(column(weak, s.x), s.best, s.here)
-            gradient = torch.where(column(weak, s.x), s.uphill, gradient)
+            origin = choose(weak, s.best, s.here)
+            direction = choose(weak, s.uphill, direction)
             s.halved, s.top_before, s.rises = weak, s.top, torch.zeros_like(s.rises)
-        ahead = s.project(ball.direction(gradient).mul_(column(s.size, s.x)).add_(origin))
+        ahead = s.project(direction.mul(column(s.size, s.x)).add_(origin))
         if number > 0:
             momentum = (origin - s.before).mul_(1 - _MOMENTUM)
             ahead = s.project(ahead.lerp_(origin, 1 - _MOMENTUM).add_(momentum))
@@ -126,7 +128,7 @@ class _State(common.State):
     goal: Tensor  # the class to reach, or the true class
     before: Tensor  # the point one step ago
     best: Tensor  # the point with the largest objective
-    uphill: Tensor  # the gradient there
+    uphill: Tensor  # the direction of steepest ascent there
     top: Tensor  # the objective there
     top_before: Tensor  # the largest objective at the last checkpoint
     last: Tensor  # the objective at the last step
@@ -152,6 +154,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor, goal: Tensor) -> Tensor:
 
 def _difference_of_logits(logits: Tensor, labels: Tensor, goal: Tensor) -> Tensor:
     """By how much ``goal`` leads over the true class, whatever the scale of the logits."""
+    logits = logits.clamp(min=-1e9)  # a logit may be -∞
     true, other = (logits.gather(-1, c.unsqueeze(-1)).squeeze(-1) for c in (labels, goal))
     first, _, third, fourth = logits.topk(4, dim=-1).values.unbind(-1)
     return (other - true) / (first - (third + fourth) / 2 + 1e-12)
@@ -206,6 +209,8 @@ def cw_l2(
     model = common.look(model, x, y)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
+        point = x.clone().requires_grad_()  # is there a gradient of the logits, not of distances?
+        checks.input_gradient(common.margin(model(point), y).sum(), point)
         best = x.clone()
         # Squared distances; 0 where x is misclassified, so that no example is nearer.
         nearest = torch.where(common.is_fooled(common.predict(model, x, y), y), 0.0, math.inf).to(x)
@@ -221,12 +226,12 @@ def cw_l2(
                 lead = common.margin(model(image), y)
                 distance = (image - x).flatten(y.ndim).square().sum(-1)
                 loss = distance + const * (lead + confidence).clamp(min=0)
-                w.grad = checks.input_gradient(loss.sum(), w)
+                w.grad = checks.input_gradient(loss.sum(), w).nan_to_num()
                 image, distance, loss = (t.detach() for t in (image, distance, loss))
                 # An example that has stopped keeps its result, however long the others go on.
                 found = running & (lead < -confidence)
                 closer, hit = found & (distance < nearest), hit | found
-                best = torch.where(column(closer, x), image, best)
+                best = choose(closer, image, best)
                 nearest = torch.where(closer, distance, nearest)
                 if step % max(1, steps // 10) == 0:
                     running, before = running & (loss < before * 0.9999), loss

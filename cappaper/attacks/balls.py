@@ -103,6 +103,12 @@ def integers(count: int, seed: int, stream: int) -> Tensor:
     return wide.to(torch.int32) | 1
 
 
+def choose(which: Tensor, one: Tensor, other: Tensor, out: Tensor | None = None) -> Tensor:
+    """Examples of ``one`` where ``which`` is true, else of ``other``; both must be finite."""
+    # On a CPU, torch.where takes eight times as long with one condition per example.
+    return torch.lerp(other, one, column(which.to(one.dtype), one), out=out)
+
+
 def column(values: Tensor, like: Tensor) -> Tensor:
     """One value per example, shaped to broadcast against the examples ``like``."""
     return values.reshape(*values.shape, *[1] * (like.ndim - values.ndim))

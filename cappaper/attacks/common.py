@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.balls import Linf, column
+from cappaper.attacks.balls import Linf, choose
 from cappaper.population import Population, set_mode
 from cappaper.progress import Progress, watched
 
@@ -36,7 +36,7 @@ class Averaged(nn.Module):
         self.model, self.samples = model, samples
 
     def forward(self, x: Tensor) -> Tensor:
-        passes = [self.model(x).log_softmax(-1) for _ in range(self.samples)]
+        passes = [self.model(x).log_softmax(-1).clamp(min=-1e4) for _ in range(self.samples)]
         return torch.stack(passes).logsumexp(0)
 
 
@@ -82,13 +82,14 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
     with undisturbed(model), torch.no_grad():
         for _ in range(2):
             put_back = _save(model)
-            passes.append(checks.logits_of(model, x[two], y[two]))
+            passes.append(checks.logits_of(model, x[two].clone(), y[two]))
             moved = put_back() or moved
     one, other = passes
     if one.isnan().all():
         raise ValueError("the model's logits are NaN: its weights or its input are not finite")
     checks.warn_of_probabilities(one)
-    differs = bool((one - other).abs().max() > 1e-4 * one.abs().max())
+    scale = one.topk(2).values.abs().max()  # logits of impossible classes may be -1e9 or -∞
+    differs = bool((one - other).abs().nan_to_num().max() > 1e-4 * scale)
     if differs and samples == 1:
         checks.warn(
             "the model draws at random: two passes differ, so no image stops at its first error."
@@ -137,7 +138,7 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
     A forward pass may change a BatchNorm's statistics, a counter or an observer's range. Blocks may
     be nested, or run in several threads: the last one to end restores what the first one found.
     """
-    block, grad = lambda: None, torch.is_grad_enabled()  # _open holds the block weakly
+    block, grad = lambda: None, torch.is_grad_enabled()  # unlike object(), held weakly by _open
 
     def end() -> None:
         with _lock:
@@ -148,7 +149,9 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
                 del _open[id(model)]
         torch.set_grad_enabled(grad)
 
-    try:
+    with ExitStack() as again, ExitStack() as stack:  # again: an interrupt may end the first
+        for each in (again, stack):
+            each.callback(end)
         with _lock:
             if not (id(model) in _open and _open[id(model)][0]):
                 _open[id(model)] = WeakSet(), _save(model)
@@ -157,30 +160,27 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
                 set_mode(model, False)
         with torch.inference_mode(False), torch.enable_grad():
             yield
-    finally:
-        try:
-            end()
-        finally:
-            end()  # again: an interrupt may have ended the first
 
 
 def _save(model: nn.Module) -> Callable[[], bool]:
     """A function that puts modes and buffers back, and returns if a buffer moved in train mode."""
     parts = [*model.modules()] if isinstance(model, nn.Module) else []
     shared = [p for part in parts if isinstance(part, Population) for p in part.template.modules()]
-    modes = [(part, part.training) for part in (*parts, *shared)]
+    modes = [(part, part.training) for part in (*parts, *shared) if hasattr(part, "training")]
     named = [(part, *b) for part in parts for b in part.named_buffers(recurse=False)]
     kept = [(*one, one[2].clone()) for one in named if one[2].layout == torch.strided]
 
     def put_back() -> bool:
         moved = False
-        for part, training in modes:
+        for part, training in modes:  # parents first
+            if part.training != training:
+                set_mode(part, training)  # a train method of the user's may do more
             part.training = training
         for part, name, buffer, before in kept:
             setattr(part, name, buffer)  # a forward pass may have put another in its place
-            # Only if it has changed: writing invalidates the graphs that the buffer is part of.
             if not torch.equal(buffer, before):
-                buffer.copy_(before)
+                # Graphs from before hold the value that is put back: data keeps them valid.
+                buffer.resize_(before.shape).data.copy_(before)
                 moved = moved or part.training
         return moved
 
@@ -215,7 +215,7 @@ class State:
 
     def move(self, ahead: Tensor) -> None:
         if self.stops:  # in place, as all passes over images: memory costs more than arithmetic
-            ahead = torch.where(column(self.running, ahead), ahead, self.here, out=ahead)
+            ahead = choose(self.running, ahead, self.here, out=ahead)
         self.here = ahead
 
 
@@ -268,5 +268,5 @@ def run_in_turn(
         if isinstance(model, Averaged):  # the example with the worse mean over draws is kept
             worse = margin(predict(model, candidate, y), y) < margin(logits, y)
             robust = robust & (worse ^ targeted)
-        adversarial = torch.where(column(robust, adversarial), candidate, adversarial)
+        adversarial = choose(robust, candidate, adversarial)
     return adversarial

@@ -114,8 +114,8 @@ def pgd(
     if restarts > 1 and not (random_start and early_exit):
         raise ValueError("restarts need random_start=True and early_exit=True: else use restarts=1")
     objective = loss if callable(loss) else LOSSES[checks.one_of(loss, tuple(LOSSES), "loss")]
-    ball, batch = BALLS[norm](eps, y.ndim), y.ndim - 1
-    rate = (2.5 * eps / steps if step_size is None else step_size) * (-1 if targeted else 1)
+    ball, batch = BALLS[norm](float(eps), y.ndim), y.ndim - 1
+    rate = (2.5 * ball.eps / steps if step_size is None else step_size) * (-1 if targeted else 1)
     if early_exit or samples > 1:
         model = common.look(model, x, y, samples)
 
@@ -141,7 +141,7 @@ def pgd(
         if s.stops:
             fooled = confirmed(s, s.running & is_fooled(logits, s.y, targeted))
             # Where the gradient is exactly zero, later steps are zero, too.
-            s.stop(fooled | gradient.flatten(y.ndim).eq(0).all(-1))
+            s.stop(fooled | gradient.flatten(y.ndim).abs().amax(-1).eq(0))
         s.move(ahead)
         if number == steps - 1:
             checks.warn_of_nan(logits)

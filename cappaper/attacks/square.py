@@ -59,7 +59,7 @@ def square(
     checks.attack(x, y, eps, seed, queries=queries)
     checks.pictures(x, y, "square")
     model, (channels, height, width) = common.look(model, x, y), x.shape[-3:]
-    stops, ball = not isinstance(model, Averaged), Linf(eps, y.ndim)
+    stops, ball = not isinstance(model, Averaged), Linf(float(eps), y.ndim)
     start, change, rest = _split(model, x.shape[-3:])
     draw = torch.Generator("cpu").manual_seed(int(seed))
     places = torch.rand(queries, 2, generator=draw, device="cpu").tolist()
@@ -69,7 +69,7 @@ def square(
     def moved(x: Tensor, mark: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
         """Each channel's columns, or its square, moved by ±ε; a hash's top bit is the sign."""
         up = (torch.addcmul(shift, mark, factor) < 0).unflatten(-1, (channels, 1, -1))
-        return torch.where(up, x + eps, x - eps).clamp_(0, 1)
+        return torch.where(up, x + ball.eps, x - ball.eps).clamp_(0, 1)
 
     def margins(hidden: Tensor, y: Tensor) -> Tensor:
         """Infinite where a logit is NaN: neither a success nor a step towards one."""

@@ -18,8 +18,8 @@ from cappaper.population import members
 from cappaper.progress import Progress
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 
+#: AutoAttack's standard ensemble: two Auto-PGDs, a minimum-norm attack and a black-box attack.
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""AutoAttack's standard ensemble of two Auto-PGDs, a minimum-norm attack and a black-box attack."""
 
 
 def strongest_attack(
@@ -155,7 +155,9 @@ def auto_attack(
             raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
         # pyautoattack computes in single precision, and mixes logits with images.
         logits = lambda z: model(z.to(x.dtype)).to(z.dtype)  # noqa: E731
-        run: Any = AutoAttack(logits, norm=norm.capitalize(), eps=eps, seed=seed, device=x.device)
+        run: Any = AutoAttack(
+            logits, norm=norm.capitalize(), eps=float(eps), seed=seed, device=x.device
+        )
         run.attacks_to_run = [*parts]
         run.fab.n_target_classes = run.apgd_targeted.n_target_classes = min(9, classes - 1)
         log: Any = logging.Logger("auto-attack", logging.WARNING)

@@ -11,8 +11,8 @@ from cappaper import checks
 from cappaper.activations import CappedReLU
 from cappaper.population import Population, members
 
+#: Certificates hold for a ball this much larger, because rounding may take an attack out of it.
 SLACK = 1e-6
-"""Certificates hold for a ball this much larger, because rounding may take an attack out of it."""
 
 
 class Interval(NamedTuple):
@@ -77,9 +77,9 @@ def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "c
     for images, labels in zip(x.split(100), y.split(100), strict=True):
         check_reading(network, model, images, labels)
         box = box_around(images, eps)
-        *hidden, logits = layer_bounds(network, box, method)
+        hidden = layer_bounds(Layers(*(part[:-1] for part in network)), box, method)
         # The true class's logit minus each logit, as a last layer for each example.
-        classes = torch.eye(logits.lower.shape[1], dtype=torch.float64, device=x.device)
+        classes = torch.eye(len(network.biases[-1]), dtype=torch.float64, device=x.device)
         rows = classes[labels].unsqueeze(1) - classes
         weight, bias = rows @ network.weights[-1], rows @ network.biases[-1]
         lead = _lower(weight, bias, network, hidden, box, method)

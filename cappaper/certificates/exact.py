@@ -137,7 +137,7 @@ def _solver(
         near = LinearConstraint(lead, ub=enough - (bias[label] - bias[other]))
         rules, options = [*constraints, near], {"time_limit": limit}
         done = milp(lead, integrality=integral, bounds=domain, constraints=rules, options=options)
-        # The status that this has is also that of a program that HiGHS refuses.
+        # Status 2 is an infeasible program or one that HiGHS refuses: the message tells which.
         if "model_status is Infeasible" in done.message:
             return None
         point: _Array = (least + most) / 2 if done.x is None else done.x
