@@ -32,7 +32,7 @@ def contests(table: pd.DataFrame) -> Picture:
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_xlabel("seconds, divided by this package's")
-        legend(figure, axis)
+        legend(figure)
     return figure
 
 

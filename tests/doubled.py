@@ -71,7 +71,8 @@ def compared(usual: Path, doubled: Path) -> tuple[pd.DataFrame, dict[str, str]]:
 
 
 def _yes(one: Comparison, table: pd.DataFrame) -> bool:
-    return one.effect(table).mean > one.margin
+    effect = one.effect(table)
+    return effect.ours - effect.theirs > one.margin
 
 
 def page(table: pd.DataFrame) -> str:

@@ -33,7 +33,7 @@ def under_pgd():
     mean = means("how-robust", "attack", "beta", training_eps=0, eps=0.1)["PGD"]
     best, relu = percent(mean.max(), mean[INF])
     return (
-        f"At ε = 0.1, PGD, the paper's attack, leaves {best} of the test images"
+        f"At ε = 0.1, PGD, the paper's attack, leaves {best} of sampled test images"
         f" with β = {mean.idxmax():g}, and {relu} with ReLU."
     )
 
@@ -119,7 +119,7 @@ def test_the_page_of_claims_answers_an_expert_by_its_own_rows():
 def test_the_landing_page_says_what_the_tables_of_small_and_trained_networks_do():
     kept = means("exact", "beta", attack="exact", eps=0.05)
     assert (kept.drop(INF) < kept[INF]).all()
-    recipes = ("constant", "one cycle", "knowing")
+    recipes = ("constant", "one cycle", "cap-aware")
     left = [means("train-longer", "beta", attack=STRONGEST, recipe=r) for r in recipes]
     assert {(by[1.0] > by[INF]).item() for by in left} == {True, False}
     convolutional = means("train-convolutions", "beta", attack=STRONGEST)

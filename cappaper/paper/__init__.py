@@ -6,20 +6,19 @@ Names are imported on first use: the base install lacks packages that most of th
 from importlib import import_module
 
 _NAMES = {
-    "experiment": "Adversary Profile Spec profile sweep",
+    "experiment": "Adversary Profile profile sweep",
     "figures": "figures",
     "judges": "CW FGSM PGD AdaptivePGD AutoAttack Certificate Clean Exact GrowingBalls Noise"
     " SmoothPGD Strongest",
-    "cappaper.attacks.strongest": "PARTS",
     "claims": "show_verdicts",
     "machines": "Machine machine",
     "observers": "Distances Masking Signals masking_of",
-    "parameters": "check_parameters",
+    "parameters": "PARTS check_parameters",
     "publishing": "glue publish",
     "runner": "networks run test_images transfers",
     "tables": "RATES STRONGEST contradictions format_mean_sd markdown_table network_name"
     " over_seeds show_markdown strongest",
-    "widgets": "attacked_digit explore",
+    "widgets": "explore",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)
@@ -28,9 +27,8 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES[name]
-    module = import_module(home if "." in home else f"{__name__}.{home}")
-    return module if name == home else getattr(module, name)
+    module = import_module(f"{__name__}.{_HOMES[name]}")
+    return module if name == _HOMES[name] else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from cappaper import checks
 from cappaper.files import atomic, atomic_folder
-from cappaper.paper import cache, figures, ledger, tables
+from cappaper.paper import figures, ledger, tables
 from cappaper.paper.machines import Machine, side_by_side
 
 MANIFEST = Path("notebooks/chapters.yml")
@@ -77,7 +77,7 @@ def reproduce(profile: str, names: Sequence[str], here: Machine, build: bool) ->
     at_once, within = (1, here.jobs) if paper else (here.jobs, 1)
     with _lock(book):
         for left_over in list(book.rglob("*.partial")):  # of a run that was killed
-            shutil.rmtree(left_over, ignore_errors=True)  # one may lie in another
+            shutil.rmtree(left_over, ignore_errors=True)  # gone if it lay in another
         if not paper:
             if not names:
                 shutil.rmtree(book, ignore_errors=True)
@@ -120,13 +120,12 @@ def stage(root: Path, folder: Path) -> None:
 
 def _lock(book: Path) -> AbstractContextManager[Any]:
     """Only one run at a time writes to a book; a second one waits."""
-    place = cache.place("locks", str(book.resolve()))
-    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path.cwd() / "build" / f"{book.name}.lock")
     try:
-        return FileLock(place).acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         print(f"waiting for another run that writes to {book.relative_to(Path.cwd())}", flush=True)
-        return FileLock(place).acquire()
+        return lock.acquire()
 
 
 def _attempt(

@@ -109,15 +109,12 @@ class Claim:
         return answers
 
 
-def _claim(entry: dict[str, Any]) -> Claim:
-    """From an entry of ``claims.yml``."""
-    kinds = ("reproduced", "real", "evidence")
-    comparisons = {kind: [Comparison(**one) for one in entry.get(kind, [])] for kind in kinds}
-    return Claim(**{**entry, **comparisons})
-
-
 _TEXT = Path(__file__).with_suffix(".yml").read_text(encoding="utf-8")
-CLAIMS = [_claim(entry) for entry in yaml.safe_load(_TEXT)]
+_KINDS = ("reproduced", "real", "evidence")
+CLAIMS = [
+    Claim(**entry | {kind: [Comparison(**one) for one in entry.get(kind, [])] for kind in _KINDS})
+    for entry in yaml.safe_load(_TEXT)
+]
 
 
 def show_verdicts(chapter: str, table: pd.DataFrame) -> None:

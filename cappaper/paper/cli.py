@@ -123,7 +123,7 @@ def check(
     for path, text in ((to_json, report.json), (to_html, report.html)):
         if path:
             path.write_text(text(), encoding="utf-8")
-    if strict and (report.masking.signs() or report.unreached):
+    if strict and (report.masking.signs() or report.doubts):
         raise ValueError("the gradients are masked, or may be")
 
 

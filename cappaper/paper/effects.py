@@ -62,10 +62,6 @@ class Effect(NamedTuple):
     high: float
     other: Any = "ReLU"
 
-    @property
-    def mean(self) -> float:
-        return self.ours - self.theirs
-
 
 def above(candidates: Mapping[Any, Measured], control: Measured) -> Effect:
     """The candidate with the highest mean against a control.
@@ -78,10 +74,10 @@ def above(candidates: Mapping[Any, Measured], control: Measured) -> Effect:
     return _difference(ours, ("ReLU", control), networks, len(candidates))
 
 
-def widest(groups: Mapping[Any, Measured]) -> Effect:
+def widest(networks: Mapping[Any, Measured]) -> Effect:
     """The highest mean of several against the lowest: as :func:`above`, over all pairs."""
-    low, *_, high = sorted(groups.items(), key=lambda item: item[1].mean)
-    return _difference(high, low, list(groups.values()), math.comb(len(groups), 2))
+    low, *_, high = sorted(networks.items(), key=lambda item: item[1].mean)
+    return _difference(high, low, list(networks.values()), math.comb(len(networks), 2))
 
 
 def over_constant(name: Any, network: Measured, constant: float) -> Effect:

@@ -18,10 +18,9 @@ from cappaper import checks
 from cappaper.activations import Activation, CappedReLU, ScaledSigmoid
 from cappaper.attacks.common import Attack
 from cappaper.attacks.pgd import pgd
-from cappaper.checks import per_layer
 from cappaper.data import IMAGE_SIDE, load
 from cappaper.models import convnet, mlp, rescale
-from cappaper.population import Population, members
+from cappaper.population import Population
 from cappaper.surrogate import surrogate_gradient
 from cappaper.training import fit
 
@@ -42,7 +41,6 @@ class Profile:
     constants: tuple[float, ...] = (1.0, 4.0, 10.0, 40.0, 100.0, 400.0)  # of the sigmoid family
     epsilons: tuple[float, ...] = (0.05, 0.1, 0.2)  # L∞ radii, ascending
     steps: int = 40  # of PGD
-    limit: int | None = None  # test images; None: all
     effort: int = 1  # the factor in epochs and steps
 
 
@@ -203,10 +201,10 @@ def sweep(
     """
     hidden = tuple(profile.hidden if hidden is None else hidden)
     epochs = profile.adversarial_epochs if adversary else profile.epochs
-    shared: dict[str, Any] = {"epochs": epochs, "batch_size": profile.batch_size, "lr": profile.lr}
-    shared["adversary"] = adversary
+    sizes: dict[str, Any] = {"epochs": epochs, "batch_size": profile.batch_size, "lr": profile.lr}
+    more = sizes | {"adversary": adversary} | more
     return [
-        Spec(profile.dataset, hidden, tuple(per_layer(beta, len(hidden))), seed, **shared, **more)
+        Spec(profile.dataset, hidden, tuple(checks.per_layer(beta, len(hidden))), seed, **more)
         for beta in (profile.betas if betas is None else betas)
         for seed in (profile.seeds if seeds is None else seeds)
     ]
@@ -239,14 +237,14 @@ def train(
     recipe = specs[0].recipe
     trainings = list(dict.fromkeys(spec.training for spec in specs))
     built = [spec.build() for spec in trainings]
-    model = (built[0] if len(built) == 1 else Population(built)).to(device)
+    model: Any = (built[0] if len(built) == 1 else Population(built)).to(device)
     weights: dict[Spec, dict[str, Tensor]] = {}
     resumed = checkpoint is not None and checkpoint.exists()
 
     def after_epoch(epoch: int, epochs: int) -> None:
         for spec in specs:
             if epoch == (spec.after or epochs):
-                member = members(model)[trainings.index(spec.training)]
+                member = model if len(built) == 1 else model[trainings.index(spec.training)]
                 weights[spec] = copy.deepcopy(member).cpu().state_dict()
                 keep(spec, weights[spec])
 
@@ -263,6 +261,6 @@ def train(
     )
     if checkpoint is not None and resumed and len(weights) < len(specs):
         # The checkpoint was past an epoch that is wanted now: train from the start.
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)
         return train(specs, device, checkpoint, keep)
     return weights

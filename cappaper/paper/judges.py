@@ -22,7 +22,7 @@ from cappaper.certificates.bounds import certify
 from cappaper.certificates.exact import exact_robustness
 from cappaper.checks import ReliabilityWarning
 from cappaper.data import Dataset
-from cappaper.evaluation import EpsAttack, is_robust
+from cappaper.evaluation import is_robust
 from cappaper.paper.tables import UNKNOWN, Row, outcome_row, outcomes
 from cappaper.surrogate import surrogate_gradient
 
@@ -58,7 +58,7 @@ class Judge(ABC):
 class Attack(Judge):
     """An attack at growing ε: a success counts for every larger ε too."""
 
-    def bind(self, seed: int) -> EpsAttack:
+    def bind(self, seed: int) -> Callable[..., Tensor]:
         """The attack as a function, ``attack(model, x, y, eps=...) -> x_adv``."""
         return partial(self.function, seed=seed, **self.settings())
 
@@ -179,17 +179,14 @@ FGSM = _judge(Attack, "FGSM", "FGSM", _fgsm)
 PGD = _judge(Attack, "PGD", "PGD", pgd, steps=40, norm="linf", restarts=1, early_exit=True)
 AdaptivePGD = _judge(Attack, "AdaptivePGD", "cap-aware PGD", adaptive_pgd, steps=40, restarts=1)
 SmoothPGD = _judge(Attack, "SmoothPGD", "cap-aware PGD", _along_slope, steps=40, sharpness=10.0)
-Strongest = _judge(
-    Attack, "Strongest", "all attacks", strongest_attack, steps=100, restarts=1, queries=5000
-)
+_most = {"steps": 100, "restarts": 1, "queries": 5000}
+Strongest = _judge(Attack, "Strongest", "our ensemble", strongest_attack, **_most)
 Exact = _judge(Proof, "Exact", "exact", _exact, time_limit=30.0)
 # A black pixel starts at w = -7.3: with few steps, the steps must be long.
 _search = {"steps": 300, "search_steps": 9, "lr": 0.1, "initial_const": 1e-2, "sharpness": None}
 CW = _judge(Search, "CW", "CW", _cw, **_search)
-_radii = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 3.0)
-GrowingBalls = _judge(
-    Search, "GrowingBalls", "cap-aware PGD (L2)", _growing_balls, steps=40, radii=_radii
-)
+_balls = {"steps": 40, "radii": (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 3.0)}
+GrowingBalls = _judge(Search, "GrowingBalls", "cap-aware PGD (L2)", _growing_balls, **_balls)
 
 
 @dataclass(frozen=True)
@@ -206,7 +203,7 @@ class AutoAttack(Attack):
     def name(self) -> str:
         return "Square" if self.part == "square" else self.part.upper()
 
-    def bind(self, seed: int) -> EpsAttack:
+    def bind(self, seed: int) -> Callable[..., Tensor]:
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
             part = partial(auto_attack, model, eps=eps, parts=(self.part,))
             # 1000 is more than the networks' seeds differ.

@@ -18,11 +18,11 @@ _MARKS = {"yes": "✓", "no": "✗", "reversed": "✗", "in part": "✓✗", "no
 
 _CROWN = "certified by CROWN"
 _BOUNDS = [_CROWN, "certified by IBP"]
-_NO_SINGLE_ATTACK = ["no attack", STRONGEST, "all attacks", "AutoAttack", *_BOUNDS]
+_NO_SINGLE_ATTACK = ["no attack", STRONGEST, "our ensemble", "AutoAttack", *_BOUNDS]
 # Chapters, and what follows β in the name of a network to say how it was trained.
 _CHAPTERS = {
     "how-robust": "",
-    "what-survives": ", knowing",
+    "what-survives": ", cap-aware",
     "train-longer": "",  # the recipe
     "train-convolutions": ", convolutions",
     "train-one-step": ", convolutions, one step",

@@ -129,7 +129,7 @@ class Masking(Judge):
 
 def masking_of(rows: pd.DataFrame) -> MaskingReport:
     """The report that rows of :class:`Masking` describe, each value a mean over their networks."""
-    fields: dict[str, Any] = {"moved": None}
+    fields: dict[str, Any] = {}
     for question, group in rows.dropna(subset="value").groupby("question"):
         means = group.groupby("setting", dropna=False)["value"].mean()
         fields[str(question)] = means.item() if means.index.isna().all() else means.to_dict()

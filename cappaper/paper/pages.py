@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -103,49 +104,53 @@ def setup(app: Any) -> dict[str, bool]:
     repository = os.environ.get("CAPPAPER_REPOSITORY", "").rstrip("/")
     if not re.fullmatch(r"(https?://[\w.:~/-]+)?", repository):  # it goes into every page
         raise ValueError(f"CAPPAPER_REPOSITORY must be an address, got {repository!r}")
-
-    def configure(app: Any, config: Any) -> None:
-        config.html_last_updated_fmt = f"%Y-%m-%d from commit {git_commit()}"
-        if repository:
-            colab = "https://colab.research.google.com"
-            config.html_theme_options |= {
-                "repository_url": repository,
-                "repository_branch": "main",
-                "path_to_docs": "book",
-                "use_repository_button": True,
-                "launch_buttons": {"binderhub_url": "https://mybinder.org", "colab_url": colab},
-            }
-
-    def read_document(app: Any, document: Any) -> None:
-        if app.env.docname.startswith("chapters/"):
-            conclusions_first(document)
-
-    def finish_page(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-        ledger = Path(app.srcdir) / "results" / "claims.csv"
-        body = _EMPTY.sub(r"<td\1></td>", context.get("body", ""))
-        if page.startswith("chapters/") and ledger.exists():
-            head = chapter_head(page.removeprefix("chapters/"), pd.read_csv(ledger))
-            body = body.replace("</h1>", f"</h1>\n{head}", 1)
-        context["body"] = re.sub("([βε]) = ", "\\1\u00a0=\u00a0", body)  # on one line
-
-    def write_files(app: Any, failed: Exception | None) -> None:
-        if failed is not None or app.builder.format != "html":
-            return
-        source, out = Path(app.srcdir) / "results", Path(app.outdir)
-        (out / "results").mkdir(exist_ok=True)
-        for table in source.glob("*.csv"):
-            shutil.copy(table, out / "results")
-        write_networks(out / "live" / "networks")
-
-    def formula(translator: Any, node: Any) -> None:
-        inline = isinstance(node, nodes.math)
-        text = convert(node.astext(), display="inline" if inline else "block")
-        translator.body.append(text if inline else f'<div class="book-formula">{text}</div>')
-        raise nodes.SkipNode
-
-    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
-    app.connect("config-inited", configure)
-    app.connect("doctree-read", read_document, priority=100)  # before Sphinx lists the headings
-    app.connect("html-page-context", finish_page)
-    app.connect("build-finished", write_files)
+    app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
+    app.connect("config-inited", partial(_configure, repository))
+    app.connect("doctree-read", _read_document, priority=100)  # before Sphinx lists the headings
+    app.connect("html-page-context", _finish_page)
+    app.connect("build-finished", _write_files)
     return {"parallel_read_safe": False, "parallel_write_safe": True}
+
+
+def _configure(repository: str, app: Any, config: Any) -> None:
+    config.html_last_updated_fmt = f"%Y-%m-%d from commit {git_commit()}"
+    if repository:
+        colab = "https://colab.research.google.com"
+        config.html_theme_options |= {
+            "repository_url": repository,
+            "repository_branch": "main",
+            "path_to_docs": "book",
+            "use_repository_button": True,
+            "launch_buttons": {"binderhub_url": "https://mybinder.org", "colab_url": colab},
+        }
+
+
+def _read_document(app: Any, document: Any) -> None:
+    if app.env.docname.startswith("chapters/"):
+        conclusions_first(document)
+
+
+def _finish_page(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    ledger = Path(app.srcdir) / "results" / "claims.csv"
+    body = _EMPTY.sub(r"<td\1></td>", context.get("body", ""))
+    if page.startswith("chapters/") and ledger.exists():
+        head = chapter_head(page.removeprefix("chapters/"), pd.read_csv(ledger))
+        body = body.replace("</h1>", f"</h1>\n{head}", 1)
+    context["body"] = re.sub("([βε]) = ", "\\1\u00a0=\u00a0", body)  # on one line
+
+
+def _write_files(app: Any, failed: Exception | None) -> None:
+    if failed is not None or app.builder.format != "html":
+        return
+    source, out = Path(app.srcdir) / "results", Path(app.outdir)
+    (out / "results").mkdir(exist_ok=True)
+    for table in source.glob("*.csv"):
+        shutil.copy(table, out / "results")
+    write_networks(out / "live" / "networks")
+
+
+def _formula(translator: Any, node: Any) -> None:
+    inline = isinstance(node, nodes.math)
+    text = convert(node.astext(), display="inline" if inline else "block")
+    translator.body.append(text if inline else f'<div class="book-formula">{text}</div>')
+    raise nodes.SkipNode

@@ -10,7 +10,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,8 @@ def networks(specs: Sequence[Spec], machine: Machine = _HERE) -> list[nn.Module]
     for group in groups.values():
         trainings = _places([spec.training for spec in group], machine).values()
         checkpoint = cache.place("checkpoints", *(place.name for place in trainings))
-        calls.append((list(group), machine.device, checkpoint, partial(_keep, group)))
+        keep = lambda spec, weights, at=group: cache.keep(at[spec], weights)  # noqa: E731
+        calls.append((list(group), machine.device, checkpoint, keep))
     for i, trained in side_by_side(train, calls, machine.jobs, "training"):
         weights |= trained
         calls[i][2].unlink(missing_ok=True)
@@ -123,10 +124,6 @@ def networks(specs: Sequence[Spec], machine: Machine = _HERE) -> list[nn.Module]
         model.load_state_dict(weights[spec])
         models.append(model.to(machine.device).eval())
     return models
-
-
-def _keep(places: dict[Spec, Path], spec: Spec, weights: dict[str, Tensor]) -> None:
-    cache.keep(places[spec], weights)
 
 
 def _ask(

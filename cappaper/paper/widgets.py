@@ -23,12 +23,11 @@ ATTACKS: dict[str, Callable[..., Tensor]] = {"PGD": pgd, "cap-aware PGD": adapti
 def attacked_digit(
     test: Dataset,
     digit: int,
-    *,
-    network: str = "cap-0.05",
-    betas: Sequence[float] | None = None,
-    attack: str = "cap-aware PGD",
-    eps: float = 0.1,
-    steps: int = 40,
+    network: str,
+    betas: Sequence[float],
+    attack: str,
+    eps: float,
+    steps: int,
 ) -> parts.Picture:
     """A digit, the attacked digit, the change, and the probabilities of the classes.
 
@@ -36,7 +35,7 @@ def attacked_digit(
     """
     model = pretrained(network)
     capped = [part for part in model if isinstance(part, CappedReLU)]
-    for part, beta in zip(capped, betas or _caps(network), strict=True):
+    for part, beta in zip(capped, betas, strict=True):
         part.beta.fill_(beta)
     x, y = test.images[digit : digit + 1], test.labels[digit : digit + 1]
     adversarial = ATTACKS[attack](model, x, y, eps, steps=steps)
@@ -88,13 +87,17 @@ def controls(test: Dataset, start: str = "cap-0.05") -> ipywidgets.VBox:
     picture = ipywidgets.Image(format="png")
 
     def draw(_: object = None) -> None:
+        if network.disabled:  # its caps are not all there yet
+            return
         settings = {"attack": attack.value, "eps": eps.value, "steps": steps.value}
         settings |= {"network": network.value, "betas": [cap.value for cap in caps]}
         picture.value = attacked_digit(test, digit.value, **settings).png()
 
     def take_caps(_: object) -> None:
+        network.disabled = True
         for cap, beta in zip(caps, _caps(network.value), strict=True):
             cap.value = beta
+        network.disabled = False
 
     network.observe(take_caps, names="value")  # before the picture is drawn
     for control in moving:

@@ -10,7 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from cappaper.paper.figures import parts
-from cappaper.paper.figures.lines import ROBUST
+from cappaper.paper.figures.lines import ROBUST_ACCURACY
 from cappaper.paper.figures.parts import Picture
 from cappaper.paper.tables import RATES, groups, over_seeds
 
@@ -44,7 +44,7 @@ def sandwich(table: pd.DataFrame, rows: Sequence[str], bounds: Sequence[str] = (
     trainings = groups(table, "training_eps")
     figure, axes = parts.panels(len(trainings), height=0.27 * len(rows) + 0.8)
     for axis, (training_eps, panel) in zip(axes[:, 0], trainings, strict=True):
-        mean = panel.groupby(["attack", "beta"])[ROBUST].mean().unstack("beta")
+        mean = panel.groupby(["attack", "beta"])[ROBUST_ACCURACY].mean().unstack("beta")
         grid = mean.reindex(index=list(rows)).sort_index(axis=1)
         parts.draw_grid(axis, grid)
         parts.beta_axis(axis, [float(beta) for beta in grid.columns])
@@ -64,7 +64,7 @@ def hidden(table: pd.DataFrame, by: str, weak: str, strong: str, *points: str) -
     ``robust_accuracy``. A bar ends at what ``strong`` leaves, and is hatched up to what ``weak``
     leaves: robustness that only seems to be there. Further judges, ``points``, have a mark each.
     """
-    summary = over_seeds(table, ["eps", by, "attack"], [ROBUST])
+    summary = over_seeds(table, ["eps", by, "attack"], [ROBUST_ACCURACY])
     names = list(dict.fromkeys(table[by]))
     radii, places = groups(summary, "eps"), np.arange(len(names))
     attacked = "trained and attacked" if table["training_eps"].equals(table["eps"]) else "attacked"
@@ -73,7 +73,7 @@ def hidden(table: pd.DataFrame, by: str, weak: str, strong: str, *points: str) -
     figure, axes = parts.panels(len(radii), height=0.42 * len(names) + 0.3, sharex=True)
     for axis, (eps, rows) in zip(axes[:, 0], radii, strict=True):
         at = rows.pivot(index=by, columns="attack").reindex(names)
-        mean, spread = at[ROBUST], at[f"{ROBUST}_spread"].fillna(0)
+        mean, spread = at[ROBUST_ACCURACY], at[f"{ROBUST_ACCURACY}_spread"].fillna(0)
         left, shown = mean[strong].to_numpy(), mean[weak].to_numpy()
         axis.barh(places, left, color=parts.COLOURS[0], label=strong, **bars)
         rest = {"left": left, "hatch": "////", "label": f"hidden from {weak}"}
@@ -85,7 +85,7 @@ def hidden(table: pd.DataFrame, by: str, weak: str, strong: str, *points: str) -
             axis.plot(mean[judge], places, color=colour, marker=mark, linestyle="", label=judge)
         axis.set_title(f"{attacked} at ε = {eps:g}")
         axis.set_yticks(places, [textwrap.fill(str(name), 18) for name in names], size=parts.SMALL)
-        axis.set_xlim(*parts.SHARES)
+        axis.set_xlim(*parts.SHARE_LIMITS)
         axis.invert_yaxis()
     axes[-1, 0].set_xlabel("robust accuracy")
     return parts.legend(figure)
@@ -102,9 +102,8 @@ def followed(table: pd.DataFrame, images: dict[str, list[tuple[str, Tensor]]]) -
     figure = Picture(figsize=(parts.WIDTH, sum(heights)))
     top, bottom = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
     axis = top.subplots()
-    parts.draw_lines(
-        axis, groups(table.assign(loss_spread=0.0), "attack", sort=False), "loss", "step"
-    )
+    lines = groups(table.assign(loss_spread=0.0), "attack", sort=False)
+    parts.draw_lines(axis, lines, "loss", "step")
     axis.set(xlabel="step of the attack", ylabel="cross-entropy")
     axis.legend()
     columns = max(map(len, images.values()))
@@ -132,7 +131,7 @@ def headline(table: pd.DataFrame, eps: float = 0.1) -> Picture:
     top, bottom = pgd.iloc[best], aware.iloc[best]
     falls = int((pgd < top / 2).to_numpy().argmax())
     names = ("no attack", "the paper's attack", "an attack that\nknows about the cap")
-    # A name goes where its line has room: above it; to its right, or above it; above it.
+    # Room for each name, in turn: above its line; right of PGD's fall, or above; above its line.
     fall = (falls - 0.3, top / 2) if falls < len(wide) - 1 else (0.5 * falls, 0.88 * top)
     spots = ((best, 1.06), fall, (0, bottom + 0.13))
     first, second, third, *_ = parts.COLOURS

@@ -16,7 +16,7 @@ from cappaper.paper.figures.parts import Line, Picture
 from cappaper.paper.tables import RATES, groups, over_seeds
 
 OF_IMAGES = "share of the test images"
-ROBUST = "robust_accuracy"
+ROBUST_ACCURACY = RATES[1]
 _RADIUS = "attack radius ε (0: no attack)"
 
 
@@ -82,11 +82,11 @@ def over_budget(table: pd.DataFrame, factor_of: dict[str, float]) -> Picture:
     chosen = table[table["attack"].isin(factor_of)]
     chosen = chosen.assign(factor=chosen["attack"].map(factor_of))
     by = ["training_eps", "eps", "beta", "factor"]
-    summary = over_seeds(chosen, by, [ROBUST]).sort_values(by)
+    summary = over_seeds(chosen, by, [ROBUST_ACCURACY]).sort_values(by)
     betas, content = summary["beta"].unique(), []
     for (trained, eps), rows in groups(summary, by[:2]):
         title = f"{'adversarial' if trained else 'standard'} training, attacked at ε = {eps:g}"
-        content.append((title, ROBUST, parts.by_network(rows, betas)))
+        content.append((title, ROBUST_ACCURACY, parts.by_network(rows, betas)))
     figure, axes = _panels(content, "factor", sharex=True)
     figure.supylabel("robust accuracy", size="medium")
     for axis in axes:
@@ -105,10 +105,10 @@ def hardening(table: pd.DataFrame) -> Picture:
     """
     summary = _from_zero(table, ["training_eps", "beta", "eps"])
     betas, trainings = summary["beta"].unique(), groups(summary, "training_eps")
-    content = [
-        (f"trained at ε = {eps:g}" if eps else "standard training", ROBUST, lines)
-        for eps, lines in ((eps, parts.by_network(rows, betas)) for eps, rows in trainings)
-    ]
+    content = []
+    for eps, rows in trainings:
+        title = f"trained at ε = {eps:g}" if eps else "standard training"
+        content.append((title, ROBUST_ACCURACY, parts.by_network(rows, betas)))
     figure, axes = _panels(content, "eps", sharex=True)
     figure.supylabel("robust accuracy", size="medium")
     for axis, (eps, _) in zip(axes, trainings, strict=True):
@@ -125,10 +125,10 @@ def over_epochs(table: pd.DataFrame, attacks: Sequence[str]) -> Picture:
     ``table`` has columns ``recipe``, ``beta``, ``attack``, ``epochs``, ``seed``, and the accuracy.
     """
     by = ["recipe", "attack", "beta", "epochs"]
-    summary = over_seeds(table[table["attack"].isin(attacks)], by, [ROBUST])
+    summary = over_seeds(table[table["attack"].isin(attacks)], by, [ROBUST_ACCURACY])
     betas = summary["beta"].unique()
     content = [
-        (": ".join(panel), ROBUST, parts.by_network(rows.sort_values("epochs"), betas))
+        (": ".join(panel), ROBUST_ACCURACY, parts.by_network(rows.sort_values("epochs"), betas))
         for panel, rows in groups(summary, by[:2], sort=False)
     ]
     figure, _ = _panels(content, "epochs", columns=len(attacks), height=2.1, head=0.6, sharey=True)
@@ -174,7 +174,7 @@ def steepness(families: dict[str, pd.DataFrame]) -> Picture:
     figure.supylabel(OF_IMAGES, size="medium")
     for axis in axes:
         axis.set_xscale("log")
-    axes[-1].set_xlabel("slope at full range")
+    axes[-1].set_xlabel("steepest slope")
     return parts.legend(figure)
 
 
@@ -190,9 +190,9 @@ def curve_at(table: pd.DataFrame, beta: float) -> Picture:
     figure, ((axis,),) = parts.panels(1, height=2.6)
     for each, rows in groups(_from_zero(table, ["beta", "eps"]), "beta"):
         look: Any = chosen | {"label": f"β = {parts.beta_label(beta)}"} if each == beta else other
-        spread = rows[f"{ROBUST}_spread"].fillna(0) if each == beta else None
-        axis.errorbar(rows["eps"], rows[ROBUST], yerr=spread, capsize=3, **look)
-    axis.set(ylim=parts.SHARES, xlabel=_RADIUS, ylabel="robust accuracy")
+        spread = rows[f"{ROBUST_ACCURACY}_spread"].fillna(0) if each == beta else None
+        axis.errorbar(rows["eps"], rows[ROBUST_ACCURACY], yerr=spread, capsize=3, **look)
+    axis.set(ylim=parts.SHARE_LIMITS, xlabel=_RADIUS, ylabel="robust accuracy")
     return parts.legend(figure)
 
 
@@ -200,7 +200,7 @@ def _from_zero(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Robust accuracy over seeds by ``by``, sorted; at ε = 0 it is standard accuracy."""
     clean = table.assign(eps=0.0, robust_accuracy=table["standard_accuracy"])
     both = pd.concat([clean, table]).drop_duplicates([*by, "seed"])
-    return over_seeds(both, by, [ROBUST]).sort_values(by)
+    return over_seeds(both, by, [ROBUST_ACCURACY]).sort_values(by)
 
 
 @parts.style()

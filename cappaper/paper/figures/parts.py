@@ -48,7 +48,7 @@ _STYLE: dict[Any, Any] = {
 # Inches and points. In a column of 342 pixels, as on the narrowest phones, 9.2 points are 9 pixels.
 WIDTH = 4.8
 SMALL = 9.2
-SHARES = (-0.03, 1.03)  # the limits of an axis of shares
+SHARE_LIMITS = (-0.03, 1.03)  # the limits of an axis of shares
 
 _NORMS = {
     "gradient": "gradient's L2 norm",
@@ -139,7 +139,7 @@ def draw_lines(axis: Axes, lines: Iterable[Line], value: str, x: str = "") -> No
             low, high = mean - spread, mean + spread
             axis.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
     if value in _SHARES:
-        axis.set_ylim(*SHARES)
+        axis.set_ylim(*SHARE_LIMITS)
     elif value in _NORMS:
         axis.set_yscale("log")
     elif value == "median_l2":
@@ -166,11 +166,11 @@ def draw_pixels(axis: Axes, image: Tensor, title: str = "", change: float = 0.0)
     axis.grid(False)
 
 
-def legend(figure: Picture, *axes: Axes) -> Picture:
-    """Add a legend above the panels: the lines of ``axes``, or all, in as many columns as fit."""
+def legend(figure: Picture) -> Picture:
+    """Add a legend of all lines above the panels, in as many columns as fit."""
     unique: dict[str, Any] = {}
     # Not every panel has every line: the one with most of them sets the order.
-    entries = [axis.get_legend_handles_labels() for axis in axes or figure.axes]
+    entries = [axis.get_legend_handles_labels() for axis in figure.axes]
     for handles, labels in sorted(entries, key=lambda both: -len(set(both[1]))):
         unique |= dict(zip(labels, handles, strict=True))
     for earlier in list(figure.legends):
