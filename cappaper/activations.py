@@ -159,11 +159,11 @@ def replace_relu(
             if isinstance(above, nn.TransformerEncoderLayer):
                 above.activation_relu_or_gelu = 0  # else it computes ReLU itself in eval mode
     no_activations = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax)
-    layered = (nn.RNNBase, nn.RNNCellBase, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+    blocks = (nn.RNNBase, nn.RNNCellBase, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
     others = [
         f"{type(part).__name__} at {name!r}"
         for name, part in model.named_modules()
-        if isinstance(part, (*layered, nn.ReLU, nn.ReLU6))  # a subclass of ReLU was left alone
+        if isinstance(part, (*blocks, nn.ReLU, nn.ReLU6))  # a subclass of ReLU was left alone
         or (type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations))
     ]
     if others and layers is None:

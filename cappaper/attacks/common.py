@@ -138,7 +138,7 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
     A forward pass may change a BatchNorm's statistics, a counter or an observer's range. Blocks may
     be nested, or run in several threads: the last one to end restores what the first one found.
     """
-    block, grad = lambda: None, torch.is_grad_enabled()  # unlike object(), held weakly by _open
+    block, grad = lambda: None, torch.is_grad_enabled()  # a lambda: _open refers to it weakly
 
     def end() -> None:
         with _lock:
