@@ -18,7 +18,7 @@ from cappaper.population import members
 from cappaper.progress import Progress
 from cappaper.surrogate import surrogate_gradient, warn_unreached
 
-#: AutoAttack's standard ensemble: two Auto-PGDs, a minimum-norm attack and a black-box attack.
+#: AutoAttack's standard ensemble of two Auto-PGDs, a minimum-norm and a black-box attack.
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
