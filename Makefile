@@ -1,5 +1,5 @@
 # make reproduce   every chapter of the quick profile, then the book (PROFILE=paper: MNIST)
-# make test        the tests, then the notebooks against their stored outputs
+# make test        the tests, and the notebooks against their stored outputs
 # make book        the committed book, nothing is trained
 # make lab         the notebooks in JupyterLab
 # make lint        ruff, mypy, and who may import whom
@@ -23,8 +23,7 @@ reproduce: environment
 	$(BIN)/cappaper reproduce --profile $(PROFILE) --device $(DEVICE)
 
 test: environment
-	$(PYTEST)
-	$(PYTEST) --nbval notebooks/
+	$(PYTEST) --nbval tests cappaper notebooks
 
 book: environment
 	$(BIN)/jupyter-book build book/ -W
