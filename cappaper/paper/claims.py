@@ -133,5 +133,6 @@ def show_verdicts(chapter: str, table: pd.DataFrame) -> None:
 
 
 def _name(network: Any) -> str:
-    name = network_name(network) if isinstance(network, float) else network.replace("-", "–")
+    name = network_name(network) if isinstance(network, float) else network
+    name = re.sub(r"(?<=\d)-(?=\d)", "–", name)  # 300–100
     return f"layer{'s' * ('+' in name)} {name}" if re.fullmatch(r"\d(\+\d)*", name) else name
