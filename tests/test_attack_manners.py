@@ -263,6 +263,12 @@ def test_examples_without_a_gradient_cost_few_passes(nets, attack, passes, twent
     assert sum(sizes) == 2 * 2 + 20 * passes  # the first look takes two images twice
 
 
+@pytest.mark.parametrize("attack", [partial(pgd, eps=0.1), partial(apgd, eps=0.1), cw_l2])
+def test_a_model_that_passes_no_gradient_back_is_refused(nets, attack, twenty):
+    with pytest.raises(ValueError, match="no gradient leads from the logits back to the images"):
+        attack(Function(lambda x: nets[0](x.detach())), *twenty)
+
+
 @pytest.mark.parametrize("early_exit", [True, False])
 def test_a_gradient_that_single_precision_rounds_to_zero_moves_an_image(early_exit, digits):
     double, x = mlp(64, [16]).double(), digits[1].images[:20].double()
