@@ -137,9 +137,9 @@ def robustness_report(
         robust = is_robust(model, x, y, [partial(pgd, **settings), every], batch_size=batch_size)
     said = {str(w.message): w.category for w in caught}
     # A plain ReLU network has nothing bounded: that matters only if gradients are masked.
-    deciding = UnreachedWarning if masking.signs() else OutOfReachWarning
-    decisive = (deciding, checks.ReliabilityWarning)
-    doubts = tuple(text for text, kind in said.items() if issubclass(kind, decisive))
+    unreached = UnreachedWarning if masking.signs() else OutOfReachWarning
+    doubtful = (unreached, checks.ReliabilityWarning)
+    doubts = tuple(text for text, kind in said.items() if issubclass(kind, doubtful))
     warned = tuple(text for text in said if text not in doubts)
     correct, left, least = robust.double().mean(dim=1).tolist()
     return RobustnessReport(name, eps, len(y), correct, left, least, masking, doubts, warned)

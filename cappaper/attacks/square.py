@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.attacks import common
-from cappaper.attacks.balls import Linf, column, fingerprint, integers
+from cappaper.attacks.balls import Linf, choose, column, fingerprint, integers
 from cappaper.attacks.common import Averaged, margin
 from cappaper.progress import Progress
 
@@ -97,8 +97,8 @@ def square(
         lead = margins(candidate, s.y)
         closer = s.running & (lead < s.lead)
         s.lead = torch.where(closer, lead, s.lead)
-        s.hidden = torch.where(column(closer, s.hidden), candidate, s.hidden)
-        s.here[window] = torch.where(column(closer, s.here), new, s.here[window])
+        s.hidden = torch.where(column(closer, s.hidden), candidate, s.hidden)  # may be infinite
+        s.here[window] = choose(closer, new, s.here[window])
 
     attack = torch.no_grad()(partial(common.run_in_turn, model, [search]))
     return common.in_batches(attack, model, x, y, batch_size, progress)
