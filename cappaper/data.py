@@ -1,7 +1,5 @@
 """Data sets: MNIST, and digits and a sample of MNIST, which need no download."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path
@@ -31,7 +29,7 @@ class Dataset(NamedTuple):
     images: Tensor
     labels: Tensor
 
-    def to(self, device: torch.device | str) -> Dataset:
+    def to(self, device: torch.device | str) -> "Dataset":
         return Dataset(*(part.to(device) for part in self))
 
 

@@ -1,7 +1,5 @@
 """Populations: many networks of one architecture that train and are attacked as one module."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import threading
@@ -11,7 +9,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import zip_longest
 from types import CodeType, FunctionType, MethodType
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -64,11 +62,14 @@ class Population(nn.Module):
                 where = different[0][0] or "the top"
                 raise ValueError(f"members of a population {share}: they differ first at {where}")
         parameters, buffers = stack_module_state([copy_of(m) for m in models])
-        for name, stack in parameters.items():
-            self.register_parameter(_flat(name), nn.Parameter(stack.detach(), stack.requires_grad))
-        for name, tensor in buffers.items():
-            self.register_buffer(_flat(name), tensor)
-        self._names = {_flat(name): name for name in (*parameters, *buffers)}
+        # Parameter names may not hold dots; "__" takes the place of a dot.
+        self._names = {name.replace(".", "__"): name for name in (*parameters, *buffers)}
+        for flat, name in self._names.items():
+            if name in buffers:
+                self.register_buffer(flat, buffers[name])
+            else:
+                stack = parameters[name]
+                self.register_parameter(flat, nn.Parameter(stack.detach(), stack.requires_grad))
         # In a tuple they are not submodules. The first template computes every member, and may keep
         # tensors of vmap, which cannot be copied; copies are made of the second.
         self._templates = (copy.deepcopy(models[0]), copy.deepcopy(models[0]))
@@ -94,7 +95,7 @@ class Population(nn.Module):
             tensor.data = stacked[name][index].detach().clone()
         return member
 
-    def train(self, mode: bool = True) -> Population:
+    def train(self, mode: bool = True) -> Self:
         self.template.train(mode)
         return super().train(mode)
 
@@ -192,8 +193,3 @@ def described(value: Any, strict: bool = False, within: tuple[int, ...] = ()) ->
             return f"{value.dtype} {list(value.shape)} {hashlib.sha256(plain.data).hexdigest()}"
     attributes = getattr(value, "__dict__", None)
     return f"{type(value).__qualname__} {inner(attributes)}" if attributes else repr(value)
-
-
-def _flat(name: str) -> str:
-    # Parameter names may not hold dots; "__" takes the place of a dot.
-    return name.replace(".", "__")
