@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.attacks.balls import Linf
+from cappaper.attacks.balls import Linf, is_zero
 from cappaper.attacks.common import in_batches, is_fooled, look, predict, undisturbed
 from cappaper.attacks.pgd import adaptive_pgd, pgd
 from cappaper.progress import Progress, watched
@@ -197,7 +197,7 @@ def _no_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Which images have an input gradient of exactly zero."""
     point = x.detach().requires_grad_()
     loss = F.cross_entropy(checks.logits_of(model, point, y), y, reduction="sum")
-    return checks.input_gradient(loss, point).flatten(1).eq(0).all(1)
+    return is_zero(checks.input_gradient(loss, point), 1)
 
 
 def _mean(values: Tensor) -> float:

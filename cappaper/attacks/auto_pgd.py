@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.attacks import common
-from cappaper.attacks.balls import BALLS, choose, column
+from cappaper.attacks.balls import BALLS, choose, column, is_zero
 from cappaper.attacks.common import Averaged
 from cappaper.progress import Progress
 
@@ -95,7 +95,7 @@ def apgd(
         value = value.detach()
         s.stop(common.is_fooled(logits, s.y))
         if number == 0:  # from a start without a gradient no step leads anywhere
-            s.stop(gradient.flatten(y.ndim).abs().amax(-1).eq(0))
+            s.stop(is_zero(gradient, y.ndim))
         s.rises = s.rises + (value > s.last)
         better = value > s.top
         s.top, s.last = torch.where(better, value, s.top), value

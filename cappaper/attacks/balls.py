@@ -103,6 +103,11 @@ def integers(count: int, seed: int, stream: int) -> Tensor:
     return wide.to(torch.int32) | 1
 
 
+def is_zero(values: Tensor, batch_dims: int) -> Tensor:
+    """Which examples are zero in every entry; false where one is NaN."""
+    return values.flatten(batch_dims).abs().amax(-1).eq(0)  # any() takes three times as long
+
+
 def choose(which: Tensor, one: Tensor, other: Tensor, out: Tensor | None = None) -> Tensor:
     """Examples of ``one`` where ``which`` is true, else of ``other``; both must be finite."""
     # On a CPU, torch.where takes eight times as long with one condition per example.

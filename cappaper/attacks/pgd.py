@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cappaper import checks
 from cappaper.attacks import common
-from cappaper.attacks.balls import BALLS
+from cappaper.attacks.balls import BALLS, is_zero
 from cappaper.attacks.common import LOSSES, Loss, is_fooled
 from cappaper.progress import Progress
 from cappaper.surrogate import surrogate_gradient, warn_unreached
@@ -140,8 +140,7 @@ def pgd(
         ahead = s.project(ball.direction(gradient).mul_(rate).add_(s.here))
         if s.stops:
             fooled = confirmed(s, s.running & is_fooled(logits, s.y, targeted))
-            # Where the gradient is exactly zero, later steps are zero, too.
-            s.stop(fooled | gradient.flatten(y.ndim).abs().amax(-1).eq(0))
+            s.stop(fooled | is_zero(gradient, y.ndim))  # where it is zero, later steps are, too
         s.move(ahead)
         if number == steps - 1:
             checks.warn_of_nan(logits)
