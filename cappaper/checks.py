@@ -115,10 +115,9 @@ def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The model's logits for images, checked against their labels."""
     if isinstance(model, nn.Module):
         module(model)
-    tracked = not x.is_inference()
-    before = x._version if tracked else 0  # torch has no public name for it
+    version = None if x.is_inference() else x._version  # torch has no public name for it
     result: Tensor = model(x)
-    if tracked and before != x._version:
+    if version is not None and version != x._version:
         raise ValueError("the model has changed its images in place: let it work on a copy")
     logits(result, y)
     return result

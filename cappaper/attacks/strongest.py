@@ -155,9 +155,7 @@ def auto_attack(
             raise ValueError(f"auto_attack needs at least 4 classes, the model has {classes}")
         # pyautoattack computes in single precision, and mixes logits with images.
         logits = lambda z: model(z.to(x.dtype)).to(z.dtype)  # noqa: E731
-        run: Any = AutoAttack(
-            logits, norm=norm.capitalize(), eps=float(eps), seed=seed, device=x.device
-        )
+        run = AutoAttack(logits, norm=norm.capitalize(), eps=float(eps), seed=seed, device=x.device)
         run.attacks_to_run = [*parts]
         run.fab.n_target_classes = run.apgd_targeted.n_target_classes = min(9, classes - 1)
         log: Any = logging.Logger("auto-attack", logging.WARNING)
