@@ -119,12 +119,6 @@ def pgd(
     if early_exit or samples > 1:
         model = common.look(model, x, y, samples)
 
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        if not early_exit:
-            return ascend(0, x, y)
-        runs = [partial(ascend, run) for run in range(restarts)]
-        return common.run_in_turn(model, runs, x, y, targeted=targeted)
-
     def ascend(run: int, x: Tensor, y: Tensor) -> Tensor:
         start = ball.random(x, seed, run) if random_start else x
         stops = early_exit and not isinstance(model, common.Averaged)
@@ -153,6 +147,9 @@ def pgd(
         still = is_fooled(common.predict(model, here, labels), labels, targeted)
         return fooled & torch.zeros_like(fooled).index_copy(batch, left, still)
 
+    runs = [partial(ascend, run) for run in range(restarts)]
+    union = partial(common.run_in_turn, model, runs, targeted=targeted)
+    attack = union if early_exit else runs[0]
     return common.in_batches(attack, model, x, y, batch_size, progress)
 
 
