@@ -141,10 +141,9 @@ def replace_relu(
     known = dict[Any, nn.Module](enumerate(each)) | relus
     chosen = range(len(each)) if layers is None else layers
     chosen = checks.sequence(chosen, "layers", "positions or names")
-    for layer in chosen:
-        if layer not in known:
-            use = ", ".join(map(repr, known))
-            raise ValueError(f"there is no ReLU layer {checks.shown(layer)}: use one of {use}")
+    if unknown := [layer for layer in chosen if layer not in known]:
+        use = ", ".join(map(repr, known))
+        raise ValueError(f"there is no ReLU layer {checks.shown(unknown[0])}: use one of {use}")
     if len({known[layer] for layer in chosen}) < len(chosen):
         raise ValueError("a ReLU layer was named twice: name each layer once")
     device = next((weight.device for weight in model.parameters()), None)
