@@ -55,8 +55,7 @@ def apgd(
             a model with fewer than 4 classes.
 
     >>> from cappaper import apgd, load, mlp
-    >>> x, y = load("digits", "test", limit=8)
-    >>> apgd(mlp(64, [32]), x, y, eps=0.3, steps=10, targets=9).shape
+    >>> apgd(mlp(64, [32]), *load("digits", "test", limit=8), eps=0.3, steps=10, targets=9).shape
     torch.Size([8, 1, 8, 8])
     """
     checks.attack(x, y, eps, seed, norm=norm, steps=steps, restarts=restarts)
@@ -198,8 +197,7 @@ def cw_l2(
         TypeError, ValueError: as :func:`~cappaper.pgd`; or a setting out of its range.
 
     >>> from cappaper import cw_l2, load, mlp
-    >>> x, y = load("digits", "test", limit=8)
-    >>> cw_l2(mlp(64, [32]), x, y, steps=20, search_steps=2).shape
+    >>> cw_l2(mlp(64, [32]), *load("digits", "test", limit=8), steps=20, search_steps=2).shape
     torch.Size([8, 1, 8, 8])
     """
     checks.attack(x, y, 0, steps=steps, search_steps=search_steps)

@@ -102,8 +102,7 @@ def pgd(
             restarts without a random start.
 
     >>> from cappaper import load, mlp
-    >>> x, y = load("digits", "test", limit=8)
-    >>> pgd(mlp(64, [32]), x, y, eps=0.3, steps=10).shape
+    >>> pgd(mlp(64, [32]), *load("digits", "test", limit=8), eps=0.3, steps=10).shape
     torch.Size([8, 1, 8, 8])
     """
     checks.attack(x, y, eps, seed, norm=norm, steps=steps, restarts=restarts, samples=samples)

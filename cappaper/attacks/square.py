@@ -52,8 +52,7 @@ def square(
         TypeError, ValueError: as :func:`~cappaper.pgd`; or images of another shape.
 
     >>> from cappaper import load, mlp
-    >>> x, y = load("digits", "test", limit=8)
-    >>> square(mlp(64, [32]), x, y, eps=0.3, queries=50).shape
+    >>> square(mlp(64, [32]), *load("digits", "test", limit=8), eps=0.3, queries=50).shape
     torch.Size([8, 1, 8, 8])
     """
     checks.attack(x, y, eps, seed, queries=queries)
