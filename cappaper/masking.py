@@ -167,9 +167,14 @@ def _measure(
     def under(attack: Callable[..., Tensor], **own: Any) -> float:
         return _mean(correct & is_correct(attack(model, x, y, **settings | own)))
 
+    def no_gradient(images: Tensor, labels: Tensor) -> Tensor:
+        point = images.detach().requires_grad_()
+        loss = F.cross_entropy(checks.logits_of(model, point, labels), labels, reduction="sum")
+        return is_zero(checks.input_gradient(loss, point), 1)
+
     correct = is_fooled(logits(x), y, targeted=True)  # NaN counts as wrong
-    no_gradient = in_batches(partial(_no_gradient, model), model, x, y, batch_size, None)
-    yield {"standard": _mean(correct), "zero_gradient": _mean(no_gradient[correct])}
+    zero = in_batches(no_gradient, model, x, y, batch_size, None)
+    yield {"standard": _mean(correct), "zero_gradient": _mean(zero[correct])}
     size = 2.5 * (eps or 1.0) / 40  # a run is then the beginning of every longer one
     walk = partial(pgd, eps=eps, step_size=size, early_exit=False, seed=seed, batch_size=batch_size)
     counts = sorted({min(n, most) for n in (1, 2, 5, 10, 20, 40)})
@@ -191,13 +196,6 @@ def _measure(
     yield {"by_eps": {radius: under(pgd, eps=radius) for radius in epsilons}}
     yield {"control": under(adaptive_pgd, sharpnesses=(None, None, None))}
     yield {"adaptive": under(adaptive_pgd)}
-
-
-def _no_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Which images have an input gradient of exactly zero."""
-    point = x.detach().requires_grad_()
-    loss = F.cross_entropy(checks.logits_of(model, point, y), y, reduction="sum")
-    return is_zero(checks.input_gradient(loss, point), 1)
 
 
 def _mean(values: Tensor) -> float:
