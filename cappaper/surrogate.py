@@ -86,7 +86,6 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
         nodes = nodes | new
     custom = [n for n in nodes if isinstance(n, torch.autograd.function.BackwardCFunction)]
     hint = "to cappaper.register_bounded"
-    kind: type[UnreachedWarning] = OutOfReachWarning
     if scripted:
         part = scripted[0] or "the model"
         why = f"cannot reach into {part}, which is traced or scripted: attack the original"
@@ -96,10 +95,10 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
         name = min(type(node).__name__ for node in custom).removesuffix("Backward")
         why = f"cannot reach into the custom autograd function {name}: give its module {hint}"
     elif True not in capped:
-        kind = UnreachedWarning
         why = f"met no bounded activation in {type(model).__name__}: if it has one, give it {hint}"
     else:
         return
+    kind = OutOfReachWarning if scripted or elsewhere or custom else UnreachedWarning
     warnings.warn(f"{attack} {why}", kind, stacklevel=3)
 
 
