@@ -50,6 +50,7 @@ class CappedReLU(nn.Module):
 
     Args:
         beta: the max value, above 0 or a ValueError is raised; ``inf`` makes the layer a ReLU.
+        inplace: change the input, as ``nn.ReLU(inplace=True)`` does.
         learned: make ``beta`` a finite parameter that training changes, like the clipping level of
             Choi et al., arXiv 1805.06085, section 3, for quantisation.
 
@@ -59,8 +60,11 @@ class CappedReLU(nn.Module):
 
     beta: Tensor
 
-    def __init__(self, beta: float = math.inf, *, learned: bool = False) -> None:
+    def __init__(
+        self, beta: float = math.inf, *, learned: bool = False, inplace: bool = False
+    ) -> None:
         super().__init__()
+        self.inplace = inplace
         _check_max_value(beta, finite=learned)
         value = torch.tensor(float(beta))
         if learned:
@@ -69,7 +73,8 @@ class CappedReLU(nn.Module):
             self.register_buffer("beta", value)
 
     def forward(self, z: Tensor) -> Tensor:
-        return cap(z, self.beta)
+        capped = cap(z, self.beta)
+        return z.copy_(capped) if self.inplace else capped
 
     def extra_repr(self) -> str:
         return f"beta={self.beta.item():g}"
@@ -149,7 +154,7 @@ def replace_relu(
     device = next((weight.device for weight in model.parameters()), None)
     for layer, value in zip(chosen, checks.per_layer(beta, len(chosen)), strict=True):
         relu = known[layer]
-        capped = CappedReLU(value).train(relu.training).to(device)
+        capped = CappedReLU(value, inplace=relu.inplace).train(relu.training).to(device)
         for name in [name for name, part in relus.items() if part is relu]:
             if not name:
                 return capped
@@ -171,12 +176,17 @@ def replace_relu(
 
 
 def copy_of(model: M) -> M:
-    """A deep copy of a model."""
+    """A deep copy of a model, which runs its own layers."""
     try:
-        return copy.deepcopy(model)
+        copied = copy.deepcopy(model)
     except Exception as error:
         why = str(error).partition("\n")[0]
         raise ValueError(f"{type(model).__name__} cannot be deep-copied: {why}") from error
+    for part, its in zip(model.modules(), copied.modules(), strict=False):
+        if (own := vars(part).get("forward")) and own is vars(its).get("forward"):
+            name = type(part).__name__
+            raise ValueError(f"a copy of this {name} would share its forward: define it in a class")
+    return copied
 
 
 def _check_max_value(beta: float, finite: bool = False) -> None:

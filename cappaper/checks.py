@@ -106,7 +106,6 @@ def has_hooks(model: nn.Module) -> bool:
 
 
 def no_hooks(model: nn.Module, what: str) -> None:
-    """Refuse a model with hooks."""
     if has_hooks(model):
         raise ValueError(f"{what} may have no hooks, and no forward of its own: remove them first")
 
@@ -141,12 +140,17 @@ def logits(values: Tensor, y: Tensor) -> None:
         raise ValueError(f"labels must lie in 0 to {last}, got values from {low} to {high}")
 
 
-def warn_of_nan(values: Tensor) -> None:
-    """Warn of images that have no prediction."""
+def warn_of_nan(values: Tensor, gradient: Tensor | None = None) -> None:
+    """Warn of images that have no prediction, and of those that a NaN gradient does not move."""
     nan = values.isnan().any(-1)
     if count := int(nan.sum()):
         found = f"the model's logits are NaN for {count} of {nan.numel()} images"
         warn(f"{found}: they count neither as correct nor as fooled")
+    if gradient is not None:
+        stuck = gradient.flatten(nan.ndim).isnan().any(-1) & ~nan
+        if count := int(stuck.sum()):
+            found = f"the input gradient has NaN for {count} of the {stuck.numel()} images left"
+            warn(f"{found}, as after a root of 0: attacks along it do not move these pixels")
 
 
 def warn_of_probabilities(values: Tensor) -> None:

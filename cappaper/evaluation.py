@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cappaper import checks
 from cappaper.attacks import common
 from cappaper.attacks.common import Attack
-from cappaper.population import Population, members
+from cappaper.population import Population, members, set_mode
 from cappaper.progress import Progress, watched
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -162,7 +162,9 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
             left = rows[-1].nonzero().squeeze(1)
             if len(left):
                 images, labels = x[left], y[left]
-                adversarial = attack(model, images, labels)
+                adversarial = attack(model, images.clone(), labels)  # it may work in place
+                if model.training:  # an attack may have changed the mode
+                    set_mode(model, False)
                 checks.adversarial(adversarial, images, bound.get("eps", 1.0))
                 fooled = common.is_fooled(common.predict(judged, adversarial, labels), labels)
                 rows[-1][left] = ~fooled

@@ -154,15 +154,13 @@ def pretrained(name: str) -> nn.Sequential:
     """A network of the book, trained on MNIST, with hidden layers of 300 and 100 units and seed 0.
 
     Args:
-        name: one of ``cappaper.PRETRAINED``. It has the cap of both layers, or ``"relu"``, and
-            the ε of adversarial training: ``"-adversarial"`` is 0.3, ``"-adversarial-0.1"`` is 0.1.
+        name: one of ``cappaper.PRETRAINED``, or a ValueError is raised. It has the cap of both
+            layers, or ``"relu"``, and the ε of adversarial training: ``"-adversarial"`` is 0.3,
+            ``"-adversarial-0.1"`` is 0.1.
 
     Returns:
         A module in eval mode, from images ``[B, 1, 28, 28]`` in [0, 1] to logits ``[B, 10]``. Its
         weights are stored in half precision.
-
-    Raises:
-        ValueError: an unknown name.
 
     >>> pretrained("cap-0.05")(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])

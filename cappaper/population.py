@@ -123,7 +123,7 @@ class Population(nn.Module):
             with nullcontext() if torch.compiler.is_compiling() else _template_lock:
                 logits: Tensor = mapped(self._tensors(), x)
         except RuntimeError as error:
-            if not ("vmap" in str(error) or "Batching rule" in str(error)):
+            if not any(of in str(error) for of in ("vmap", "Batching rule", "not implemented")):
                 raise
             why = f"torch.func.vmap has no rule for a layer of {type(self.template).__name__}"
             raise ValueError(f"{why}: use the members one by one ({error})") from error

@@ -110,13 +110,10 @@ def robustness_report(
 
     Args:
         model: one classifier, as :func:`~cappaper.adaptive_pgd` takes it; attacked in eval mode.
-        x, y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`, with an L∞ radius.
+        x, y, eps, batch_size, progress, seed: as :func:`~cappaper.pgd`, in L∞; so are the errors.
         name: the model's name in the report.
         steps, queries: of :func:`~cappaper.strongest_attack`. Runs that look for masking have 100
             steps at most, and no more than these.
-
-    Raises:
-        TypeError, ValueError: as :func:`~cappaper.pgd`.
 
     >>> from cappaper import load, mlp, robustness_report
     >>> report = robustness_report(mlp(64, [4]), *load("digits", "test", limit=9), 0.3, queries=9)

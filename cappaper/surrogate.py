@@ -175,9 +175,9 @@ def _watching(
     """Hand this thread's bounded activations to ``handle``, and all parts that run to ``note``."""
     watch, hooks = _Watch(handle), list[Any]()
 
-    def registered(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def registered(module: nn.Module, inputs: Any, named: Any, output: Tensor) -> Tensor | None:
         read = reader_of(module) if threading.get_ident() == watch.owner else None
-        call = read and read(module, *inputs)
+        call = read and read(module, *inputs, **named)
         return call and watch.hand(call, output)
 
     # The layers of a population are its template's.
@@ -197,7 +197,8 @@ def _watching(
             hooks.append(model.register_forward_pre_hook(before))
             hooks.append(model.register_forward_hook(after, prepend=True, always_call=True))
         # Generators: each handle is in ``hooks`` at once, should an interrupt come between two.
-        hooks.extend(part.register_forward_hook(registered) for part in filter(reader_of, layers))
+        known = filter(reader_of, layers)
+        hooks.extend(part.register_forward_hook(registered, with_kwargs=True) for part in known)
         hooks.extend(part.register_forward_pre_hook(note) for part in parts if note)
         yield
 

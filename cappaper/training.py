@@ -39,9 +39,10 @@ def fit(
     replaced by the examples that ``attack`` makes of it.
 
     Args:
-        model: one network, or a :class:`~cappaper.Population`. Each member sees its own batches, in
-            the order of its own seed, so the others change its result by rounding alone. Layers
-            that draw at random are the exception: all members draw from the first member's seed.
+        model: one network, or a :class:`~cappaper.Population`; it is returned, in eval mode. Each
+            member sees its own batches, in the order of its own seed, so the others change its
+            result by rounding alone. Layers that draw at random are the exception: all members
+            draw from the first member's seed.
         x: images ``[N, ...]`` in [0, 1], on the model's device.
         y: int64 labels ``[N]``.
         epochs, batch_size: passes over the data, and examples in a step. The last step takes what
@@ -58,9 +59,6 @@ def fit(
             each network its own: the file's weights replace the model's, whatever they were.
         progress: True for a bar; or a function that is called after every epoch, and when training
             resumes, with (epochs done, epochs in all). It may read ``model``, in train mode then.
-
-    Returns:
-        ``model``, in eval mode.
 
     Raises:
         ValueError: ``checkpoint`` is damaged, or is of a training with other data, caps or
@@ -93,7 +91,6 @@ def fit(
     caps = [p for name, p in model.named_parameters() if name.replace("__", ".") in capped]
     set_mode(model, True)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    # A single example that is left joins the step before: BatchNorm refuses it alone.
     starts = range(0, max(1, len(y) - (batch_size > 1)), batch_size)
     steps = epochs * len(starts)
     done, stored, gpus = 0, None, [x.device] if x.is_cuda else []
@@ -122,6 +119,8 @@ def fit(
                     clean, images = images, current(model, images, labels)
                     if first:
                         checks.adversarial(images, clean)
+                    if not model.training:  # an attack may have changed the mode
+                        set_mode(model, True)
                 rate = lr(step, steps) if callable(lr) else lr
                 checks.number(rate, "the learning rate", 0)  # a schedule may begin or end with 0
                 optimizer.param_groups[0]["lr"] = float(rate)

@@ -1,20 +1,30 @@
-"""Models with operations in place, roots, and bounds of many shapes."""
+"""Models with operations in place, roots, and bounds of many shapes; attacks that users write."""
+
+import math
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cappaper import (
     CappedReLU,
     Population,
     adaptive_pgd,
+    apgd,
+    cw_l2,
+    evaluate,
     fit,
+    masking_report,
     mlp,
     pgd,
     register_bounded,
+    replace_relu,
     square,
     surrogate_gradient,
 )
+from cappaper.checks import ReliabilityWarning
 from cappaper.surrogate import Bounded
 from tests.spellings import Function
 from tests.test_surrogate import surrogate_of as gradient
@@ -116,3 +126,49 @@ def test_a_parameter_called_beta_is_no_cap(twenty):
     net = nn.Sequential(nn.Flatten(), CappedReLU(0.5), nn.Linear(64, 10))
     net.register_parameter("beta", nn.Parameter(torch.tensor(-1.0)))
     assert fit(net, *twenty, epochs=1).beta < 0
+
+
+@pytest.mark.parametrize("attack", [pgd, apgd, lambda *given: cw_l2(*given[:3], steps=2)])
+def test_attacks_report_a_gradient_of_nan(twenty, attack):
+    net = nn.Sequential(Function(lambda x: x + (0 * x).sqrt()), *mlp(64, [16]))
+    with pytest.warns(ReliabilityWarning, match="gradient has NaN for"):
+        attack(net, *twenty, 0.1)
+    assert masking_report(net, *twenty, 0.1, steps=[1], epsilons=[1.0]).zero_gradient == 1
+
+
+def test_a_cap_works_in_place_where_the_relu_did():
+    relu, z = nn.ReLU(inplace=True), torch.linspace(-1, 1, 9)
+    capped, before = replace_relu(relu, 0.5)(z), z.clone()
+    assert capped is z and z.min() == 0 and z.max() == 0.5
+    assert torch.equal(replace_relu(relu, math.inf)(z), before)
+
+
+def test_a_forward_that_a_copy_would_share_is_refused():
+    net = mlp(64, [8])
+    inner = net.forward
+    net.forward = lambda x: inner(x).float()
+    with pytest.raises(ValueError, match="would share its forward"):
+        replace_relu(net, 0.1)
+
+
+def test_an_attack_may_work_in_place_and_change_the_mode(twenty):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.BatchNorm1d(9), nn.Dropout(0.9))
+    x, y = twenty
+    with pytest.raises(ValueError, match="left its ball"):
+        evaluate(net, x, y % 9, partial(lambda model, x, y, eps: x.mul_(0), eps=0.1))
+    rates = evaluate(net, x, y % 9, lambda model, x, y: x if model.train() else None)
+    assert rates.success_rate == 0
+    fit(net, x, y % 9, epochs=1, attack=lambda model, x, y: x if model.eval() else None)
+    assert net[2].num_batches_tracked > 0
+
+
+def test_apgd_takes_logits_of_half_precision(twenty):
+    net = nn.Sequential(*mlp(64, [16]), Function(torch.Tensor.half))
+    assert apgd(net, *twenty, 0.1, steps=2, targets=9).isfinite().all()
+
+
+def test_logits_of_impossible_classes_do_not_hide_that_others_jump(twenty):
+    net = nn.Sequential(*mlp(64, [16]), Function(lambda z: (1e5 * z).sin()))
+    padded = nn.Sequential(*net, Function(lambda z: F.pad(z, (0, 5), value=-1e9)))
+    for model in (net, padded):
+        assert masking_report(model, *twenty, 0.1, steps=[1], epsilons=[1.0]).unstable > 0.1

@@ -102,7 +102,7 @@ def apgd(
         s.best = choose(better, s.here, s.best)
         s.uphill = choose(better, direction, s.uphill)
         if number == steps:
-            checks.warn_of_nan(logits)
+            checks.warn_of_nan(logits, gradient)
             return s.move(s.best)
         origin = s.here
         if number in checkpoints:
@@ -153,7 +153,8 @@ def _cross_entropy(logits: Tensor, labels: Tensor, goal: Tensor) -> Tensor:
 
 def _difference_of_logits(logits: Tensor, labels: Tensor, goal: Tensor) -> Tensor:
     """By how much ``goal`` leads over the true class, whatever the scale of the logits."""
-    logits = logits.clamp(min=-1e9)  # a logit may be -∞
+    # A logit may be -∞; half precision has no -1e9.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).clamp(min=-1e9)
     true, other = (logits.gather(-1, c.unsqueeze(-1)).squeeze(-1) for c in (labels, goal))
     first, _, third, fourth = logits.topk(4, dim=-1).values.unbind(-1)
     return (other - true) / (first - (third + fourth) / 2 + 1e-12)
@@ -207,8 +208,8 @@ def cw_l2(
     model = common.look(model, x, y)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        point = x.clone().requires_grad_()  # is there a gradient of the logits, not of distances?
-        checks.input_gradient(common.margin(model(point), y).sum(), point)
+        logits = model(point := x.clone().requires_grad_())  # check their gradient, too
+        checks.warn_of_nan(logits, checks.input_gradient(common.margin(logits, y).sum(), point))
         best = x.clone()
         # Squared distances; 0 where x is misclassified, so that no example is nearer.
         nearest = torch.where(common.is_fooled(common.predict(model, x, y), y), 0.0, math.inf).to(x)

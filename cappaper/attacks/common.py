@@ -21,6 +21,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [N, classes] and labels [
 
 _BATCH_ON_CPU = 2048  # larger batches do not fit the cache, smaller ones leave cores idle
 _DROP_BELOW = 0.9  # drop finished examples once this share of the batch, or less, is left
+_LOOKS = 8  # passes that show whether a model draws at random
 _DRAWS = 64  # passes over which a model that draws at random is evaluated
 
 
@@ -78,26 +79,35 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
     """Warn of what makes attacks weak; returns the model, or its :class:`Averaged`, to attack."""
     if isinstance(model, Averaged):
         return model
-    two, passes, moved = (slice(None),) * (y.ndim - 1) + (slice(2),), [], False
+    batch, count = y.ndim - 1, min(2, y.shape[-1])
+    few, labels = x.narrow(batch, 0, count), y.narrow(batch, 0, count)
+    first, label = few.narrow(batch, 0, 1), labels.narrow(batch, 0, 1)
+    company = torch.cat([first, 1 - first], batch), torch.cat([label, label], batch)
+    passes = []
     with undisturbed(model), torch.no_grad():
-        for _ in range(2):
+        for images, known in [company, *[(few, labels)] * _LOOKS]:
             put_back = _save(model)
-            passes.append(checks.logits_of(model, x[two].clone(), y[two]))
-            moved = put_back() or moved
-    one, other = passes
+            passes.append(checks.logits_of(model, images.clone(), known))
+            put_back()
+    elsewhere, one, *others = passes
     if one.isnan().all():
         raise ValueError("the model's logits are NaN: its weights or its input are not finite")
     checks.warn_of_probabilities(one)
     scale = one.topk(2).values.abs().max()  # logits of impossible classes may be -1e9 or -∞
-    differs = bool((one - other).abs().nan_to_num().max() > 1e-4 * scale)
-    if differs and samples == 1:
+
+    def differ(one: Tensor, other: Tensor, tolerance: float) -> bool:
+        return bool((one - other).abs().nan_to_num().max() > tolerance * scale)
+
+    draws = differ(one, torch.stack(others), 1e-4)
+    if draws and samples == 1:
         checks.warn(
-            "the model draws at random: two passes differ, so no image stops at its first error."
-            " samples=20 follows the mean of 20 passes; dropout in train mode needs model.eval()"
+            "the model draws at random: passes differ, so no image stops at its first error."
+            " pgd and adaptive_pgd follow the mean of 20 passes with samples=20;"
+            " dropout in train mode needs model.eval()"
         )
-    if moved:
-        checks.warn("BatchNorm in train mode depends on the batch: call model.eval() first")
-    return Averaged(model, samples) if differs or samples > 1 else model
+    elif not draws and differ(one.select(batch, 0), elsewhere.select(batch, 0), 0.03):
+        checks.warn("logits depend on the batch: BatchNorm in train mode needs model.eval()")
+    return Averaged(model, samples) if draws or samples > 1 else model
 
 
 def in_batches(
@@ -162,16 +172,15 @@ def undisturbed(model: nn.Module, *, in_eval_mode: bool = False) -> Iterator[Non
             yield
 
 
-def _save(model: nn.Module) -> Callable[[], bool]:
-    """A function that puts modes and buffers back, and returns if a buffer moved in train mode."""
+def _save(model: nn.Module) -> Callable[[], None]:
+    """A function that puts modes and buffers back."""
     parts = [*model.modules()] if isinstance(model, nn.Module) else []
     shared = [p for part in parts if isinstance(part, Population) for p in part.template.modules()]
     modes = [(part, part.training) for part in (*parts, *shared) if hasattr(part, "training")]
     named = [(part, *b) for part in parts for b in part.named_buffers(recurse=False)]
     kept = [(*one, one[2].clone()) for one in named if one[2].layout == torch.strided]
 
-    def put_back() -> bool:
-        moved = False
+    def put_back() -> None:
         for part, training in modes:  # parents first
             if part.training != training:
                 set_mode(part, training)  # a train method of the user's may do more
@@ -181,8 +190,6 @@ def _save(model: nn.Module) -> Callable[[], bool]:
             if not torch.equal(buffer, before):
                 # Graphs from before hold the value that is put back: data keeps them valid.
                 buffer.resize_(before.shape).data.copy_(before)
-                moved = moved or part.training
-        return moved
 
     return torch.no_grad()(put_back)
 

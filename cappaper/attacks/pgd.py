@@ -136,7 +136,7 @@ def pgd(
             s.stop(fooled | is_zero(gradient, y.ndim))  # where it is zero, later steps are, too
         s.move(ahead)
         if number == steps - 1:
-            checks.warn_of_nan(logits)
+            checks.warn_of_nan(logits, gradient)
 
     def confirmed(s: common.State, fooled: Tensor) -> Tensor:
         """The successes that are not due to autocast's rounding."""

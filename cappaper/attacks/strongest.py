@@ -47,7 +47,8 @@ def strongest_attack(
     arXiv 2002.08347, for transfer and for attacks that know the defence.
 
     Args:
-        model, y, eps, batch_size, progress, seed: as :func:`~cappaper.adaptive_pgd`.
+        model, y, eps, batch_size, progress, seed: as :func:`~cappaper.adaptive_pgd`; so are the
+            warnings and the errors.
         x: images ``[B, C, H, W]`` or ``[M, B, C, H, W]``, float32 or float64 in [0, 1].
         twins: models to transfer examples from, such as the same network with ReLU or another cap.
         steps: gradient steps of a run, and of PGD on a twin.
@@ -56,12 +57,6 @@ def strongest_attack(
 
     Returns:
         Examples shaped like ``x``: a success of each, or the end of the last attack.
-
-    Warns:
-        UnreachedWarning: as :func:`~cappaper.adaptive_pgd`.
-
-    Raises:
-        TypeError, ValueError: as the attacks that it is made of.
 
     >>> from cappaper import load, mlp, strongest_attack
     >>> net, (x, y) = mlp(64, [32], beta=0.05), load("digits", "test", limit=8)
