@@ -32,7 +32,8 @@ TARGETS = {
     "attacks": (
         "attacks/balls attacks/common attacks/pgd attacks/auto_pgd attacks/square"
         " attacks/strongest",
-        "attacks attack_manners auto_pgd strongest adaptive doubtful_models unusual_networks",
+        "attacks attack_manners auto_pgd strongest adaptive doubtful_models own_models"
+        " unusual_networks",
     ),
     "training": (
         "training population",
