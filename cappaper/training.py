@@ -61,7 +61,7 @@ def fit(
             resumes, with (epochs done, epochs in all). It may read ``model``, in train mode then.
 
     Raises:
-        ValueError: ``checkpoint`` is damaged, or is of a training with other data, caps or
+        ValueError: ``checkpoint`` is damaged, or belongs to a training with other data, caps or
             settings. Functions are compared by their code and by the values that they bind.
         TypeError, ValueError: images, labels or counts as in :func:`~cappaper.pgd`; a learning rate
             that is not above 0; a wrong number of seeds; both ``attack`` and ``attack_at``;

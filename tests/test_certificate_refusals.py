@@ -60,5 +60,5 @@ def test_a_model_that_computes_something_else_than_its_layers_is_refused():
     hook = partial(nn.modules.module.register_module_forward_hook, negate)
     for judge in (certify, exact_robustness):
         for around in (hook, partial(torch.autocast, "cpu", torch.bfloat16)):
-            with around(), pytest.raises(ValueError, match="something else than its layers do"):
+            with around(), pytest.raises(ValueError, match="something other than its layers do"):
                 judge(net, x, y, 0.0)

@@ -33,7 +33,7 @@ def under_pgd():
     mean = means("how-robust", "attack", "beta", training_eps=0, eps=0.1)["PGD"]
     best, relu = percent(mean.max(), mean[INF])
     return (
-        f"At ε = 0.1, PGD, the paper's attack, leaves {best} of sampled test images"
+        f"At ε = 0.1, PGD, the paper's attack, leaves {best} of the tested images"
         f" with β = {mean.idxmax():g}, and {relu} with ReLU."
     )
 

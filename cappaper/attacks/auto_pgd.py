@@ -43,7 +43,7 @@ def apgd(
         model, x, y, eps, norm, batch_size, progress, seed: as :func:`~cappaper.pgd`.
         steps: gradient steps in a run.
         targets: 0 for the cross-entropy; else how many other classes to aim at, the likeliest
-            first, with the difference of logits ratio; less than the number of classes.
+            first, with the DLR loss (difference of logits ratio); less than the number of classes.
         restarts: runs for each loss; every run attacks the examples that no earlier one has fooled.
 
     Returns:

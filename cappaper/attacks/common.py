@@ -101,7 +101,7 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
     draws = differ(one, torch.stack(others), 1e-4)
     if draws and samples == 1:
         checks.warn(
-            "the model draws at random: passes differ, so no image stops at its first error."
+            "the model draws at random: passes differ, so no image stops at its first success."
             " pgd and adaptive_pgd follow the mean of 20 passes with samples=20;"
             " dropout in train mode needs model.eval()"
         )

@@ -119,7 +119,7 @@ def check_reading(network: Layers, model: nn.Module, x: Tensor, y: Tensor) -> Te
     error = rounding_error(network, hidden, here, torch.finfo(x.dtype))
     if ((logits - exact.lower).abs() > error).any():
         helps = "leave torch.autocast, and remove hooks that torch has for all modules"
-        raise ValueError(f"the model computes something else than its layers do: {helps}")
+        raise ValueError(f"the model computes something other than its layers do: {helps}")
     return logits.argmax(-1) == y
 
 

@@ -172,7 +172,7 @@ def recipes(table: pd.DataFrame) -> str:
             row[name] = cells.get(name + kind, "")  # empty: not trained in this way
         rows.append(row)
     ends = {key: sorted({table[key].min(), table[key].max()}) for key in ("images", "seeds")}
-    spans = {key: " to ".join(map(str, values)) for key, values in ends.items()}
+    spans = {key: " or ".join(map(str, values)) for key, values in ends.items()}
     text = markdown_table(pd.DataFrame(rows).set_index("ε"), "ε")
     return _template("recipes.md").format(**spans, table=text)
 
