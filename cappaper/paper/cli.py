@@ -66,7 +66,7 @@ def commands() -> None:
 
 @commands.command()
 @click.option("--profile", type=click.Choice([*PROFILES]), default="quick", help="paper: MNIST.")
-@click.option("--only", multiple=True, metavar="CHAPTER", help="A chapter, or several separated by commas.")
+@click.option("--only", multiple=True, metavar="CHAPTER", help="Chapters, separated by commas.")
 @_device
 @click.option("--jobs", type=_COUNT, help="Processes on a CPU; by default one per core.")
 @click.option("--no-build", is_flag=True, help="Stop before the book is built.")
