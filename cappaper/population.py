@@ -160,7 +160,7 @@ def _layout(model: nn.Module) -> Iterator[tuple[Any, ...]]:
 def described(value: Any, strict: bool = False, within: tuple[int, ...] = ()) -> str:
     """A text for a setting; equal settings have the same text, also in another process.
 
-    The text of a function is its code and what it carries along: defaults, a closure, a
+    The text of a function is its code and what it holds: defaults, a closure, a
     ``partial``'s arguments. That of a module is its type; if ``strict``, each object has its own.
     """
     if isinstance(value, nn.Module | type) or id(value) in within:

@@ -82,14 +82,14 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
     batch, count = y.ndim - 1, min(2, y.shape[-1])
     few, labels = x.narrow(batch, 0, count), y.narrow(batch, 0, count)
     first, label = few.narrow(batch, 0, 1), labels.narrow(batch, 0, 1)
-    company = torch.cat([first, 1 - first], batch), torch.cat([label, label], batch)
-    passes = []
+    # The first image in another batch, beside its negative.
+    another = torch.cat([first, 1 - first], batch), torch.cat([label, label], batch)
+    passes, put_back = [], _save(model)
     with undisturbed(model), torch.no_grad():
-        for images, known in [company, *[(few, labels)] * _LOOKS]:
-            put_back = _save(model)
+        for images, known in [another, *[(few, labels)] * _LOOKS]:
             passes.append(checks.logits_of(model, images.clone(), known))
             put_back()
-    elsewhere, one, *others = passes
+    in_another, one, *others = passes
     if one.isnan().all():
         raise ValueError("the model's logits are NaN: its weights or its input are not finite")
     checks.warn_of_probabilities(one)
@@ -105,7 +105,7 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
             " pgd and adaptive_pgd follow the mean of 20 passes with samples=20;"
             " dropout in train mode needs model.eval()"
         )
-    elif not draws and differ(one.select(batch, 0), elsewhere.select(batch, 0), 0.03):
+    elif not draws and differ(one.select(batch, 0), in_another.select(batch, 0), 0.03):
         checks.warn("logits depend on the batch: BatchNorm in train mode needs model.eval()")
     return Averaged(model, samples) if draws or samples > 1 else model
 
