@@ -33,8 +33,8 @@ def capped_relu(z: Tensor, beta: float | Tensor) -> Tensor:
     >>> capped_relu(torch.tensor([-1.0, 0.5, 3.0]), 1.0)
     tensor([0.0000, 0.5000, 1.0000])
     """
-    if not isinstance(beta, Tensor):
-        _check_max_value(beta)
+    if not isinstance(beta, Tensor) and beta != math.inf:
+        checks.positive(beta, "a max value β other than ∞")
     return cap(z, beta)  # type: ignore[arg-type]  # TorchScript has no union of float and Tensor
 
 
@@ -65,7 +65,8 @@ class CappedReLU(nn.Module):
     ) -> None:
         super().__init__()
         self.inplace = inplace
-        _check_max_value(beta, finite=learned)
+        if learned or beta != math.inf:
+            checks.positive(beta, "a learned β" if learned else "a max value β other than ∞")
         value = torch.tensor(float(beta))
         if learned:
             self.beta = nn.Parameter(value)
@@ -187,11 +188,6 @@ def copy_of(model: M) -> M:
             name = type(part).__name__
             raise ValueError(f"a copy of this {name} would share its forward: define it in a class")
     return copied
-
-
-def _check_max_value(beta: float, finite: bool = False) -> None:
-    if finite or beta != math.inf:
-        checks.positive(beta, "a learned max value β" if finite else "a max value β other than ∞")
 
 
 class Bounded(NamedTuple):

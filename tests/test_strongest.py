@@ -89,13 +89,25 @@ def test_it_aims_at_nine_other_classes_at_most_and_at_none_of_few(monkeypatch, c
     assert seen == targets
 
 
+class Dynamic(torch.nn.Sequential):
+    """A defence that takes gradients of its own."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            torch.autograd.grad(point.sum(), point)
+        return super().forward(x)
+
+
 @pytest.mark.parametrize("part", AUTO_PARTS[:3])
-def test_each_part_finds_examples_without_a_warning(nets, part, twenty):
+def test_each_part_finds_examples_and_warns_of_a_dynamic_defence_alone(nets, part, twenty):
     x, y = twenty
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ReliabilityWarning)
-        adversarial = auto_attack(nets[0], x, y, 0.1, parts=[part])
-    assert is_correct(nets[0], adversarial, y).sum() < is_correct(nets[0], x, y).sum()
+    for net in (nets[0], Dynamic(nets[0]), nets[0]):
+        with warnings.catch_warnings(record=True) as given:
+            adversarial = auto_attack(net, x, y, 0.1, parts=[part])
+        assert is_correct(net, adversarial, y).sum() < is_correct(net, x, y).sum()
+        said = [str(w.message) for w in given if w.category is ReliabilityWarning]
+        assert ["dynamic defense" in text for text in said] == [True] * isinstance(net, Dynamic)
 
 
 def test_the_warning_about_zero_gradients_is_passed_on(nets):
