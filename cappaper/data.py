@@ -13,7 +13,7 @@ from cappaper import checks
 
 IMAGE_SIDE = {"digits": 8, "mnist-sample": 28, "mnist": 28}
 DATASETS = tuple(IMAGE_SIDE)
-SAMPLE = Path(__file__).with_name("images") / "mnist-sample.npz"
+IMAGES = Path(__file__).with_name("images")
 Folder = str | Path | None
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -37,8 +37,8 @@ def load(name: str, split: str, *, root: Folder = None, limit: int | None = None
     """Load a data set.
 
     Args:
-        name, split: ``"digits"`` (8×8, 1,437 images in ``"train"`` and 360 in ``"test"``, from
-            scikit-learn), ``"mnist"`` (28×28, 60,000 and 10,000), or ``"mnist-sample"``, every
+        name, split: ``"digits"`` (8×8, 1,437 images in ``"train"`` and 360 in ``"test"``, from the
+            UCI repository), ``"mnist"`` (28×28, 60,000 and 10,000), or ``"mnist-sample"``, every
             tenth test image of MNIST: 1,000 in ``"test"``, no others.
         root: the folder of MNIST, which is downloaded into ``MNIST/raw`` there if it is absent; by
             default ``CAPPAPER_DATA``, or a cache in the home folder.
@@ -53,20 +53,13 @@ def load(name: str, split: str, *, root: Folder = None, limit: int | None = None
     checks.one_of(name, DATASETS, "dataset")
     checks.one_of(split, ("train", "test"), "split")
     checks.count(1 if limit is None else limit, "limit")
-    if name == "digits":
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        x, y = load_digits(return_X_y=True)
-        parts = train_test_split(x, y, test_size=360, random_state=0, stratify=y)
-        images, labels = map(torch.from_numpy, parts[split == "test" :: 2])
-    elif name == "mnist":
+    if name == "mnist":
         images, labels = _mnist(split, data_root(root))
-    elif split == "test":
-        with np.load(SAMPLE) as arrays:
-            images, labels = (torch.from_numpy(arrays[key]) for key in ("images", "labels"))
-    else:
+    elif (name, split) == ("mnist-sample", "train"):
         raise ValueError("mnist-sample has no images for training: train on mnist")
+    else:
+        with np.load(IMAGES / f"{name}-{split}.npz") as arrays:
+            images, labels = (torch.from_numpy(arrays[key]) for key in ("images", "labels"))
     side, white = IMAGE_SIDE[name], 16 if name == "digits" else 255
     pixels = images[:limit].float().div(white).reshape(-1, 1, side, side)
     return Dataset(pixels, labels[:limit].long())

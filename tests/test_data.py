@@ -5,18 +5,14 @@ import cappaper
 from cappaper.data import data_root
 
 
-@pytest.mark.parametrize(("split", "count"), [("train", 1437), ("test", 360)])
-def test_digits(split, count):
-    images, labels = cappaper.load("digits", split)
-    assert images.shape == (count, 1, 8, 8) and images.dtype == torch.float32
-    assert images.min() == 0 and images.max() == 1
-    assert labels.shape == (count,) and labels.dtype == torch.int64
-    assert set(labels.tolist()) == set(range(10))
-
-
-def test_splits_share_no_image():
-    train, test = (cappaper.load("digits", s).images.flatten(1) for s in ("train", "test"))
-    assert torch.cdist(train, test).min() > 0
+def test_digits_have_two_splits_that_share_no_image():
+    train, test = (cappaper.load("digits", split) for split in ("train", "test"))
+    for (images, labels), count in ((train, 1437), (test, 360)):
+        assert images.shape == (count, 1, 8, 8) and images.dtype == torch.float32
+        assert images.min() == 0 and images.max() == 1 and (16 * images % 1 == 0).all()
+        assert labels.shape == (count,) and labels.dtype == torch.int64
+        assert set(labels.tolist()) == set(range(10))
+    assert torch.cdist(train.images.flatten(1), test.images.flatten(1)).min() > 0
 
 
 def test_a_limit_keeps_the_first_images():

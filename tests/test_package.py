@@ -46,7 +46,7 @@ for module in home:
 
 def test_an_import_stays_light_and_what_to_take_home_needs_nothing_of_the_book():
     heavy = {  # tqdm comes with torch, where it is installed
-        "cappaper": {*BOOK, *EXTRA, "torchvision", "sklearn", "torch._dynamo"} - {"tqdm"},
+        "cappaper": {*BOOK, *EXTRA, "torchvision", "torch._dynamo"} - {"tqdm"},
         "cappaper.paper": {*BOOK, "jupyter_book", "sphinx", "myst_nb", "torch._dynamo"} - {"tqdm"},
     }
     blocked = {*BOOK, "ipywidgets", "pyautoattack", "cappaper.paper"}

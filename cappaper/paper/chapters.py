@@ -27,7 +27,7 @@ MANIFEST = Path("notebooks/chapters.yml")
 _NO_CHAPTER = re.compile(r"how-fast-|(attack|coverage|doubled|how-it-is-tested|mutants|referee)\.")
 _QUICK = (
     "Quick profile: the figures and numbers of all chapters come from small networks on"
-    " scikit-learn's 8×8 digits, not from MNIST. The text was written for MNIST."
+    " 8×8 digits, not from MNIST. The text was written for MNIST."
 )
 
 
