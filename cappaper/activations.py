@@ -135,7 +135,6 @@ def replace_relu(
     CappedReLU(beta=0.5)
     """
     checks.module(model)
-    model = copy_of(model)
     relus = {  # a module may have many names
         name: part
         for name, part in model.named_modules(remove_duplicate=False)
@@ -153,22 +152,19 @@ def replace_relu(
     if len({known[layer] for layer in chosen}) < len(chosen):
         raise ValueError("a ReLU layer was named twice: name each layer once")
     device = next((weight.device for weight in model.parameters()), None)
-    for layer, value in zip(chosen, checks.per_layer(beta, len(chosen)), strict=True):
-        relu = known[layer]
-        capped = CappedReLU(value, inplace=relu.inplace).train(relu.training).to(device)
-        for name in [name for name, part in relus.items() if part is relu]:
-            if not name:
-                return capped
-            model.set_submodule(name, capped)
-            above = model.get_submodule(name.rpartition(".")[0])
-            if isinstance(above, nn.TransformerEncoderLayer):
-                above.activation_relu_or_gelu = 0  # else it computes ReLU itself in eval mode
+    pairs = zip(map(known.__getitem__, chosen), checks.per_layer(beta, len(chosen)), strict=True)
+    caps = {id(m): CappedReLU(b, inplace=m.inplace).train(m.training).to(device) for m, b in pairs}
+    model = copy_of(model, caps)
+    for part in model.modules():
+        if isinstance(part, nn.TransformerEncoderLayer) and part.activation in caps.values():
+            part.activation_relu_or_gelu = 0  # else it computes ReLU itself in eval mode
     no_activations = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax)
     blocks = (nn.RNNBase, nn.RNNCellBase, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
     others = [
         f"{type(part).__name__} at {name!r}"
         for name, part in model.named_modules()
-        if isinstance(part, (*blocks, nn.ReLU, nn.ReLU6))  # a subclass of ReLU was left alone
+        if (isinstance(part, blocks) and getattr(part, "activation", None) not in caps.values())
+        or isinstance(part, (nn.ReLU, nn.ReLU6))  # a subclass of ReLU was left alone
         or (type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations))
     ]
     if others and layers is None:
@@ -176,17 +172,22 @@ def replace_relu(
     return model
 
 
-def copy_of(model: M) -> M:
-    """A deep copy of a model, which runs its own layers."""
+def copy_of(model: M, others: dict[int, Any] | None = None) -> M:
+    """A deep copy of a model, which runs its own layers, or ``others`` in place of these ids."""
     try:
-        copied = copy.deepcopy(model)
+        copied = copy.deepcopy(model, {**(others or {})})
     except Exception as error:
         why = str(error).partition("\n")[0]
         raise ValueError(f"{type(model).__name__} cannot be deep-copied: {why}") from error
-    for part, its in zip(model.modules(), copied.modules(), strict=False):
-        if (own := vars(part).get("forward")) and own is vars(its).get("forward"):
-            name = type(part).__name__
-            raise ValueError(f"a copy of this {name} would share its forward: define it in a class")
+    own = {*map(id, model.modules())}
+    for part in copied.modules():
+        for name, value in vars(part).items():
+            for call in value.values() if isinstance(value, dict) else [value]:
+                # Functions are not copied: a closure goes on holding the layers of the original.
+                held = [cell.cell_contents for cell in getattr(call, "__closure__", None) or ()]
+                if any(id(getattr(one, "__self__", one)) in own for one in held):
+                    what = f"a copy of this {type(part).__name__} would share its {name.strip('_')}"
+                    raise ValueError(f"{what}: define it in a class")
     return copied
 
 

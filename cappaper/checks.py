@@ -157,7 +157,7 @@ def warn_of_probabilities(values: Tensor) -> None:
     """Warn of outputs that are probabilities, or a multiple of them: their gradients vanish."""
     rows = values.detach().flatten(0, -2).double()
     sums = rows.sum(-1)
-    total = sums[0] if len(sums) > 1 else torch.ones_like(sums[0])
+    total = sums[0] if (rows != rows[0]).any() else torch.ones_like(sums[0])
     if total > 0 and (rows >= 0).all() and ((sums - total).abs() <= 1e-3 * total).all():
         why = f"none is below 0, and all sum to {total:.4g}"
         warn(f"the outputs look like probabilities: {why}. Attacks need the logits before softmax")

@@ -132,9 +132,9 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     layers = model if isinstance(model, nn.Sequential) else []
     parts: list[Any] = [part for part in layers if not isinstance(part, nn.Flatten)]
     weighted, caps = parts[::2], parts[1::2]
-    known = [type(m) in (nn.Linear, nn.Conv2d) and not checks.has_hooks(m) for m in weighted]
-    known += [isinstance(cap, CappedReLU) for cap in caps]
-    if not all(known) or len(weighted) == len(caps) or len({*parts}) < len(parts):
+    known = [type(part) in (nn.Linear, nn.Conv2d) for part in weighted]
+    known += [isinstance(cap, CappedReLU) for cap in caps] + [len({*parts}) == len(parts)]
+    if not all(known) or len(weighted) == len(caps) or checks.has_hooks(model):
         raise ValueError("rescale needs a network of mlp or convnet, with no layer in two places")
     factors = [1.0]
     with torch.no_grad():

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
+from inspect import getattr_static
 from itertools import zip_longest
 from types import CodeType, FunctionType, MethodType
 from typing import Any, Self, cast
@@ -56,7 +57,7 @@ class Population(nn.Module):
         for model in models:
             checks.module(model, "a member of a population")
             checks.no_hooks(model, "a member of a population")
-            pairs = zip_longest(_layout(models[0]), _layout(model))
+            pairs = zip_longest(layout(models[0], True), layout(model, True))
             if different := [one or other for one, other in pairs if one != other]:
                 share = "must share one architecture, its modes and its settings"
                 where = different[0][0] or "the top"
@@ -145,14 +146,16 @@ def set_mode(model: nn.Module, training: bool) -> None:
         model.train(training)
 
 
-def _layout(model: nn.Module) -> Iterator[tuple[Any, ...]]:
-    """What members must share: for each layer a tuple, its name first; then all weights' names."""
+def layout(model: nn.Module, strict: bool) -> Iterator[tuple[Any, ...]]:
+    """What a model is, layer by layer, names first; if not ``strict``, the same in each process."""
     for name, part in model.named_modules():
         named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
-        tensors = [(n, t.shape, t.dtype, t.device, t.requires_grad) for n, t in named]
-        settings = {key: value for key, value in vars(part).items() if key not in _NO_SETTINGS}
+        tensors = [(n, t.shape, t.dtype, t.requires_grad, strict and t.device) for n, t in named]
         kind = type(part).__module__, type(part).__qualname__, part.training
-        yield name, kind, tensors, described(settings, strict=True)
+        held = vars(part) | {"its class's forward": getattr_static(type(part), "forward", None)}
+        kept = object if strict else (int, float, str, FunctionType)  # the text of others may vary
+        settings = {k: v for k, v in held.items() if k not in _NO_SETTINGS and isinstance(v, kept)}
+        yield name, kind, tensors, described(settings, strict=strict)
     # Tied weights are listed once, under their first name.
     yield "a weight", [name for name, _ in model.named_parameters()]
 

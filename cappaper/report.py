@@ -40,14 +40,20 @@ class RobustnessReport:
         return {"without an attack": self.standard, **under}
 
     @property
+    def misleads(self) -> bool:
+        """Whether PGD misleads: signs of masking, or ten points more that other attacks find."""
+        return bool(self.masking.signs()) or self.pgd - self.strongest > 0.1
+
+    @property
     def verdict(self) -> str:
         """The result in one or two sentences."""
         least = f"{self.strongest:.1%}"
         if self.doubts:
             return "Not decided, for the reasons below: gradients may be masked."
-        if self.masking.signs():
-            masked = "The gradients are masked: do not trust a robust accuracy from PGD."
-            return f"{masked} PGD leaves {self.pgd:.1%} of the images, all attacks leave {least}."
+        if self.misleads:
+            kind = "masked" if self.masking.signs() else "misleading"
+            why = f"The gradients are {kind}: do not trust a robust accuracy from PGD."
+            return f"{why} PGD leaves {self.pgd:.1%} of the images, all attacks leave {least}."
         more = "no attack finds" if self.pgd == self.strongest else "other attacks find"
         return f"No sign of masked gradients; {more} more than PGD: report {least}, an upper bound."
 

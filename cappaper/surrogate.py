@@ -35,7 +35,7 @@ def surrogate_gradient(
     The forward pass stays exact. In the backward pass the derivative of every bounded activation
     becomes ``slope · σ(k(z - lower)) · σ(k(upper - z))``, with the bounds 0 and β for capped ReLU,
     and 0 and 0 for a sigmoid. Here ``k = sharpness / s``, and s is the root mean square of the
-    layer's pre-activations for that example, so :func:`~cappaper.rescale` keeps the slope.
+    layer's pre-activations over all but dimension 0, so :func:`~cappaper.rescale` keeps the slope.
 
     It reaches capped ReLU, ``relu6``, ``hardtanh``, ``hardsigmoid``, ``sigmoid``, ``tanh``,
     ``clamp``, ``minimum`` and ``maximum`` with a bound, as modules, functions and methods, and what
@@ -71,13 +71,13 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
     own, ran, capped = threading.get_ident(), set[tuple[nn.Module, bool]](), set[bool]()
 
     def bypass(call: Bounded, output: Tensor) -> Tensor:
-        capped.add(isinstance(call.upper, Tensor) or call.upper < math.inf)
+        capped.add(call.z is not few and (isinstance(call.upper, Tensor) or call.upper < math.inf))
         return output.detach() + _zero(call.z)  # hide its graph, as the surrogate does
 
     note = lambda part, _: ran.add((part, threading.get_ident() == own))  # noqa: E731
     with undisturbed(model), _watching(model, bypass, note):
-        point = x.narrow(y.ndim - 1, 0, min(2, y.shape[-1])).detach().clone().requires_grad_()
-        logits = checks.logits_of(model, point, y[..., :2])  # BatchNorm may refuse one image
+        few = x.narrow(y.ndim - 1, 0, min(2, y.shape[-1])).detach().clone().requires_grad_()
+        logits = checks.logits_of(model, few, y[..., :2])  # BatchNorm may refuse one image
     elsewhere = [type(m).__name__ for m, here in ran if not here and (m, True) not in ran]
     scripted = [n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
     nodes = new = {node for node in [logits.grad_fn] if node}

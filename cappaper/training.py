@@ -15,7 +15,7 @@ from cappaper import checks
 from cappaper.activations import CappedReLU, M
 from cappaper.attacks.common import Attack
 from cappaper.files import atomic
-from cappaper.population import Population, described, set_mode
+from cappaper.population import Population, described, layout, set_mode
 from cappaper.progress import Progress, watched
 
 
@@ -94,7 +94,7 @@ def fit(
     starts = range(0, max(1, len(y) - (batch_size > 1)), batch_size)
     steps = epochs * len(starts)
     done, stored, gpus = 0, None, [x.device] if x.is_cuda else []
-    with torch.random.fork_rng(gpus):
+    with torch.random.fork_rng(gpus), torch.inference_mode(False), torch.enable_grad():
         # Dropout and the like draw from the first seed. torch.manual_seed would reseed every GPU.
         own = (torch.cuda.default_generators[gpu.index] for gpu in gpus)
         for generator in (torch.default_generator, *own):
@@ -130,6 +130,7 @@ def fit(
                 loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
                 (loss / batch.shape[1]).backward()
                 optimizer.step()
+                torch.clear_autocast_cache()  # else a user's autocast goes on with the old weights
             helps = "try a smaller learning rate"
             if not all(p.isfinite().all() for p in model.parameters()):
                 raise ValueError(f"training diverged: weights are not finite; {helps}")
@@ -146,16 +147,11 @@ def fit(
 
 def _identity(model: nn.Module, x: Tensor, y: Tensor, *settings: Any) -> str:
     """A digest of the architecture, caps, data and settings of a training."""
-    template = model.template if isinstance(model, Population) else model
-    layers = [
-        (name, type(part).__qualname__, "" if isinstance(part, CappedReLU) else part.extra_repr())
-        for name, part in template.named_modules()
-    ]
-    shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
+    layers = [*layout(model.template if isinstance(model, Population) else model, strict=False)]
     # A learned cap is a parameter and moves; a fixed one is a buffer.
     named, ends = model.named_buffers(), (".beta", "__beta")
     caps = [(name, cap.tolist()) for name, cap in named if f".{name}".endswith(ends)]
-    return hashlib.sha256(described((layers, shapes, caps, settings, x, y)).encode()).hexdigest()
+    return hashlib.sha256(described((layers, caps, settings, x, y)).encode()).hexdigest()
 
 
 @dataclass

@@ -177,8 +177,10 @@ def _save(model: nn.Module) -> Callable[[], None]:
     parts = [*model.modules()] if isinstance(model, nn.Module) else []
     shared = [p for part in parts if isinstance(part, Population) for p in part.template.modules()]
     modes = [(part, part.training) for part in (*parts, *shared) if hasattr(part, "training")]
-    named = [(part, *b) for part in parts for b in part.named_buffers(recurse=False)]
-    kept = [(*one, one[2].clone()) for one in named if one[2].layout == torch.strided]
+    # torch has no public list that names a buffer of None, which a forward pass may fill.
+    named: list[Any] = [(part, *b) for part in parts for b in part._buffers.items()]
+    plain = [one for one in named if one[2] is None or one[2].layout == torch.strided]
+    kept = [(*one, None if one[2] is None else one[2].clone()) for one in plain]
 
     def put_back() -> None:
         for part, training in modes:  # parents first
@@ -187,7 +189,7 @@ def _save(model: nn.Module) -> Callable[[], None]:
             part.training = training
         for part, name, buffer, before in kept:
             setattr(part, name, buffer)  # a forward pass may have put another in its place
-            if not torch.equal(buffer, before):
+            if buffer is not None and not torch.equal(buffer, before):
                 # Graphs from before hold the value that is put back: data keeps them valid.
                 buffer.resize_(before.shape).data.copy_(before)
 

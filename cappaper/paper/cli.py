@@ -101,7 +101,7 @@ def _radius(context: click.Context, parameter: click.Parameter, text: str) -> fl
 @_device
 @click.option("--json", "to_json", type=_PATH, help="Write all numbers here, as JSON.")
 @click.option("--html", "to_html", type=_PATH, help="Write a page here, as HTML.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if gradients are masked or may be.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if PGD misleads or may mislead.")
 def check(
     model: str, data: str, limit: int, device: str, to_json: Path, to_html: Path, **settings: Any
 ) -> None:
@@ -123,7 +123,7 @@ def check(
     for path, text in ((to_json, report.json), (to_html, report.html)):
         if path:
             path.write_text(text(), encoding="utf-8")
-    if strict and (report.masking.signs() or report.doubts):
+    if strict and (report.misleads or report.doubts):
         raise ValueError("the gradients are masked, or may be")
 
 

@@ -40,7 +40,7 @@ class Profile:
     betas: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, math.inf)  # max values, ascending
     constants: tuple[float, ...] = (1.0, 4.0, 10.0, 40.0, 100.0, 400.0)  # of the sigmoid family
     epsilons: tuple[float, ...] = (0.05, 0.1, 0.2)  # L∞ radii, ascending
-    steps: int = 40  # of PGD
+    steps: int = 20  # of PGD
     effort: int = 1  # the factor in epochs and steps
 
 
@@ -57,6 +57,7 @@ PROFILES = {
         betas=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, math.inf),
         constants=(1.0, 4.0, 10.0, 20.0, 40.0, 100.0, 200.0, 400.0),
         epsilons=(0.05, 0.1, 0.2, 0.3),
+        steps=40,
     ),
 }
 
