@@ -24,6 +24,16 @@ class Function(nn.Module):
         return self.function(z)
 
 
+def bounded_by(bound):
+    """A layer whose bound is known to its class alone."""
+
+    class Own(nn.Module):
+        def forward(self, z):
+            return z.clamp(0, bound)
+
+    return Own()
+
+
 def scale(factor):
     return Function(lambda z: z * factor)
 

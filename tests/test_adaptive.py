@@ -25,7 +25,7 @@ from cappaper import (
 from cappaper.attacks.common import is_correct
 from cappaper.surrogate import UnreachedWarning
 from tests import trained as networks
-from tests.spellings import respelled
+from tests.spellings import Function, respelled
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,8 @@ def test_a_traced_copy_and_a_network_without_a_cap_warn(trained, digits):
         for attack in (adaptive_pgd, partial(masking_report, steps=[2], epsilons=[0.1])):
             with pytest.warns(UnreachedWarning, match="traced or scripted: attack the original"):
                 attack(model, x, y, 0.1)
-    relu = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 10))
+    clamped = Function(lambda x: x.clamp(0, 1)), nn.Flatten()  # images, not activations
+    relu = nn.Sequential(*clamped, nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 10))
     with pytest.warns(UnreachedWarning, match="met no bounded activation in Sequential") as caught:
         adaptive_pgd(relu, x, y, 0.1, steps=1)
     assert caught[0].filename == __file__

@@ -22,7 +22,7 @@ class Negated(nn.Sequential):
 
 def with_hook():
     net = mlp(64, [4])
-    net[1].register_forward_hook(lambda module, inputs, output: -output)
+    net[2].register_forward_hook(lambda module, inputs, output: -output)
     return net
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from cappaper import CappedReLU, Population, fit, mlp, pgd
 from cappaper.paper import Adversary
+from tests.spellings import bounded_by
 from tests.test_attack_manners import Moving
 
 ONE_STEP = partial(pgd, steps=1, early_exit=False)
@@ -23,12 +24,20 @@ def net_with(activation):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), activation, nn.Linear(8, 10))
 
 
+def frozen(net):
+    net[1].requires_grad_(False)
+    return net
+
+
+FIRST = {"activation's setting": nn.Hardtanh(0, 0.1), "activation's class": bounded_by(0.1)}
 OTHERS = {
     "cap": lambda x: (mlp(64, [8], beta=5.0), x, {}),
     "images": lambda x: (mlp(64, [8], beta=0.1), 1 - x, {}),
     "width": lambda x: (mlp(64, [9], beta=0.1), x, {}),
     "activation": lambda x: (net_with(nn.GELU()), x, {}),
     "activation's setting": lambda x: (net_with(nn.Hardtanh(0, 0.05)), x, {}),
+    "activation's class": lambda x: (net_with(bounded_by(0.05)), x, {}),
+    "frozen weights": lambda x: (frozen(mlp(64, [8], beta=0.1)), x, {}),
     "attack": lambda x: (mlp(64, [8], beta=0.1), x, {"attack": partial(ONE_STEP, eps=0.1)}),
     "step size": lambda x: (mlp(64, [8], beta=0.1), x, {"lr": 2e-3}),
     "schedule": lambda x: (mlp(64, [8], beta=0.1), x, {"lr": lambda *at: 1e-3}),
@@ -40,7 +49,7 @@ OTHERS = {
 def test_a_checkpoint_of_another_training_is_refused(twenty, tmp_path, what):
     x, y = twenty
     given = {"epochs": 1, "checkpoint": tmp_path / "training", "lr": 1e-3}
-    first = net_with(nn.Hardtanh(0, 0.1)) if "setting" in what else mlp(64, [8], beta=0.1)
+    first = net_with(FIRST[what]) if what in FIRST else mlp(64, [8], beta=0.1)
     fit(first, x, y, **given)
     net, images, changed = OTHERS[what](x)
     with pytest.raises(ValueError, match="belongs to another training: delete it"):

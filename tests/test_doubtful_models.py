@@ -160,6 +160,8 @@ def test_a_common_model_gets_no_warning(net, sixty, function):
     model = After(net, function)
     for attack in (pgd, apgd, partial(pgd, norm="l2")):
         assert doubts(lambda attack=attack: attack(model, *sixty, eps=1.0))[0] == []
+    twice = sixty.images[[0, 0]], sixty.labels[[0, 0]]  # sums of equal outputs are equal
+    assert doubts(lambda: pgd(model, *twice, eps=0.1))[0] == []
     training = nn.Sequential(copy.deepcopy(net), nn.Dropout(0.1)).train()
     madry = partial(pgd, eps=0.1, steps=2, early_exit=False)
     assert doubts(lambda: fit(training, *sixty, epochs=1, attack=madry))[0] == []

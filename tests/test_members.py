@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_no
 
 from cappaper import CappedReLU, Population, evaluate, fit, mlp, pgd
 from cappaper.attacks.common import is_correct
+from tests.spellings import bounded_by
 
 
 class Scaled(nn.Module):
@@ -63,6 +64,7 @@ DIFFERENT = {
     "a sparse tensor": lambda: [Scaled(torch.eye(n, 9).to_sparse()) for n in (1, 2)],
     "a width": lambda: (mlp(64, [8]), mlp(64, [9])),
     "a bound": lambda: (nn.Hardtanh(0.0, 2.0), nn.Hardtanh(0.0, 1.0)),
+    "a bound of its class": lambda: (bounded_by(1.0), bounded_by(2.0)),
     "no bias": lambda: (sequence(nn.Linear(64, 4)), sequence(nn.Linear(64, 4, bias=False))),
     "a type": lambda: (sequence(nn.ReLU()), sequence(nn.GELU())),
     "a mode": lambda: (normed().train(), partly_in_train_mode(2)),

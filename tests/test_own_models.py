@@ -107,6 +107,14 @@ def test_a_model_that_changes_its_images_is_refused(twenty):
         assert torch.equal(images, twenty.images)
 
 
+def test_a_buffer_that_a_pass_fills_is_empty_again(twenty):
+    net = mlp(64, [8])
+    net.register_buffer("last", None)
+    net.register_forward_pre_hook(lambda module, given: setattr(module, "last", given[0].mean()))
+    pgd(net, *twenty, 0.1, steps=1)
+    assert net.last is None
+
+
 def test_a_user_function_cannot_be_registered():
     def quantised(z):
         return (z.clamp(0, 1) * 4).round() / 4
@@ -143,12 +151,30 @@ def test_a_cap_works_in_place_where_the_relu_did():
     assert torch.equal(replace_relu(relu, math.inf)(z), before)
 
 
-def test_a_forward_that_a_copy_would_share_is_refused():
+def hooked(net, first):
+    net.register_forward_hook(lambda *given: first.bias.zero_())
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda net, first: setattr(net, "forward", lambda x: first(x.flatten(1))), "forward"),
+        (lambda net, first: setattr(net, "block", lambda x: first(x)), "block"),
+        (hooked, "forward_hooks"),
+    ],
+)
+def test_a_function_that_a_copy_would_share_is_refused(change, name):
     net = mlp(64, [8])
-    inner = net.forward
-    net.forward = lambda x: inner(x).float()
-    with pytest.raises(ValueError, match="would share its forward"):
+    change(net, net[1])
+    with pytest.raises(ValueError, match=f"a copy of this Sequential would share its {name}:"):
         replace_relu(net, 0.1)
+
+
+def test_a_relu_is_capped_where_a_list_holds_it_too(twenty):
+    net = mlp(64, [8])
+    net.steps = [*net]
+    capped = replace_relu(net, 0.1)
+    assert capped.steps[2] is capped[2] and capped[2].beta == torch.tensor(0.1)
 
 
 def test_an_attack_may_work_in_place_and_change_the_mode(twenty):

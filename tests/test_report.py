@@ -39,6 +39,15 @@ def test_the_verdict_names_masking_for_a_low_cap_and_not_for_relu(reports):
         assert report.strongest <= report.pgd <= report.standard
 
 
+def test_a_gradient_at_the_wrong_pixels_misleads_pgd_though_nothing_else_shows_it(sixty):
+    wrong = Function(lambda x: x.detach() + (x - x.detach()).roll(3, -1))
+    report = cappaper.robustness_report(
+        nn.Sequential(wrong, *trained()), *sixty, EPS, steps=20, queries=300
+    )
+    assert not report.masking.signs() and report.misleads
+    assert "The gradients are misleading: do not trust" in report.verdict
+
+
 def test_text_json_and_page_say_the_same(reports):
     for report in reports:
         figures = json.loads(report.json())

@@ -66,6 +66,16 @@ def test_an_exported_module_is_taken_as_it_is(twenty):
     assert evaluate(net, x, y, partial(pgd, eps=0.1)).robust_accuracy <= 1
 
 
+@pytest.mark.parametrize(
+    "inside", [partial(torch.autocast, "cpu", torch.bfloat16), torch.no_grad, torch.inference_mode]
+)
+def test_training_works_inside_a_callers_context(sixty, inside):
+    net = mlp(64, [32])
+    with inside():
+        rates = evaluate(fit(net, *sixty, epochs=40, lr=5e-3), *sixty, partial(pgd, eps=0.0))
+    assert rates.standard_accuracy > 0.9
+
+
 X, Y = torch.rand(8, 1, 2, 2), torch.arange(8)
 
 
