@@ -51,9 +51,8 @@ def compared(usual: Path, doubled: Path) -> tuple[pd.DataFrame, dict[str, str]]:
         for one in claim.comparisons:
             if not (doubled / f"{one.chapter}.csv").exists():
                 continue
-            once, twice = (
-                tables.read(folder / f"{one.chapter}.csv") for folder in (usual, doubled)
-            )
+            pair = (folder / f"{one.chapter}.csv" for folder in (usual, doubled))
+            once, twice = map(tables.read, pair)
             alone = {seed: part for seed, part in once.groupby("seed")}
             row = {"claim": claim.number, "chapter": one.chapter, "test": one.asks}
             row |= {"seeds": len(alone), "yes": sum(_yes(one, part) for part in alone.values())}

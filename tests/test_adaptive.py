@@ -118,8 +118,6 @@ def test_the_adaptive_attack_succeeds_against_steep_sigmoids(digits):
 def test_the_margin_loss_has_a_gradient_where_cross_entropy_has_none(digits):
     x, y = digits[1]
     net = networks.trained()
-    with torch.no_grad():
-        net[-1].weight.mul_(1e4)  # the cross-entropy's gradient is zero in float32
-        net[-1].bias.mul_(1e4)
+    networks.scaled(net[-1], 1e4)  # the cross-entropy's gradient is zero in float32
     assert robust(net, pgd(net, x, y, 0.2, loss="margin"), y) < 0.3
     assert robust(net, pgd(net, x, y, 0.2), y) > 0.5

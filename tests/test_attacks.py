@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 import cappaper
 from cappaper import evaluate, fgsm, fit, mlp, pgd
 from cappaper.attacks.balls import BALLS, Linf, integers, uniform
 from cappaper.attacks.common import State, climb
-from tests.trained import trained
+from tests.spellings import Function
+from tests.trained import scaled, trained
 
 
 def textbook_pgd(model, x, y, eps, steps=40, start=None, norm="linf", first=True):
@@ -87,20 +87,12 @@ def test_pgd_succeeds_wherever_a_referee_does(referee, networks, request):
 
 
 networks = st.builds(
-    lambda hidden, beta, seed, scale: scaled(mlp(16, hidden, beta=beta, seed=seed), scale),
+    lambda hidden, beta, seed, scale: scaled(mlp(16, hidden, beta=beta, seed=seed).double(), scale),
     st.lists(st.integers(2, 24), min_size=1, max_size=3),
     st.sampled_from([0.05, 0.3, 1.0, math.inf]),
     st.integers(0, 10_000),
-    st.sampled_from([1.0, 3.0]),
+    st.sampled_from([1.0, 3.0]),  # a steeper one has saturated units and confident logits
 )
-
-
-def scaled(net, factor):
-    """Steeper than at initialisation, so that attacks meet saturated units and confident logits."""
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter *= factor
-    return net.double()
 
 
 def batch(seed, count=24):
@@ -139,9 +131,7 @@ def test_more_steps_restarts_and_radius_never_help_the_network(on_digits):
 
 def test_an_l2_step_follows_a_tiny_gradient():
     """Gradients whose squares underflow in float32: an L2 attack must not stop there."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
-    with torch.no_grad():
-        net[1].weight.copy_(torch.tensor([[1e-25, 0, 0, 0], [0, 0, 0, 0]]))
+    net = Function(lambda x: x.flatten(1) @ torch.tensor([[1e-25, 0, 0, 0], [0, 0, 0, 0]]).T)
     x = torch.full((1, 1, 2, 2), 0.5)
     moved = pgd(net, x, torch.tensor([0]), 0.3, norm="l2", random_start=False, early_exit=False)
     assert (moved - x).norm() == pytest.approx(0.3, rel=1e-4)

@@ -1,5 +1,7 @@
 """The benchmarks: turns, tables, and the claims of their page."""
 
+from functools import partial
+
 from scipy import special
 
 from benchmarks import clock
@@ -15,15 +17,12 @@ def test_competitors_take_turns_at_their_best_batch_size(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
 
-    def work(seconds, left):
-        def do(size, seed):
-            now[0] += seconds(size)
-            return left
+    def work(seconds, left, size, seed):
+        now[0] += seconds(size)
+        return left
 
-        return do
-
-    ours = Hand(work(lambda size: 2.0, left=0.25))
-    peer = Hand(work(lambda size: 10 - size, left=0.5), (1, 4, 2))
+    ours = Hand(partial(work, lambda size: 2.0, 0.25))
+    peer = Hand(partial(work, lambda size: 10 - size, 0.5), (1, 4, 2))
     table = contest("work", {"ours": ours, "peer": peer}, repeats=3)
     assert table["who"].tolist() == ["ours", "peer"]
     assert table["batch_size"].tolist() == [0, 4] and table["seconds"].tolist() == [2, 6]

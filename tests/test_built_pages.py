@@ -1,10 +1,7 @@
 """The built book, in its files and in a browser, wide and narrow, light and dark."""
 
 import io
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from cappaper.paper import figures, ledger
 from cappaper.paper.ledger import QUESTIONS
 from tests.browser import open_window, run_on_page
 from tests.test_book import BOOK, NAMES
+from tests.test_pages import built
 
 # Rules that only the parts made by others break.
 # Outside landmarks: the theme's logo. Lists: the signatures of autodoc. Roles: docutils' citations.
@@ -54,14 +52,8 @@ return first.getBoundingClientRect().top;
 
 @pytest.fixture(scope="module")
 def html(tmp_path_factory):
-    """The committed book, built as a reader would, with no repository to link to."""
-    folder = tmp_path_factory.mktemp("book")
-    jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    command = [jupyter_book, "build", BOOK, "-W", "--path-output", folder]
-    env = os.environ | {"CAPPAPER_REPOSITORY": ""}
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "_build" / "html"
+    """The committed book."""
+    return built(BOOK, tmp_path_factory.mktemp("book"), repository="")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

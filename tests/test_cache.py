@@ -36,21 +36,17 @@ DECIDED = {
 def test_an_edit_changes_the_keys_of_what_it_decides(monkeypatch, module, decides):
     before = codes()
     edit(monkeypatch, module, lambda text: text + "\n_edited = 1\n")
-    after = codes()
-    assert {name for name in MODULES if before[name] != after[name]} == decides
+    assert dict(before.items() ^ codes().items()).keys() == decides
 
 
 @pytest.mark.parametrize(
     ("package", "decides"),
     [("torch", set(MODULES)), ("scipy", JUDGES), ("pyautoattack", JUDGES), ("matplotlib", set())],
 )
-def test_another_version_of_a_package_changes_the_keys_of_what_imports_it(
-    monkeypatch, package, decides
-):
+def test_another_version_of_a_package_changes_keys_of_its_users(monkeypatch, package, decides):
     before, version = codes(), cache._version
     monkeypatch.setattr(cache, "_version", lambda p: "9.9" if p == package else version(p))
-    after = codes()
-    assert {name for name in MODULES if before[name] != after[name]} == decides
+    assert dict(before.items() ^ codes().items()).keys() == decides
 
 
 def test_comments_and_docstrings_change_no_key(monkeypatch):

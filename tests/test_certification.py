@@ -16,7 +16,6 @@ from cappaper import (
     certified_accuracy,
     certify,
     exact_robustness,
-    load,
     mlp,
     pgd,
     strongest_attack,
@@ -30,17 +29,14 @@ from cappaper.certificates.bounds import (
     read_layers,
     rounding_error,
 )
+from tests.trained import scaled
 
 BETAS = (0.05, 0.3, 1.0, math.inf)
 
 
 def network(seed, hidden, betas, gain):
     """A random network whose units are at 0, in between and at the cap alike."""
-    model = mlp(12, hidden, num_classes=4, beta=betas, seed=seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(gain)
-    return model
+    return scaled(mlp(12, hidden, num_classes=4, beta=betas, seed=seed), gain)
 
 
 @st.composite
@@ -64,6 +60,9 @@ def test_certificates_exact_answers_and_attacks_never_contradict(model, seed, ep
     attacked = [attack(model, x, y, eps, steps=10) for attack in (adaptive_pgd, pgd)]
     correct = [is_correct(model, points, y) for points in (*attacked, x)]
     exact = exact_robustness(model, x, y, eps)
+    assert (exact.adversarial - x).abs().max() <= eps + 1e-6
+    fooled = ~is_correct(model, exact.adversarial, y)
+    assert (fooled | exact.robust | exact.undecided).all()
     crown, ibp = (certify(model, x, y, eps, method) for method in ("crown", "ibp"))
     chain = [ibp, crown, exact.robust | exact.undecided, *correct]
     for lower, upper in itertools.pairwise(chain):
@@ -122,26 +121,23 @@ def test_ibp_is_interval_arithmetic_and_crown_certifies_more():
     assert ((lead > 0).sum(), certify(model, x, y, eps, "crown").sum()) == (146, 162)
 
 
-def bounds_of(model, x, eps, method):
-    return layer_bounds(read_layers(model), box_around(x, eps), method)
-
-
 @settings(max_examples=60, deadline=None)
 @given(small_networks(), st.integers(0, 999), st.sampled_from([0.0, 0.05, 0.3, 1.0]))
 def test_bounds_contain_every_sample_and_crown_lies_within_ibp(model, seed, eps):
     model, x = model.double(), images(seed).double()
-    interval, crown = (bounds_of(model, x, eps, method) for method in ("ibp", "crown"))
+    layers, box = read_layers(model), box_around(x, eps)
+    interval, crown = (layer_bounds(layers, box, method) for method in ("ibp", "crown"))
     generator = torch.Generator().manual_seed(seed)
     for _ in range(50):
         noise = torch.rand(x.shape, generator=generator, dtype=x.dtype) * 2 - 1
         # Corners of the ball are where bounds are tight.
         noise = torch.where(torch.rand(x.shape, generator=generator) < 0.5, noise.sign(), noise)
         here = (x + eps * noise).clamp(0, 1)
-        for layer, module in enumerate(model):
+        bounds = zip(interval, crown, strict=True)
+        for module in model:
             here = module(here)
             if isinstance(module, nn.Linear):
-                i = (layer - 1) // 2
-                for lower, upper in (interval[i], crown[i]):
+                for lower, upper in next(bounds):
                     assert (lower <= here + 1e-9).all() and (here <= upper + 1e-9).all()
     for wide, narrow in zip(interval, crown, strict=True):
         assert (wide.lower <= narrow.lower + 1e-12).all()
@@ -200,34 +196,18 @@ def test_a_lead_is_decided_if_it_is_large_enough_for_the_solver(size, least):
         assert exact.robust.item() == (factor > 1) and exact.undecided.item() == (factor < 1)
 
 
-@pytest.mark.parametrize("beta", BETAS)
-def test_exact_examples_lie_in_the_ball_and_fool_the_network(beta):
-    x, model = load("digits", "test", limit=12).images, mlp(64, [8], beta=beta, seed=1)
-    y = model(x).argmax(-1)
-    exact = exact_robustness(model, x, y, 0.1)
-    broken = ~exact.robust & ~exact.undecided
-    assert broken.any()
-    assert (exact.adversarial - x).abs().max() <= 0.1 + 1e-6
-    assert not is_correct(model, exact.adversarial, y)[broken].any()
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 999), st.sampled_from(BETAS), st.sampled_from([1e-12, 1.0, 1e12]))
 def test_exact_answers_are_those_of_a_fine_grid_over_two_pixels(seed, beta, scale):
     """Where the grid's least lead is clear. Logits of any size are decided."""
-    model = mlp(2, [6, 6], num_classes=3, beta=beta, seed=seed).double()
-    with torch.no_grad():
-        for part in model[1::2]:
-            part.weight.mul_(3.0)
+    model = scaled(mlp(2, [6, 6], num_classes=3, beta=beta, seed=seed).double(), 3.0)
     x = torch.rand(4, 1, 1, 2, generator=torch.Generator().manual_seed(seed)).double()
     side = torch.linspace(-0.2, 0.2, 81, dtype=torch.float64)
     grid = (x.flatten(1).unsqueeze(1) + torch.cartesian_prod(side, side)).clamp(0, 1)
     y = model(x).argmax(-1)
     lead = margin(model(grid.reshape(-1, 1, 1, 2)).view(4, -1, 3), y[:, None].expand(-1, 81**2))
     spread = model(grid.reshape(-1, 1, 1, 2)).abs().max()
-    with torch.no_grad():
-        for number in (model[-1].weight, model[-1].bias):
-            number.mul_(scale)
+    scaled(model[-1], scale)
     exact = exact_robustness(model, x, y, 0.2)
     for i, least in enumerate((lead.amin(1) / spread).tolist()):
         if abs(least) > 0.1:
@@ -248,19 +228,17 @@ def test_a_program_that_the_solver_refuses_proves_nothing(monkeypatch):
     assert exact.undecided.all() and not exact.robust.any()
 
 
-def test_certified_accuracy_of_a_population_is_that_of_its_members():
-    data = load("digits", "test", limit=60)
+def test_certified_accuracy_of_a_population_is_that_of_its_members(sixty):
     models = [mlp(64, [8], beta=beta, seed=s) for s, beta in enumerate((0.1, 1.0))]
-    alone = [certified_accuracy(model, *data, 0.01, "ibp") for model in models]
-    assert certified_accuracy(Population(models), *data, 0.01, "ibp") == alone
+    alone = [certified_accuracy(model, *sixty, 0.01, "ibp") for model in models]
+    assert certified_accuracy(Population(models), *sixty, 0.01, "ibp") == alone
 
 
-def test_plain_relu_modules_and_absent_biases_are_supported():
-    x, y = load("digits", "test", limit=20)
+def test_plain_relu_modules_and_absent_biases_are_supported(twenty):
     theirs = nn.Sequential(nn.Flatten(), nn.Linear(64, 8, bias=False), nn.ReLU(), nn.Linear(8, 10))
     ours = nn.Sequential(theirs[0], theirs[1], CappedReLU(), theirs[3])
     for method in ("ibp", "crown"):
-        assert (certify(theirs, x, y, 0.02, method) == certify(ours, x, y, 0.02, method)).all()
+        assert certify(theirs, *twenty, 0.02, method).equal(certify(ours, *twenty, 0.02, method))
 
 
 def test_a_layer_that_is_called_twice_counts_twice():
@@ -282,13 +260,9 @@ def test_a_layer_that_is_called_twice_counts_twice():
 @pytest.mark.parametrize("scale", [1e30, 1e-25])
 def test_logits_that_may_overflow_or_underflow_are_not_certified(scale):
     """Exactly, class 1 leads; in float32 both logits are infinite, or 0."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2))
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.zero_()
-        net[1].weight[0, 0] = scale
-        net[3].weight[1, 0] = 2 * scale
-        net[3].weight[0, 0] = scale if scale > 1 else 0
+    net = scaled(nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)), 0)
+    net[1].weight.data[0, 0] = scale
+    net[3].weight.data[:, 0] = torch.tensor([scale if scale > 1 else 0, 2 * scale])
     x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([1])
     assert net(x).argmax() == 0
     for method in ("ibp", "crown"):

@@ -7,13 +7,13 @@ import shutil
 import pandas as pd
 import pytest
 
-from cappaper.paper import chapters, cli, effects, ledger, tables
+from cappaper.paper import chapters, cli, effects, ledger
 from cappaper.paper.claims import CLAIMS, Claim, Comparison
+from tests.answers import table_of
 from tests.conftest import ROOT
 
 COMPARISONS = [one for claim in CLAIMS for one in claim.comparisons]
 DECIDING = [one for claim in CLAIMS for one in (*claim.reproduced, *claim.real)]
-TABLES = sorted({one.chapter for one in COMPARISONS})
 INF = math.inf
 
 
@@ -43,8 +43,7 @@ RELU, HIGH = [0.500, 0.501, 0.499], [0.80, 0.82, 0.81]
 )
 def test_an_interval_answers_beyond_short_of_or_below_the_margin(cap, word):
     one = Comparison("fig-04", "some_cap", {}, says="{best} keeps {ours:.0%}")
-    spread = {0.1: cap, INF: RELU}
-    answer = one.answer(rates(spread))
+    answer = one.answer(rates({0.1: cap, INF: RELU}))
     assert answer.word == word and answer.says == f"β = 0.1 keeps {100 * sum(cap) / 3:.0f}%"
 
 
@@ -108,17 +107,13 @@ def test_growth_is_of_the_last_hidden_layer_over_the_first():
     assert slowest.other == 0.1 and slowest[1:3] == pytest.approx((2.0, 1.5))
 
 
-def committed(one):
-    return tables.read(ROOT / "book" / "results" / f"{one.chapter}.csv")
-
-
 def named(one):
     return f"{one.chapter}-{one.asks}"
 
 
 @pytest.mark.parametrize("one", COMPARISONS, ids=named)
 def test_a_missing_column_is_named(one):
-    table = committed(one)
+    table = table_of(one.chapter)
     whole, refused = one.numbers(table), []
     for column in table:
         rest = table.drop(columns=column)
@@ -134,13 +129,13 @@ def test_a_missing_column_is_named(one):
 
 @pytest.mark.parametrize("one", COMPARISONS, ids=named)
 def test_a_table_without_the_networks_decides_nothing(one):
-    assert one.answer(committed(one)[:0]).word == "not decided"
-    assert "lacks" in one.numbers(committed(one)[:0])
+    empty = table_of(one.chapter)[:0]
+    assert one.answer(empty).word == "not decided" and "lacks" in one.numbers(empty)
 
 
 @pytest.mark.parametrize("one", DECIDING, ids=named)
 def test_an_answer_is_decided_by_at_most_three_numbers(one):
-    answer = one.answer(committed(one))
+    answer = one.answer(table_of(one.chapter))
     assert answer.word in ("yes", "no", "reversed")
     assert len(re.findall(r"\{(?:ours|theirs)", one.says)) <= 3
     assert one.chapter in {chapter.name for chapter in chapters.manifest(ROOT)}
@@ -196,9 +191,9 @@ def test_a_missing_column_table_or_folder_gets_a_sentence(book, tmp_path, monkey
     errors = capsys.readouterr().err
     assert errors.startswith("cappaper: the table of fig-04 has no column 'robust_accuracy': its")
     assert errors.count("\n") == 1
-    (book / "results" / f"{TABLES[0]}.csv").unlink()
+    path.unlink()
     assert cli.main(["claims"]) == 1
-    assert f"{TABLES[0]}.csv" in capsys.readouterr().err
+    assert "fig-04.csv" in capsys.readouterr().err
     monkeypatch.chdir(book)
     assert cli.main(["claims"]) == 1
     assert "run from the project's folder" in capsys.readouterr().err

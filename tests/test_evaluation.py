@@ -2,6 +2,7 @@ import copy
 import math
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,7 @@ from cappaper import (
     pgd,
     robustness_curve,
 )
+from tests.spellings import Function
 from tests.trained import trained
 
 
@@ -43,9 +45,7 @@ def test_the_three_rates_count_examples(nets, digits):
 
 
 def test_an_attack_does_not_make_a_wrong_image_right():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
-    with torch.no_grad():
-        net[1].weight.copy_(torch.tensor([[-1.0], [1.0]]))
+    net = Function(lambda x: torch.cat([-x, x], dim=1).flatten(1))
     x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
     rates = evaluate(net, x, y, lambda model, x, y: torch.zeros_like(x))
     assert (rates.standard_accuracy, rates.robust_accuracy, rates.success_rate) == (0, 0, 0)
@@ -86,13 +86,10 @@ def test_loaders_and_populations_give_the_rates_of_their_images_and_members(nets
     loader = DataLoader(data, batch_size=50, shuffle=shuffle, generator=generator)
     attack = partial(pgd, eps=0.1, steps=5)
     members = [net.double() for net in nets]
-    together = evaluate(Population(members), loader, attack)
-    for i, member in enumerate(members):
-        alone = evaluate(member, images, labels, attack)
-        assert evaluate(member, loader, attack) == alone
-        assert together.robust_accuracy[i] == alone.robust_accuracy
-        assert together.standard_accuracy[i] == alone.standard_accuracy
-        assert together.success_rate[i] == alone.success_rate
+    alone = [evaluate(member, images, labels, attack) for member in members]
+    assert [evaluate(member, loader, attack) for member in members] == alone
+    together = vars(evaluate(Population(members), loader, attack))
+    assert together == {rate: [vars(rates)[rate] for rates in alone] for rate in together}
 
 
 def test_progress_counts_batches_and_changes_no_rate(nets, digits, capsys):
@@ -144,25 +141,17 @@ def test_two_threads_that_evaluate_one_model_leave_its_modes_and_buffers(twenty)
     model = nn.Sequential(*layers)
     x, y = twenty.images, model.eval()(twenty.images).argmax(1)
     model.train()
-    kept, gate = copy.deepcopy(model.state_dict()), threading.Barrier(2)
-    modes = []
+    kept, gate, modes = copy.deepcopy(model.state_dict()), threading.Barrier(2), []
 
-    def attack(model, x, y, wait):
+    def attack(model, x, y, others):
         gate.wait()  # both are inside
-        if wait:
-            other.join()  # the other one has left
+        wait(others)  # these have left
         modes.append(model.training)
         return x
 
-    threads = [
-        threading.Thread(target=evaluate, args=(model, x, y, partial(attack, wait=wait)))
-        for wait in (False, True)
-    ]
-    other = threads[0]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(evaluate, model, x, y, partial(attack, others=[]))
+        threads.submit(evaluate, model, x, y, partial(attack, others=[first]))
     assert modes == [False, False] and all(part.training for part in model.modules())
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
 

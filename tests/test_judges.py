@@ -13,6 +13,7 @@ from cappaper.attacks.common import is_correct
 from cappaper.checks import ReliabilityWarning
 from cappaper.paper import judges
 from cappaper.paper.tables import strongest
+from tests.spellings import Function
 from tests.trained import trained
 
 TINY = paper.profile("quick", epochs=20, hidden=[16, 8])
@@ -85,19 +86,14 @@ def test_the_strongest_attack_is_the_worst_of_all_for_each_image():
 def test_a_success_counts_for_every_larger_radius():
     """The attack fools the first half of the images at the small radius, and the rest after."""
     x = (0.4 + torch.arange(10) / 1000).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
-    y = torch.zeros(10, dtype=torch.long)
-
-    class Dark(torch.nn.Module):
-        def forward(self, images):
-            bright = images.flatten(1).mean(1)
-            return torch.stack([torch.full_like(bright, 0.42), bright], dim=1)
+    data = x, torch.zeros(10, dtype=torch.long)
+    dark = Function(lambda x: torch.stack([torch.full((len(x),), 0.42), x.mean((1, 2, 3))], dim=1))
 
     def attack(model, images, labels, *, eps, seed):
         return torch.where((images > 0.4045) == (eps > 0.15), images + eps / 2, images)
 
-    near, far = judges._judge(judges.Attack, "Any", "any", attack)().rows(
-        Dark(), (x, y), 0, [0.1, 0.2]
-    )
+    judge = judges._judge(judges.Attack, "Any", "any", attack)()
+    near, far = judge.rows(dark, data, 0, [0.1, 0.2])
     assert near["outcomes"] == "x" * 5 + "." * 5 and near["robust_accuracy"] == 0.5
     assert near["standard_accuracy"] == 1 and near["success_rate"] == 0.5
     assert far["outcomes"] == "x" * 10 and far["success_rate"] == 1

@@ -29,15 +29,10 @@ def lab(notebooks):
     folder = notebooks.parent
     log = folder / "log"
     options = ["--no-browser", "--allow-root", "--port=0", "--expose-app-in-browser"]
+    command = [sys.executable, "-m", "jupyterlab", *options, "--IdentityProvider.token="]
+    env = os.environ | {"HOME": str(folder), "CAPPAPER_DATA": str(folder), "OMP_NUM_THREADS": "1"}
     with log.open("w") as out:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options, "--IdentityProvider.token="],
-            cwd=notebooks,
-            env=os.environ
-            | {"HOME": str(folder), "CAPPAPER_DATA": str(folder), "OMP_NUM_THREADS": "1"},
-            stdout=out,
-            stderr=out,
-        )
+        server = subprocess.Popen(command, cwd=notebooks, env=env, stdout=out, stderr=out)
     try:
         end = time.monotonic() + PATIENCE / 1000
         while not (address := re.search(r"http://(?:localhost|127\.0\.0\.1):\d+", log.read_text())):

@@ -31,8 +31,7 @@ def test_signals_agree_with_a_computation_by_hand(digits):
 
 def test_layer_distances_of_a_network_done_by_hand():
     net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False), CappedReLU(1.0))
-    with torch.no_grad():
-        net[1].weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    net[1].weight.data = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     x = torch.tensor([[[[0.1, 0.4]]]])
     x_adv = torch.tensor([[[[0.9, 0.0]]]])  # outputs (0.2, 0.4) and (1.0, 0.0)
     (layer,) = layer_distances(net, x, x_adv)

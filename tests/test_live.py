@@ -61,10 +61,8 @@ def returned(run, names, pixels, script):
 
 
 def test_its_logits_are_pytorchs(run):
-    pixels, _ = images(200)
-    of_each = returned(
-        run, PRETRAINED, pixels, "return ofEach((n, x) => Live.forward(n, x).logits)"
-    )
+    pixels, script = images(200)[0], "return ofEach((n, x) => Live.forward(n, x).logits)"
+    of_each = returned(run, PRETRAINED, pixels, script)
     assert set(of_each) == set(PRETRAINED)
     for name, logits in of_each.items():
         with torch.no_grad():

@@ -20,6 +20,16 @@ execute: {execute_notebooks: "off"}
 """
 
 
+def built(source, folder, repository):
+    """The pages of a book, built as a reader would, with this repository to link to."""
+    builder = Path(sysconfig.get_path("scripts")) / "jupyter-book"
+    command = [builder, "build", source, "-W", "--all", "-q", "--path-output", folder]
+    env = os.environ | {"CAPPAPER_REPOSITORY": repository}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "_build" / "html"
+
+
 def section(title, *content):
     return nodes.section("", nodes.title("", title), *content)
 
@@ -65,12 +75,7 @@ def test_a_repository_gives_buttons(tmp_path):
     nbformat.write(notebook, tmp_path / "index.ipynb")
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\n")
     (tmp_path / "_config.yml").write_text(CONFIG)
-    env = os.environ | {"CAPPAPER_REPOSITORY": "https://github.com/some/one/"}
-    builder = Path(sysconfig.get_path("scripts")) / "jupyter-book"
-    command = [builder, "build", tmp_path, "-W", "--all", "-q"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    text = (tmp_path / "_build" / "html" / "index.html").read_text()
+    text = (built(tmp_path, tmp_path, "https://github.com/some/one/") / "index.html").read_text()
     for expected in (
         'href="https://github.com/some/one',
         'href="https://mybinder.org/v2/gh/some/one/main',

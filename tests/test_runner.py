@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shutil
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -70,13 +71,8 @@ def test_a_judge_that_needs_a_radius_refuses_to_run_without(judge):
 
 
 def test_every_setting_is_in_the_key(monkeypatch):
-    places = []
-
-    def recall(place):
-        places.append(place)
-        return {"rows": [{}], "seconds": 0.0}
-
-    monkeypatch.setattr(cache, "recall", recall)
+    places, found = [], {"rows": [{}], "seconds": 0.0}
+    monkeypatch.setattr(cache, "recall", lambda place: places.append(place) or found)
     spec, cpu, cuda = SPECS[0], paper.Machine("cpu"), paper.Machine("cuda")
     changes = [{"seed": 1}, {"beta": (0.1, 0.2)}, {"epochs": 3}, {"hidden": (16, 9)}, {"after": 1}]
     changes += [{"adversary": paper.Adversary(0.1)}, {"adversary": paper.Adversary(0.1, steps=3)}]
@@ -129,9 +125,7 @@ def test_an_interrupted_run_resumes(fresh, monkeypatch):
     ("device", "dataset", "sizes"),
     [("cpu", "mnist", [1] * 4), ("cpu", "digits", [4]), ("cuda", "mnist", [4])],
 )
-def test_networks_of_one_recipe_train_together_where_it_pays(
-    fresh, monkeypatch, device, dataset, sizes
-):
+def test_one_recipe_trains_together_where_it_pays(fresh, monkeypatch, device, dataset, sizes):
     groups = []
     specs = [dataclasses.replace(spec, dataset=dataset) for spec in SPECS]
 
@@ -155,19 +149,14 @@ def test_the_number_of_processes_changes_no_result(fresh, monkeypatch):
 
 
 def test_training_and_judging_take_one_thread(fresh, monkeypatch):
-    threads = []
+    threads, fit, rows = [], experiment.fit, observers.Signals.rows
 
-    def fit(model, *args, epochs, progress, **kwargs):
+    def work(function, *given, **named):
         threads.append(torch.get_num_threads())
-        progress(epochs, epochs)
-        return model
+        return function(*given, **named)
 
-    def rows(*args):
-        threads.append(torch.get_num_threads())
-        return [{}]
-
-    monkeypatch.setattr(experiment, "fit", fit)
-    monkeypatch.setattr(observers.Signals, "rows", rows)
+    monkeypatch.setattr(experiment, "fit", partial(work, fit))
+    monkeypatch.setattr(observers.Signals, "rows", lambda *given: work(rows, *given))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -61,19 +61,14 @@ def setting():
     )
 
 
-@pytest.mark.parametrize(
-    ("sentence", "pages"),
-    [
-        *((under_pgd, [README]), (under_the_cap_aware_attack, [README])),
-        *((after_training, [README]), (setting, [METHOD])),
-    ],
-)
-def test_a_sentence_has_the_numbers_of_its_table(sentence, pages):
-    assert all(sentence() in page for page in pages)
+@pytest.mark.parametrize("sentence", [under_pgd, under_the_cap_aware_attack, after_training])
+def test_a_sentence_of_the_readme_has_the_numbers_of_its_table(sentence):
+    assert sentence() in README
 
 
 def test_the_method_has_the_settings_of_the_profile():
     paper = experiment.profile("paper")
+    assert setting() in METHOD
     assert f"{paper.hidden[0]} and {paper.hidden[1]} units" in METHOD
     assert f"PGD in L∞, {paper.steps} steps of 2.5·ε/{paper.steps}" in METHOD
     assert f"ε = {', '.join(f'{e:g}' for e in paper.epsilons)} of the pixels' range" in METHOD
@@ -168,9 +163,7 @@ def test_the_python_of_a_page_runs(page, monkeypatch, tmp_path):
         exec(compile(block, page, "exec"), names)
 
 
-def test_the_check_that_a_page_shows_has_the_same_words_with_fewer_images(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_check_on_a_page_has_the_same_words_with_fewer_images(tmp_path, monkeypatch, capsys):
     shutil.copy(BOOK / "examples" / "my_net.py", tmp_path)
     monkeypatch.chdir(tmp_path)
     few = ["--limit", "30", "--steps", "10", "--queries", "20"]

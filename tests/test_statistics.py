@@ -55,9 +55,8 @@ def test_one_seed_has_a_difference_and_no_interval():
 def rows(robust, images, value="robust_accuracy"):
     means = [np.mean(row) for row in robust]
     table = {"seed": range(len(robust)), value: means, "images": images, "dataset": "mnist"}
-    return Measured.of_rows(
-        pd.DataFrame(table).assign(outcomes=[outcomes(row) for row in robust]), value
-    )
+    table |= {"outcomes": [outcomes(row) for row in robust]}
+    return Measured.of_rows(pd.DataFrame(table), value)
 
 
 def test_a_draw_of_images_widens_the_interval_less_where_networks_share_it():

@@ -29,14 +29,13 @@ from cappaper import (
 from cappaper.certificates.bounds import Interval, read_layers, rounding_error
 from cappaper.checks import ReliabilityWarning
 from tests.spellings import Function
-from tests.test_members import normed
+from tests.test_members import normed, sequence
 from tests.trained import trained
 
 
 def test_rounding_is_unbounded_for_more_terms_than_a_type_can_count():
-    box, hidden = (
-        Interval(-torch.ones(1, n).double(), torch.ones(1, n).double()) for n in (64, 16)
-    )
+    ends = [torch.ones(1, units).double() for units in (64, 16)]
+    box, hidden = (Interval(-end, end) for end in ends)
     for kind, bounded in ((torch.bfloat16, True), (torch.float8_e4m3fn, False)):  # of 65 terms
         error = rounding_error(read_layers(mlp(64, [16])), [hidden], box, torch.finfo(kind))
         assert (error.isfinite() == bounded).all() and (error > 0).all()
@@ -46,8 +45,7 @@ def test_surrogate_keeps_the_forward_pass_of_a_blank_image(twenty):
     """All pre-activations are 0, and so is their root mean square."""
     x = twenty.images.clone()
     x[0] = 0
-    layers = [nn.Linear(64, 8, bias=False), CappedReLU(0.5), nn.Linear(8, 10)]
-    net = nn.Sequential(nn.Flatten(), *layers)
+    net = sequence(nn.Linear(64, 8, bias=False), CappedReLU(0.5), nn.Linear(8, 10))
     plain = net(x)
     for sharpness in (0.1, 30.0):
         with surrogate_gradient(net, sharpness):
@@ -57,22 +55,15 @@ def test_surrogate_keeps_the_forward_pass_of_a_blank_image(twenty):
 
 
 def test_a_clamp_of_indices_or_of_a_scale_is_not_an_activation(twenty):
-    class Clip(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net, self.place = mlp(64, [16], beta=1.0), nn.Embedding(4, 64)
-            self.scale = nn.Parameter(torch.ones(()))
+    (net,), place, scale = trained(0.05), nn.Embedding(4, 64), nn.Parameter(torch.ones(()))
+    nn.init.zeros_(place.weight)
 
-        def forward(self, x):
-            place = self.place(torch.arange(8).clamp(max=3)).mean(0).view(1, 1, 8, 8)
-            return self.net(x + place) * self.scale.clamp(max=100.0)
+    def clips(x):
+        offset = place(torch.arange(8).clamp(max=3)).mean(0).view(1, 1, 8, 8)
+        return net(x + offset) * scale.clamp(max=100.0)
 
-    x, y = twenty
-    net = Clip()
     few = {"steps": [2], "epsilons": [0.2]}
-    with torch.no_grad():
-        net.place.weight.zero_()
-    same, alone = (masking_report(one, x, y, 0.1, **few) for one in (net, net.net))
+    same, alone = (masking_report(one, *twenty, 0.1, **few) for one in (Function(clips), net))
     assert same == alone
 
 
@@ -145,27 +136,21 @@ def test_a_constant_unit_makes_nothing_robust(twenty):
     x = twenty.images[:3]
     for bias in (0.0, 0.1):
         net = mlp(64, [4], beta=0.1)
-        with torch.no_grad():
-            net[1].weight[0] = 0
-            net[1].bias[0] = bias
+        net[1].weight.data[0], net[1].bias.data[0] = 0, bias
         assert not exact_robustness(net, x, net(x).argmax(1), 1.0).robust.any()
 
 
 def test_two_classes_are_enough_for_the_strongest_attack(twenty):
     x, y = twenty
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), CappedReLU(1.0), nn.Linear(8, 2))
+    net = sequence(nn.Linear(64, 8), CappedReLU(1.0), nn.Linear(8, 2))
     report = robustness_report(net, x, y % 2, np.float32(0.1), steps=5, queries=10)
     assert report.strongest <= report.pgd and json.loads(report.json())["eps"] < 0.11
 
 
 def test_many_classes_do_not_multiply_a_batch(twenty):
     sizes, x = [], twenty.images[:4]
-    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU6(), nn.Linear(8, 300))
-
-    def net(images):
-        sizes.append(len(images))
-        return layers(images)
-
+    layers = sequence(nn.Linear(64, 8), nn.ReLU6(), nn.Linear(8, 300))
+    net = Function(lambda x: sizes.append(len(x)) or layers(x))
     y = net(x).argmax(1)  # all are robust, so every target is tried
     apgd(net, x, y, 1e-6, steps=2, targets=40, batch_size=2)
     assert max(sizes) <= 16

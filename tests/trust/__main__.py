@@ -18,12 +18,7 @@ KINDS = {
     "nonsense": ("nonsense calls", 5000, nonsense.trial, "{} were refused, {} had a right answer"),
     "damage": ("damaged cache entries", 500, damage.trial, "each was named, and the table equal"),
     "interrupts": ("attacks interrupted", 3500, interrupts.trial, "the model was as before"),
-    "threads": (
-        "attacks in four threads",
-        200,
-        interrupts.threads,
-        "each found what it does alone",
-    ),
+    "threads": ("attacks in four threads", 200, interrupts.shared, "each found what it does alone"),
     "kills": ("runs stopped at a random moment", 60, runs.killed, "the table was equal"),
     "together": ("rounds of runs at once", 20, runs.at_once, "the tables were equal"),
 }
@@ -60,9 +55,8 @@ def main(only: tuple[str, ...], cases: int | None, seed: int) -> None:
             table = pd.read_csv(TABLE, index_col="trial")
             table.loc[title] = [usual, len(faults), end, seed, git_commit()]
             TABLE.write_text(table.to_csv(), encoding="utf-8")
-            TABLE.with_suffix(".md").write_text(
-                f"{markdown_table(table, 'trial')}\n", encoding="utf-8"
-            )
+            shown = f"{markdown_table(table, 'trial')}\n"
+            TABLE.with_suffix(".md").write_text(shown, encoding="utf-8")
     sys.exit(wrong > 0)
 
 

@@ -66,7 +66,7 @@ def trial(draw: random.Random, _: Path) -> None:
     same(after, state, msg=lambda said: f"after {name}: {said}")
 
 
-def threads(draw: random.Random, _: Path) -> None:
+def shared(draw: random.Random, _: Path) -> None:
     """Four attacks on one network at once: each finds what it finds alone."""
     model = cappaper.pretrained("cap-0.2")
     names = draw.sample([n for n in ATTACKS if n != "auto_attack"], 4)  # it seeds all of torch

@@ -46,11 +46,7 @@ def make(
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     """``cappaper reproduce`` in the project, with a cache of the project's own."""
     command = [sys.executable, "-m", "cappaper", "reproduce", "--device", "cpu", "--no-build"]
-    return subprocess.Popen(
-        [*command, *(options or ("--jobs", "1")), "--only", "small"],
-        cwd=folder,
-        env=os.environ | {"CAPPAPER_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    command += [*(options or ("--jobs", "1")), "--only", "small"]
+    env = os.environ | {"CAPPAPER_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, cwd=folder, env=env, text=True, **pipe)
