@@ -248,9 +248,8 @@ def test_targeted_attacks_are_refused_where_their_targets_would_be_the_labels(si
     model = mlp(64, [8])
     with pytest.raises(ValueError, match="a targeted attack needs the classes to reach"):
         call(model, *sixty, partial(attack, targeted=True))
-    madry = partial(attack, eps=0.1, targeted=True)
     with pytest.raises(ValueError, match="a targeted attack needs the classes to reach"):
-        fit(model, *sixty, epochs=1, attack=madry)
+        fit(model, *sixty, epochs=1, attack=partial(attack, eps=0.1, targeted=True))
 
 
 @quiet
@@ -258,9 +257,8 @@ def test_auto_attack_takes_members_that_draw_at_random(twenty):
     nets = [nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(64, 10)) for _ in range(2)]
     x = torch.stack([twenty.images, twenty.images])
     y = torch.stack([net.eval()(twenty.images).argmax(1) for net in nets])
-    adversarial = auto_attack(
-        Population([*map(nn.Module.train, nets)]), x, y, 0.1, parts=["apgd-ce"]
-    )
+    both = Population([*map(nn.Module.train, nets)])
+    adversarial = auto_attack(both, x, y, 0.1, parts=["apgd-ce"])
     assert adversarial.shape == x.shape and (adversarial != x).any()
 
 
