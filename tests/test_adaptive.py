@@ -30,7 +30,7 @@ from tests.spellings import Function, respelled
 
 @pytest.fixture(scope="module")
 def trained(digits):
-    """ReLU and a low cap on the digits, as the quick profile trains them."""
+    """ReLU and a low cap, trained on the digits until the low cap hides most examples from PGD."""
     nets = Population([mlp(64, [128, 64], beta=b) for b in (0.03, math.inf)])
     return fit(nets, *digits[0], epochs=60, batch_size=64, lr=3e-3)
 
