@@ -41,7 +41,7 @@ class RobustnessReport:
 
     @property
     def misleads(self) -> bool:
-        """Whether PGD misleads: signs of masking, or ten points more that other attacks find."""
+        """Whether PGD misleads, by signs of masking or ten points more that other attacks find."""
         return bool(self.masking.signs()) or self.pgd - self.strongest > 0.1
 
     @property
