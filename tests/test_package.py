@@ -22,7 +22,7 @@ MODULES = sorted(
 )
 HOME = [m for m in MODULES if not m.startswith("cappaper.paper") and not m.endswith("__main__")]
 BOOK = ["pandas", "joblib", "matplotlib", "papermill", "click", "tqdm", "yaml", "IPython"]
-EXTRA = {"matplotlib", "papermill", "IPython", "grimp", "ipywidgets", "pyautoattack"}
+EXTRA = {"joblib", "matplotlib", "papermill", "IPython", "grimp", "ipywidgets", "pyautoattack"}
 
 
 def python(code):

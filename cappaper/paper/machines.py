@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from cappaper import checks
@@ -59,6 +58,8 @@ def side_by_side(
     ``jobs`` processes share the calls: the networks are too small for a second thread. With a
     ``label`` there is a progress bar.
     """
+    from joblib import Parallel, delayed  # which the command check does not need
+
     # A bar is for a terminal, or for a kernel, which passes it on.
     watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
     jobs = max(1, min(jobs, len(calls)))
