@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -154,7 +155,7 @@ def replace_relu(
     device = next((weight.device for weight in model.parameters()), None)
     pairs = zip(map(known.__getitem__, chosen), checks.per_layer(beta, len(chosen)), strict=True)
     caps = {id(m): CappedReLU(b, inplace=m.inplace).train(m.training).to(device) for m, b in pairs}
-    model = copy_of(model, caps)
+    model = copy_of(model, {**caps})  # deepcopy adds to it
     for part in model.modules():
         if isinstance(part, nn.TransformerEncoderLayer) and part.activation in caps.values():
             part.activation_relu_or_gelu = 0  # else it computes ReLU itself in eval mode
@@ -172,22 +173,23 @@ def replace_relu(
     return model
 
 
-def copy_of(model: M, others: dict[int, Any] | None = None) -> M:
-    """A deep copy of a model, which runs its own layers, or ``others`` in place of these ids."""
+def copy_of(model: M, memo: dict[int, Any] | None = None) -> M:
+    """A deep copy of a model, which runs its own layers; ``memo`` has others for some, by id."""
     try:
-        copied = copy.deepcopy(model, {**(others or {})})
+        copied = copy.deepcopy(model, memo)
     except Exception as error:
         why = str(error).partition("\n")[0]
         raise ValueError(f"{type(model).__name__} cannot be deep-copied: {why}") from error
     own = {*map(id, model.modules())}
     for part in copied.modules():
         for name, value in vars(part).items():
-            for call in value.values() if isinstance(value, dict) else [value]:
-                # Functions are not copied: a closure goes on holding the layers of the original.
-                held = [cell.cell_contents for cell in getattr(call, "__closure__", None) or ()]
-                if any(id(getattr(one, "__self__", one)) in own for one in held):
-                    what = f"a copy of this {type(part).__name__} would share its {name.strip('_')}"
-                    raise ValueError(f"{what}: define it in a class")
+            calls = value.values() if isinstance(value, dict) else [value]
+            # Functions are not copied: a closure goes on holding the layers of the original.
+            held = [c.cell_contents for f in calls for c in getattr(f, "__closure__", None) or ()]
+            shared = any(id(getattr(one, "__self__", one)) in own for one in held)
+            if shared or (name == "forward" and isinstance(value, FunctionType)):
+                what = f"a copy of this {type(part).__name__} would share its {name.strip('_')}"
+                raise ValueError(f"{what}: define it in a class")
     return copied
 
 

@@ -151,11 +151,10 @@ def layout(model: nn.Module, strict: bool) -> Iterator[tuple[Any, ...]]:
     for name, part in model.named_modules():
         named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
         tensors = [(n, t.shape, t.dtype, t.requires_grad, strict and t.device) for n, t in named]
-        kind = type(part).__module__, type(part).__qualname__, part.training
         held = vars(part) | {"its class's forward": getattr_static(type(part), "forward", None)}
         kept = object if strict else (int, float, str, FunctionType)  # the text of others may vary
         settings = {k: v for k, v in held.items() if k not in _NO_SETTINGS and isinstance(v, kept)}
-        yield name, kind, tensors, described(settings, strict=strict)
+        yield name, str(type(part)), part.training, tensors, described(settings, strict=strict)
     # Tied weights are listed once, under their first name.
     yield "a weight", [name for name, _ in model.named_parameters()]
 

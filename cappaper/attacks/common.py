@@ -179,19 +179,18 @@ def _save(model: nn.Module) -> Callable[[], None]:
     modes = [(part, part.training) for part in (*parts, *shared) if hasattr(part, "training")]
     # torch has no public list that names a buffer of None, which a forward pass may fill.
     named: list[Any] = [(part, *b) for part in parts for b in part._buffers.items()]
-    plain = [one for one in named if one[2] is None or one[2].layout == torch.strided]
-    kept = [(*one, None if one[2] is None else one[2].clone()) for one in plain]
+    kept = {b: b.clone() for *_, b in named if b is not None and b.layout == torch.strided}
 
     def put_back() -> None:
         for part, training in modes:  # parents first
             if part.training != training:
                 set_mode(part, training)  # a train method of the user's may do more
             part.training = training
-        for part, name, buffer, before in kept:
+        for part, name, buffer in named:
             setattr(part, name, buffer)  # a forward pass may have put another in its place
-            if buffer is not None and not torch.equal(buffer, before):
+            if buffer in kept and not torch.equal(buffer, kept[buffer]):
                 # Graphs from before hold the value that is put back: data keeps them valid.
-                buffer.resize_(before.shape).data.copy_(before)
+                buffer.resize_(kept[buffer].shape).data.copy_(kept[buffer])
 
     return torch.no_grad()(put_back)
 

@@ -141,7 +141,7 @@ def auto_attack(
         from pyautoattack import AutoAttack
         from pyautoattack.checks import funcs as calls_seen
     except ImportError as error:
-        raise ImportError('auto_attack needs it: pip install "cappaper[autoattack]"') from error
+        raise ImportError('auto_attack needs more: pip install "cappaper[autoattack]"') from error
 
     def attack(x: Tensor, y: Tensor, model: nn.Module = model) -> Tensor:
         if y.ndim == 2:
