@@ -151,6 +151,11 @@ def test_a_cap_works_in_place_where_the_relu_did():
     assert torch.equal(replace_relu(relu, math.inf)(z), before)
 
 
+def patched(net, _):
+    inner = net.forward
+    net.forward = lambda x: inner(x).float()
+
+
 def hooked(net, first):
     net.register_forward_hook(lambda *given: first.bias.zero_())
 
@@ -158,7 +163,8 @@ def hooked(net, first):
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (lambda net, first: setattr(net, "forward", lambda x: first(x.flatten(1))), "forward"),
+        (patched, "forward"),
+        (lambda net, first: setattr(net, "forward", contrast), "forward"),
         (lambda net, first: setattr(net, "block", lambda x: first(x)), "block"),
         (hooked, "forward_hooks"),
     ],
@@ -179,12 +185,13 @@ def test_a_relu_is_capped_where_a_list_holds_it_too(twenty):
 
 def test_an_attack_may_work_in_place_and_change_the_mode(twenty):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.BatchNorm1d(9), nn.Dropout(0.9))
-    x, y = twenty
+    x, y = twenty.images, net.eval()(twenty.images).argmax(1)  # all correct: all are attacked
+    net.train()
     with pytest.raises(ValueError, match="left its ball"):
-        evaluate(net, x, y % 9, partial(lambda model, x, y, eps: x.mul_(0), eps=0.1))
-    rates = evaluate(net, x, y % 9, lambda model, x, y: x if model.train() else None)
+        evaluate(net, x, y, partial(lambda model, x, y, eps: x.mul_(0), eps=0.1))
+    rates = evaluate(net, x, y, lambda model, x, y: x if model.train() else None)
     assert rates.success_rate == 0
-    fit(net, x, y % 9, epochs=1, attack=lambda model, x, y: x if model.eval() else None)
+    fit(net, x, y, epochs=1, attack=lambda model, x, y: x if model.eval() else None)
     assert net[2].num_batches_tracked > 0
 
 
