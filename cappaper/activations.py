@@ -197,7 +197,7 @@ class Bounded(NamedTuple):
     """One call of a bounded activation: its slope is ``slope`` between two bounds of ``z``, else 0.
 
     ``z``: pre-activations, any shape. ``lower``, ``upper``: numbers, or tensors that broadcast
-    against ``z``. For a sigmoid both bounds are 0, and ``slope / 4`` is its slope there.
+    against ``z``. A sigmoid has no such range: both are 0, and its slope there is ``slope / 4``.
     """
 
     z: Tensor

@@ -39,7 +39,7 @@ def batch(x: Tensor, y: Tensor) -> None:
         raise TypeError(f"labels must be int64 class indices, got {y.dtype}")
     if y.ndim not in (1, 2) or x.ndim <= y.ndim or x.shape[: y.ndim] != y.shape:
         got = f"got {list(x.shape)} and {list(y.shape)}"
-        raise ValueError(f"labels [B] need images [B, ...], and labels [M, B] [M, B, ...]; {got}")
+        raise ValueError(f"labels [B] need images [B, ...], labels [M, B] need [M, B, ...]; {got}")
     if not x.numel():
         raise ValueError("the batch is empty: expected at least one image")
     low, high = torch.aminmax(x.detach())
@@ -107,7 +107,7 @@ def has_hooks(model: nn.Module) -> bool:
 
 def no_hooks(model: nn.Module, what: str) -> None:
     if has_hooks(model):
-        raise ValueError(f"{what} may have no hooks, and no forward of its own: remove them first")
+        raise ValueError(f"{what} may have no hooks and no patched forward: remove them first")
 
 
 def logits_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

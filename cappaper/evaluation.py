@@ -56,7 +56,7 @@ def evaluate(
         attack: ``attack(model, x, y) -> x_adv``, for example ``partial(pgd, eps=0.1)``.
         batch_size, progress: as :func:`~cappaper.pgd`; a loader has its own batches.
 
-    The model runs in eval mode. If it draws at random, the mean of its probabilities over 64 passes
+    The model runs in eval mode. If it is stochastic, the mean of its probabilities over 64 passes
     is evaluated. NaN logits count as misclassified before the attack, and as not fooled after it.
 
     Warns:

@@ -26,9 +26,9 @@ _TABLE = {  # the largest value without masking, and the cure: six indicators, t
     "unconstrained attack failure": (0, "another loss or attack: some image always succeeds"),
     "one step against many": (0.01, _SLOPE),
     "chance against gradients": (0.01, "an attack without gradients: square"),
-    "few steps against many": (0.01, "take the best of several lengths: apgd"),
+    "few steps against many": (0.01, "keep the best of several step counts, or use apgd"),
     "a small radius against a larger one": (0.01, "try at each ε what succeeds at a smaller one"),
-    "knowledge of the cap against as many runs": (0.01, "report adaptive_pgd: it knows the cap"),
+    "cap-aware PGD against as many runs of PGD": (0.01, "report adaptive_pgd: it knows the cap"),
 }
 
 
@@ -85,13 +85,13 @@ class MaskingReport:
         rows = [
             (self.zero_gradient, "{:.0%} of the images have an input gradient of exactly zero"),
             (self.unstable, "the logits change by {:.0%} within a thousandth of ε"),
-            (self.silent, "{:.1%} of the images are wrong on PGD's way and right at its end"),
+            (self.silent, "{:.1%} of the images are wrong during PGD and right at its end"),
             (fewer - last, f"{few:g} steps leave {fewer:.1%}, {many:g} steps leave {last:.1%}"),
             (self.moved, "{:.0%} of the examples that fool the other model do not fool this one"),
             (any_image, f"at ε = {widest:g}, where any image is allowed, PGD leaves {{:.1%}}"),
             (last - one, f"one step leaves {one:.1%}, many steps leave {last:.1%}"),
             (last - self.noise, f"random points leave {self.noise:.1%}, PGD leaves {last:.1%}"),
-            (last - best, f"the longest PGD leaves {last:.1%}, the best one {best:.1%}"),
+            (last - best, f"the longest PGD run leaves {last:.1%}, the best one {best:.1%}"),
             (rise, f"from ε = {low:g} to {high:g}, what PGD leaves changes by {{:+.1%}}"),
             (plain - aware, f"{knows}, as many runs of PGD leave {plain:.1%}"),
         ]
@@ -156,7 +156,7 @@ def _measure(
 ) -> Iterator[dict[str, Any]]:
     """The fields of the report, some after each measurement."""
     eps, seed, batch_size, most = (settings[k] for k in ("eps", "seed", "batch_size", "steps"))
-    judged = look(model, x, y)  # of a model that draws at random, the mean of its passes
+    judged = look(model, x, y)  # of a stochastic model, the mean of its passes
 
     def logits(images: Tensor, of: nn.Module = judged) -> Tensor:
         return in_batches(partial(predict, of), of, images, y, batch_size, None)

@@ -135,7 +135,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     known = [type(part) in (nn.Linear, nn.Conv2d) for part in weighted]
     known += [isinstance(cap, CappedReLU) for cap in caps] + [len({*parts}) == len(parts)]
     if not all(known) or len(weighted) == len(caps) or checks.has_hooks(model):
-        raise ValueError("rescale needs a network of mlp or convnet, with no layer in two places")
+        raise ValueError("rescale needs an mlp or convnet without hooks and without shared layers")
     factors = [1.0]
     with torch.no_grad():
         for cap, new in zip(caps, checks.per_layer(beta, len(caps)), strict=True):

@@ -53,7 +53,7 @@ class RobustnessReport:
         if self.misleads:
             kind = "masked" if self.masking.signs() else "misleading"
             why = f"The gradients are {kind}: do not trust a robust accuracy from PGD."
-            return f"{why} PGD leaves {self.pgd:.1%} of the images, all attacks leave {least}."
+            return f"{why} PGD leaves {self.pgd:.1%} of the images; all attacks combined, {least}."
         more = "no attack finds" if self.pgd == self.strongest else "other attacks find"
         return f"No sign of masked gradients; {more} more than PGD: report {least}, an upper bound."
 

@@ -103,7 +103,7 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
 
 
 class _Watch(TorchFunctionMode):
-    """Hands each call of a bounded activation to ``handle``, a clamp of a clamp with all bounds."""
+    """Hands each call of a bounded activation to ``handle``; nested clamps count as one call."""
 
     def __init__(self, handle: Callable[[Bounded, Tensor], Tensor]) -> None:
         super().__init__()

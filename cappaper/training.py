@@ -47,7 +47,7 @@ def fit(
         y: int64 labels ``[N]``.
         epochs, batch_size: passes over the data, and examples in a step. The last step takes what
             is left; a single example joins the step before, since BatchNorm refuses it alone.
-        lr: Adam's step size, or a schedule ``lr(step, steps)``, which may return 0.
+        lr: Adam's learning rate, or a schedule ``lr(step, steps)``, which may return 0.
         attack: ``attack(model, x, y) -> x_adv``. Bind ``early_exit=False`` in
             :func:`~cappaper.pgd`: training needs the end of each run, not its first success.
         attack_at: instead of ``attack``: ``attack_at(step, steps)`` returns the attack for a step,

@@ -133,7 +133,7 @@ def test_the_step_size_may_halve_where_the_authors_have_it():
     assert _checkpoints(100) == dict(zip(at[1:], at, strict=False))
 
 
-def test_squares_of_color_images_take_a_sign_for_each_channel():
+def test_squares_of_colour_images_take_a_sign_for_each_channel():
     x, y = torch.full((4, 3, 8, 8), 0.5), torch.zeros(4, dtype=torch.long)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
     torch.nn.init.zeros_(net[1].weight)

@@ -131,7 +131,7 @@ def doubts(call):
 
 
 DOUBTS = {
-    "draws at random": (lambda x, net: 1e-6 * NOISE["noise"](x, net), 0.1),
+    "is stochastic": (lambda x, net: 1e-6 * NOISE["noise"](x, net), 0.1),
     "look like probabilities": (lambda x, net: net(x).softmax(-1), 0.1),
     "all sum to 100": (lambda x, net: 100 * net(x).softmax(-1), 0.1),
     "allows any image": (lambda x, net: net(x), 8.0),
@@ -168,7 +168,7 @@ def test_a_common_model_gets_no_warning(net, sixty, function):
 
 
 @quiet
-@pytest.mark.parametrize("says", ["draws at random", "look like probabilities", "all sum to 100"])
+@pytest.mark.parametrize("says", ["is stochastic", "look like probabilities", "all sum to 100"])
 def test_a_report_names_a_doubtful_model_once(net, sixty, says):
     six, model = (t[:6] for t in sixty), After(net, DOUBTS[says][0])
     report = robustness_report(model, *six, 0.1, steps=2, queries=9)

@@ -199,7 +199,7 @@ def test_strict_fails_where_nothing_is_decided(mine, capsys):
     few = ["--steps", "2", "--queries", "2", "--limit", "8", "--strict"]
     assert main(["check", "traced.py:net", "--data", "digits", *few]) == 1
     out, error = capsys.readouterr()
-    assert "Not decided" in out and "traced or scripted" in out and "masked, or may be" in error
+    assert "Not decided" in out and "traced or scripted" in out and "may mislead" in error
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")

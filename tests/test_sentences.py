@@ -33,7 +33,7 @@ def under_pgd():
     mean = means("how-robust", "attack", "beta", training_eps=0, eps=0.1)["PGD"]
     best, relu = percent(mean.max(), mean[INF])
     return (
-        f"At ε = 0.1, PGD, the paper's attack, leaves {best} of the tested images"
+        f"At ε = 0.1, PGD, the paper's attack, leaves {best} of images"
         f" with β = {mean.idxmax():g}, and {relu} with ReLU."
     )
 
@@ -41,22 +41,22 @@ def under_pgd():
 def under_the_cap_aware_attack():
     mean = means("how-robust", "attack", "beta", training_eps=0, eps=0.1)
     (left,) = percent(mean["cap-aware PGD", mean["PGD"].idxmax()])
-    return f"Cap-aware PGD, an attack that knows about the cap, leaves {left}."
+    return f"Cap-aware PGD, which knows about the cap, leaves {left}."
 
 
 def after_training():
     mean = means("train-longer", "attack", "beta", recipe="constant", epochs=40)
     under, left = percent(mean["PGD", 0.2], mean[STRONGEST, 0.2])
     return (
-        f"Networks with β = 0.2, trained at ε = 0.3, learn to stop PGD: it leaves {under},"
-        f" and the strongest attack {left}."
+        "Networks with β = 0.2, trained against PGD at ε = 0.3, learn to stop it:"
+        f" it leaves {under}, the strongest attack {left}."
     )
 
 
 def setting():
     paper = experiment.profile("paper")
     return (
-        f"step size {paper.lr:g}, batches of {paper.batch_size}, {paper.epochs} epochs"
+        f"learning rate {paper.lr:g}, batches of {paper.batch_size}, {paper.epochs} epochs"
         f" ({paper.adversarial_epochs} of adversarial training), 60,000 images"
     )
 

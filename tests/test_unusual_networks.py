@@ -112,7 +112,7 @@ def test_classes_that_a_model_excludes_hide_nothing(sixty, attack):
 
     assert left(-math.inf) <= left(-1e4) + 0.1 < 0.9
     draws = Function(lambda z: (z + torch.randn_like(z)).index_fill(1, others, -1e9))
-    with pytest.warns(ReliabilityWarning, match="draws at random"):
+    with pytest.warns(ReliabilityWarning, match="is stochastic"):
         pgd(nn.Sequential(net, draws), x, y, 0.1)
 
 

@@ -44,7 +44,7 @@ def apgd(
         steps: gradient steps in a run.
         targets: 0 for the cross-entropy; else how many other classes to aim at, the likeliest
             first, with the DLR loss (difference of logits ratio); less than the number of classes.
-        restarts: runs for each loss; every run attacks the examples that no earlier one has fooled.
+        restarts: runs for each loss; each attacks the examples that are still robust.
 
     Returns:
         Examples shaped like ``x``: for each a success, or else the best point of the last run;
@@ -186,7 +186,7 @@ def cw_l2(
         steps: Adam's steps for one c. An example stops early when a tenth of the steps lowers its
             loss by less than a ten-thousandth.
         search_steps: how many values of c are tried.
-        lr: Adam's step size in w, above 0. Black and white pixels start at w = ±7.3: if
+        lr: Adam's learning rate in w, above 0. Black and white pixels start at w = ±7.3: if
             ``steps`` times ``lr`` is less than 7.3, the attack hardly moves them.
         initial_const: the first c, above 0.
 

@@ -21,12 +21,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [N, classes] and labels [
 
 _BATCH_ON_CPU = 2048  # larger batches do not fit the cache, smaller ones leave cores idle
 _DROP_BELOW = 0.9  # drop finished examples once this share of the batch, or less, is left
-_LOOKS = 8  # passes that show whether a model draws at random
-_DRAWS = 64  # passes over which a model that draws at random is evaluated
+_LOOKS = 8  # passes that show whether a model is stochastic
+_DRAWS = 64  # passes over which a stochastic model is evaluated
 
 
 class Averaged(nn.Module):
-    """A model that draws at random, evaluated by the sum of its probabilities over some passes.
+    """A stochastic model, evaluated by the sum of its probabilities over some passes.
 
     Source: expectation over transformation, Athalye et al., arXiv 1802.00420, section 4.2; the
     loss is that of the mean, as in Salman et al., arXiv 1906.04584, equation 6.
@@ -48,7 +48,7 @@ def is_fooled(logits: Tensor, labels: Tensor, targeted: bool = False) -> Tensor:
 
 
 def predict(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Checked logits without a graph; a model that draws at random is averaged over many draws."""
+    """Checked logits without a graph; a stochastic model is averaged over many draws."""
     if isinstance(model, Averaged):
         model = Averaged(model.model, max(model.samples, _DRAWS))
     with torch.no_grad():
@@ -101,7 +101,7 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
     draws = differ(one, torch.stack(others), 1e-4)
     if draws and samples == 1:
         checks.warn(
-            "the model draws at random: passes differ, so no image stops at its first success."
+            "the model is stochastic: passes differ, so no image stops at its first success."
             " pgd and adaptive_pgd follow the mean of 20 passes with samples=20;"
             " dropout in train mode needs model.eval()"
         )

@@ -71,7 +71,7 @@ def pgd(
         norm: ``"linf"`` or ``"l2"``.
         random_start: start each run at a uniform random point of the ball, which depends on the
             seed, the run and the example's own pixels alone.
-        restarts: number of runs; each attacks what no earlier one has fooled.
+        restarts: number of runs; each attacks the examples that are still robust.
         early_exit: return an example's first success, and ``x`` itself where it is misclassified.
             With ``False`` every example takes all steps, as adversarial training needs.
         loss: ``"cross-entropy"``; ``"margin"``, the largest other logit minus the true class's,
@@ -81,7 +81,7 @@ def pgd(
         autocast: ``torch.bfloat16`` to take the steps in that dtype, which is faster for dense
             networks, and to confirm every success in the model's own dtype.
         samples: forward passes in a step; the attack follows the mean of their probabilities. If
-            the model draws at random, no example stops early; runs that lower the mean are kept.
+            the model is stochastic, no example stops early, and its best run is kept.
         batch_size: examples attacked at once; 2048 by default on a CPU, all of them elsewhere.
         progress: True for a bar; or a function to call with (batches done, in all), 0 if unknown.
             A batch is then about a tenth of the examples, or less.
@@ -91,9 +91,9 @@ def pgd(
         Examples shaped like ``x``; where no run succeeded, the end of the last run.
 
     Warns:
-        ReliabilityWarning: two passes of the model differ, its outputs look like probabilities, or
-            it is in train mode (these three not with ``early_exit=False``); ``eps`` > 1 in L∞; or
-            some logits are NaN, and their examples then count as not fooled.
+        ReliabilityWarning: the model is stochastic, its outputs look like probabilities, or logits
+            depend on the batch (these three not with ``early_exit=False``); ``eps`` > 1 in L∞; or
+            some logits or gradients are NaN: examples with NaN logits count as not fooled.
 
     Raises:
         TypeError: images or labels of the wrong dtype, or a model that does not return a tensor.

@@ -47,7 +47,7 @@ def certified_accuracy(
 def certify(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str = "crown") -> Tensor:
     """Which examples provably keep their class everywhere in the L∞ ball and the image range.
 
-    Over a radius of ``eps`` + 1e-6, the true class must lead by more than a forward pass can round.
+    Over a radius of ``eps`` + 1e-6, the true class must lead by more than rounding can change.
     So a certificate holds for the network as it is computed, not only in exact arithmetic.
 
     Source: interval bounds, Gowal et al., arXiv 1810.12715; CROWN, Zhang et al.,
@@ -111,7 +111,7 @@ def read_layers(model: nn.Module) -> Layers:
 
 
 def check_reading(network: Layers, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Which images are correct; refuses a model that computes something else than its layers do."""
+    """Which images are correct; refuses a model that does not compute what its layers do."""
     with torch.no_grad():
         logits = checks.logits_of(model, x, y)
     here = Interval(*2 * (x.detach().flatten(1).double(),))

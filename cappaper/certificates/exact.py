@@ -32,7 +32,7 @@ def exact_robustness(
     For every other class, a mixed-integer program minimises the true class's lead over the ball
     and the image range. Each unit that can be on either side of 0, or of its cap, has a binary
     variable; interval bounds show which units can. The method uses no attack and no
-    bounds but these, so it can test attacks and CROWN. The network confirms every example.
+    bounds but these, so it can test attacks and CROWN. The network confirms all that is found.
 
     Source: Tjeng, Xiao and Tedrake, arXiv 1711.07356, section 4; the second binary variable, for
     the cap, is this project's. The solver is HiGHS, through ``scipy.optimize.milp``.

@@ -124,7 +124,7 @@ def check(
         if path:
             path.write_text(text(), encoding="utf-8")
     if strict and (report.misleads or report.doubts):
-        raise ValueError("the gradients are masked, or may be")
+        raise ValueError("PGD misleads, or may mislead")
 
 
 def _model(name: str) -> nn.Module:
@@ -181,7 +181,7 @@ def _run(name: str, function: Callable[[], Any]) -> Any:
 
 
 @commands.command()
-@click.option("--write", is_flag=True, help="Write book/claims.md and its ledger again.")
+@click.option("--write", is_flag=True, help="Write the ledger, its pages and the headline again.")
 def claims(write: bool) -> None:
     """Both answers to every claim, from the committed tables; fails if the ledger disagrees."""
     book = Path.cwd() / "book"
@@ -203,7 +203,7 @@ def claims(write: bool) -> None:
 @commands.command()
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 def refresh(names: Sequence[str]) -> None:
-    """Run all notebooks of notebooks/, or these, and store their outputs there."""
+    """Run the named notebooks of notebooks/, or all, and store their outputs there."""
     from cappaper.paper import chapters
 
     chapters.manifest(Path.cwd())  # raises outside the project's folder

@@ -66,7 +66,7 @@ def profile(name: str = "quick", **changes: Any) -> Profile:
     """``"quick"`` (embedded digits) or ``"paper"`` (MNIST), with single fields changed.
 
     None keeps the profile's value, and lists become tuples. ``epochs`` sets both trainings, unless
-    ``adversarial_epochs`` is given too. ``effort`` is multiplied with epochs and steps.
+    ``adversarial_epochs`` is given too. ``effort`` multiplies epochs and steps.
 
     >>> profile("quick", epochs=3, seeds=[7]).seeds
     (7,)
@@ -212,7 +212,7 @@ def sweep(
 
 
 def one_cycle(peak: float, rise: float, step: int, steps: int) -> float:
-    """The step size of one step: it rises linearly to ``peak``, for the share ``rise``, and falls.
+    """A step's learning rate: it rises linearly to ``peak``, for the share ``rise``, and falls.
 
     It is above 0 at either end. Source: Wong et al., arXiv 2001.03994, section 5.
 

@@ -49,7 +49,7 @@ class LayerSignal(NamedTuple):
 
     layer: str  #: the module's name
     units: int
-    gradient: float  #: mean L2 norm of the loss's gradient by the layer's pre-activations
+    gradient: float  #: mean L2 norm of the loss's gradient at the layer's pre-activations
     silent: float  #: share of examples for which that gradient is exactly zero
     at_zero: float  #: share of units whose output is 0
     at_cap: float  #: share of units whose output is the max value β
