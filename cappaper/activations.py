@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import FunctionType
@@ -169,7 +168,7 @@ def replace_relu(
         or (type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, no_activations))
     ]
     if others and layers is None:
-        warnings.warn(f"replace_relu left alone: {'; '.join(others)}", stacklevel=2)
+        checks.warn(f"replace_relu left alone: {'; '.join(others)}", UserWarning)
     return model
 
 

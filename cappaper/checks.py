@@ -5,7 +5,7 @@ import math
 import numbers
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -19,13 +19,13 @@ class ReliabilityWarning(UserWarning):
     """There is reason to doubt the result of an attack, for example because gradients are zero."""
 
 
-def warn(text: str) -> None:
-    """Issue a :class:`ReliabilityWarning` for the line outside this package that led here."""
+def warn(text: str, kind: type[UserWarning] = ReliabilityWarning) -> None:
+    """Issue a warning for the line outside this package that led here."""
     frames = [frame for frame, _ in traceback.walk_stack(inspect.currentframe())]
     owners = [str(frame.f_globals.get("__name__")).split(".")[0] for frame in frames]
     inside = ("cappaper", "torch", "tqdm")
     outside = (level for level, owner in enumerate(owners, 1) if owner not in inside)
-    warnings.warn(text, ReliabilityWarning, stacklevel=next(outside, 1))
+    warnings.warn(text, kind, stacklevel=next(outside, 1))
 
 
 def batch(x: Tensor, y: Tensor) -> None:
@@ -233,7 +233,7 @@ def entries(values: Any) -> tuple[Any, ...] | None:
     return None
 
 
-def one_of(value: str, allowed: Sequence[str], what: str) -> str:
+def one_of(value: str, allowed: Collection[str], what: str) -> str:
     """The name; refuses one that is not on the list."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"unknown {what} {shown(value)}: use one of {', '.join(allowed)}")

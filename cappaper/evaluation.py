@@ -162,7 +162,7 @@ def _robust_in_batch(model: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[A
             left = rows[-1].nonzero().squeeze(1)
             if len(left):
                 images, labels = x[left], y[left]
-                adversarial = attack(model, images.clone(), labels)  # it may work in place
+                adversarial = attack(model, images.clone(), labels.clone())  # it may work in place
                 if model.training:  # an attack may have changed the mode
                     set_mode(model, False)
                 checks.adversarial(adversarial, images, bound.get("eps", 1.0))

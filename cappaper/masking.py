@@ -73,8 +73,8 @@ class MaskingReport:
         return [i.says for i in self._judged() if i.fails and i.name != "silent success"]
 
     def _judged(self) -> Iterator[Indicator]:
-        many, last = list(self.by_steps.items())[-1]
-        few, fewer = list(self.by_steps.items())[-2:][0]  # the same if there is only one
+        steps = [*self.by_steps.items()]
+        (few, fewer), (many, last) = [steps[0], *steps][-2:]
         best = min(self.by_steps.values())
         one, plain, aware = self.one_step, self.control, self.adaptive
         knows = f"an attack that knows about the cap leaves {aware:.1%}"
@@ -161,11 +161,11 @@ def _measure(
     def logits(images: Tensor, of: nn.Module = judged) -> Tensor:
         return in_batches(partial(predict, of), of, images, y, batch_size, None)
 
-    def is_correct(images: Tensor, of: nn.Module = judged) -> Tensor:
+    def withstands(images: Tensor, of: nn.Module = judged) -> Tensor:
         return ~is_fooled(logits(images, of), y)
 
     def under(attack: Callable[..., Tensor], **own: Any) -> float:
-        return _mean(correct & is_correct(attack(model, x, y, **settings | own)))
+        return _mean(correct & withstands(attack(model, x, y, **settings | own)))
 
     def no_gradient(images: Tensor, labels: Tensor) -> Tensor:
         point = images.detach().requires_grad_()
@@ -182,7 +182,7 @@ def _measure(
     loss = {n: F.cross_entropy(z, y).item() for n, z in path.items()}
     right = torch.stack([~is_fooled(z, y) for z in path.values()])
     yield {"loss": loss, "silent": _mean(right[0] & right[-1] & ~right.all(0))}
-    noise = [is_correct(Linf(eps, 1).random(x, seed, run)) for run in range(100)]
+    noise = [withstands(Linf(eps, 1).random(x, seed, run)) for run in range(100)]
     yield {"noise": _mean(correct & torch.stack(noise).all(0))}
     here, there = (logits(z, model) for z in (x, Linf(eps / 1000, 1).random(x, seed, 0)))
     here, there = (z.where(z > -1e4, 0) for z in (here, there))  # not those of impossible classes
@@ -191,8 +191,8 @@ def _measure(
     yield {"one_step": under(walk, steps=1, step_size=1.0, random_start=False)}  # FGSM
     if other is not None:
         adversarial = walk(other, x, y, steps=most)
-        fools = correct & ~is_correct(adversarial, other)
-        yield {"moved": _mean(is_correct(adversarial)[fools])}
+        fools = correct & withstands(x, other) & ~withstands(adversarial, other)
+        yield {"moved": _mean(withstands(adversarial)[fools])}
     yield {"by_steps": {count: under(pgd, steps=count) for count in steps}}
     yield {"by_eps": {radius: under(pgd, eps=radius) for radius in epsilons}}
     yield {"control": under(adaptive_pgd, sharpnesses=(None, None, None))}

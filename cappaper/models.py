@@ -105,8 +105,7 @@ def _network(
     widths = [filters[-1] * size**2 if filters else size, *units]
     for before, after, cap in zip(widths, units[:-1], caps[1 - len(units) :], strict=False):
         layers += [drawn(nn.Linear, before, after), make(cap)]
-    layers.append(drawn(nn.Linear, widths[-2], widths[-1]))
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers, drawn(nn.Linear, *widths[-2:]))
 
 
 def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequential:
@@ -121,7 +120,7 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
 
     Raises:
         ValueError: the model is not an nn.Sequential in which weighted layers and caps alternate,
-            or has a layer twice; a finite value for ∞ or the reverse; or a wrong number of values.
+            or shares weights; a finite value for ∞ or the reverse; or a wrong number of values.
 
     >>> net = mlp(64, [32, 16], beta=1.0)
     >>> x = torch.rand(5, 1, 8, 8)
@@ -133,9 +132,11 @@ def rescale(model: nn.Sequential, beta: float | Sequence[float]) -> nn.Sequentia
     parts: list[Any] = [part for part in layers if not isinstance(part, nn.Flatten)]
     weighted, caps = parts[::2], parts[1::2]
     known = [type(part) in (nn.Linear, nn.Conv2d) for part in weighted]
-    known += [isinstance(cap, CappedReLU) for cap in caps] + [len({*parts}) == len(parts)]
+    known += [isinstance(cap, CappedReLU) for cap in caps]
+    weights = [weight for part in parts for weight in part.parameters()]
+    known += [len({*own}) == len(own) for own in (parts, weights)]
     if not all(known) or len(weighted) == len(caps) or checks.has_hooks(model):
-        raise ValueError("rescale needs an mlp or convnet without hooks and without shared layers")
+        raise ValueError("rescale needs an mlp or convnet without hooks or shared layers")
     factors = [1.0]
     with torch.no_grad():
         for cap, new in zip(caps, checks.per_layer(beta, len(caps)), strict=True):

@@ -63,8 +63,8 @@ class Population(nn.Module):
                 where = different[0][0] or "the top"
                 raise ValueError(f"members of a population {share}: they differ first at {where}")
         parameters, buffers = stack_module_state([copy_of(m) for m in models])
-        # Parameter names may not hold dots; "__" takes the place of a dot.
-        self._names = {name.replace(".", "__"): name for name in (*parameters, *buffers)}
+        # Parameter names may not hold dots.
+        self._names = {name.replace(".", ":"): name for name in (*parameters, *buffers)}
         for flat, name in self._names.items():
             if name in buffers:
                 self.register_buffer(flat, buffers[name])
@@ -152,7 +152,7 @@ def layout(model: nn.Module, strict: bool) -> Iterator[tuple[Any, ...]]:
         named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
         tensors = [(n, t.shape, t.dtype, t.requires_grad, strict and t.device) for n, t in named]
         held = vars(part) | {"its class's forward": getattr_static(type(part), "forward", None)}
-        kept = object if strict else (int, float, str, FunctionType)  # the text of others may vary
+        kept = object if strict else (int, float, str, tuple, list, FunctionType)
         settings = {k: v for k, v in held.items() if k not in _NO_SETTINGS and isinstance(v, kept)}
         yield name, str(type(part)), part.training, tensors, described(settings, strict=strict)
     # Tied weights are listed once, under their first name.
@@ -175,7 +175,7 @@ def described(value: Any, strict: bool = False, within: tuple[int, ...] = ()) ->
         case partial():
             return f"{inner(value.func)}({inner(value.args)}, {inner(value.keywords)})"
         case MethodType():
-            return f"{inner(value.__self__)}.{value.__name__}"
+            return f"{inner(value.__self__)} {inner(value.__func__)}"
         case FunctionType():
             closure = [cell.cell_contents for cell in value.__closure__ or ()]
             carried = [value.__defaults__, value.__kwdefaults__, closure]
@@ -193,5 +193,7 @@ def described(value: Any, strict: bool = False, within: tuple[int, ...] = ()) ->
         case Tensor() if value.layout == torch.strided and not value.is_meta:
             plain = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
             return f"{value.dtype} {list(value.shape)} {hashlib.sha256(plain.data).hexdigest()}"
-    attributes = getattr(value, "__dict__", None)
-    return f"{type(value).__qualname__} {inner(attributes)}" if attributes else repr(value)
+    if (attributes := getattr(value, "__dict__", None)) is None or isinstance(value, Tensor):
+        return repr(value)
+    called = getattr_static(type(value), "__call__", None)
+    return f"{type(value).__qualname__} {inner(called)} {inner(attributes)}"

@@ -64,7 +64,7 @@ class RobustnessReport:
             f"{self.name}: {self.images} images, L∞ ball of radius {self.eps:g}\n",
             *(f"  {value:6.1%}  {name}" for name, value in self.accuracies.items()),
             f"\n{self.verdict}",
-            *(f"  - {sign}" for sign in [*signs, *self.doubts, *self.warned]),
+            *(f"  - {why}" for why in [*signs, *self.doubts, *self.warned]),
             *dict.fromkeys(f"  What helps: {indicator.cure}." for indicator in found),
         ]
         return "\n".join(lines)

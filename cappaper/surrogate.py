@@ -2,7 +2,6 @@
 
 import math
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -99,7 +98,7 @@ def warn_unreached(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> None:
     else:
         return
     kind = OutOfReachWarning if scripted or elsewhere or custom else UnreachedWarning
-    warnings.warn(f"{attack} {why}", kind, stacklevel=3)
+    checks.warn(f"{attack} {why}", kind)
 
 
 class _Watch(TorchFunctionMode):

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cappaper import checks
-from cappaper.activations import CappedReLU, M
+from cappaper.activations import CappedReLU, M, ScaledSigmoid
 from cappaper.attacks.common import Attack
 from cappaper.files import atomic
-from cappaper.population import Population, described, layout, set_mode
+from cappaper.population import Population, described, layout, members, set_mode
 from cappaper.progress import Progress, watched
 
 
@@ -86,9 +86,6 @@ def fit(
     count = len(model) if isinstance(model, Population) else 1
     seeds = checks.each(seed, count, "seed", "networks", whole=True)
     seeded = [torch.Generator().manual_seed(s) for s in seeds]
-    layers = (model.template if isinstance(model, Population) else model).named_modules()
-    capped = {f"{name}.beta".lstrip(".") for name, part in layers if isinstance(part, CappedReLU)}
-    caps = [p for name, p in model.named_parameters() if name.replace("__", ".") in capped]
     set_mode(model, True)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     starts = range(0, max(1, len(y) - (batch_size > 1)), batch_size)
@@ -116,7 +113,8 @@ def fit(
                 first = step == done * len(starts)  # only then is the input checked
                 if current is not None:
                     checks.untargeted(current)
-                    clean, images = images, current(model, images, labels)
+                    clean = images  # the attack may work in place
+                    images = current(model, images.clone(), labels.clone())
                     if first:
                         checks.adversarial(images, clean)
                     if not model.training:  # an attack may have changed the mode
@@ -134,7 +132,8 @@ def fit(
             helps = "try a smaller learning rate"
             if not all(p.isfinite().all() for p in model.parameters()):
                 raise ValueError(f"training diverged: weights are not finite; {helps}")
-            if not all((cap > 0).all() for cap in caps):
+            layers = nn.ModuleList(members(model)).modules()
+            if not all(layer.beta > 0 for layer in layers if isinstance(layer, CappedReLU)):
                 raise ValueError(f"training moved a learned max value β to 0 or below: {helps}")
             if stored is not None:
                 stored.save(epoch + 1)
@@ -146,12 +145,12 @@ def fit(
 
 
 def _identity(model: nn.Module, x: Tensor, y: Tensor, *settings: Any) -> str:
-    """A digest of the architecture, caps, data and settings of a training."""
-    layers = [*layout(model.template if isinstance(model, Population) else model, strict=False)]
+    """A digest of the architecture, constants, data and settings of a training."""
+    shape = [*layout(model.template if isinstance(model, Population) else model, strict=False)]
     # A learned cap is a parameter and moves; a fixed one is a buffer.
-    named, ends = model.named_buffers(), (".beta", "__beta")
-    caps = [(name, cap.tolist()) for name, cap in named if f".{name}".endswith(ends)]
-    return hashlib.sha256(described((layers, caps, settings, x, y)).encode()).hexdigest()
+    layers = nn.ModuleList(members(model)).modules()
+    constants = [[*a.buffers()] for a in layers if isinstance(a, CappedReLU | ScaledSigmoid)]
+    return hashlib.sha256(described((shape, constants, settings, x, y)).encode()).hexdigest()
 
 
 @dataclass

@@ -16,6 +16,7 @@ from cappaper import (
     ScaledSigmoid,
     activations,
     adaptive_pgd,
+    evaluate,
     fit,
     masking_report,
     mlp,
@@ -74,7 +75,7 @@ def test_a_traced_copy_and_a_network_without_a_cap_warn(trained, digits):
     clamped = Function(lambda x: x.clamp(0, 1)), nn.Flatten()  # images, not activations
     relu = nn.Sequential(*clamped, nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 10))
     with pytest.warns(UnreachedWarning, match="met no bounded activation in Sequential") as caught:
-        adaptive_pgd(relu, x, y, 0.1, steps=1)
+        evaluate(relu, x, relu(x).argmax(1), partial(adaptive_pgd, eps=0.1, steps=1))
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")

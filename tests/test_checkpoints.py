@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from cappaper import CappedReLU, Population, fit, mlp, pgd
+from cappaper import CappedReLU, Population, ScaledSigmoid, fit, mlp, pgd
 from cappaper.paper import Adversary
 from tests.spellings import bounded_by
 from tests.test_attack_manners import Moving
@@ -29,7 +29,14 @@ def frozen(net):
     return net
 
 
+def pool(width):
+    """A layer whose setting is a tuple."""
+    pooled = nn.AvgPool1d(width, stride=1, padding=width // 2)
+    return nn.Sequential(nn.Unflatten(1, (1, 8)), pooled, nn.Flatten())
+
+
 FIRST = {"activation's setting": nn.Hardtanh(0, 0.1), "activation's class": bounded_by(0.1)}
+FIRST |= {"activation's constant": ScaledSigmoid(1.0), "tuple": pool(3)}
 OTHERS = {
     "cap": lambda x: (mlp(64, [8], beta=5.0), x, {}),
     "images": lambda x: (mlp(64, [8], beta=0.1), 1 - x, {}),
@@ -37,6 +44,8 @@ OTHERS = {
     "activation": lambda x: (net_with(nn.GELU()), x, {}),
     "activation's setting": lambda x: (net_with(nn.Hardtanh(0, 0.05)), x, {}),
     "activation's class": lambda x: (net_with(bounded_by(0.05)), x, {}),
+    "activation's constant": lambda x: (net_with(ScaledSigmoid(4.0)), x, {}),
+    "tuple": lambda x: (net_with(pool(5)), x, {}),
     "frozen weights": lambda x: (frozen(mlp(64, [8], beta=0.1)), x, {}),
     "attack": lambda x: (mlp(64, [8], beta=0.1), x, {"attack": partial(ONE_STEP, eps=0.1)}),
     "step size": lambda x: (mlp(64, [8], beta=0.1), x, {"lr": 2e-3}),
@@ -139,6 +148,12 @@ def summed(factor):
     return lambda z, y: factor * z.sum()
 
 
+def called(eps):
+    """An object without attributes."""
+    call = lambda self, *given: ONE_STEP(*given, eps=eps)  # noqa: E731
+    return type("Called", (), {"__call__": call})()
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -147,8 +162,9 @@ def summed(factor):
         lambda v: {"attack_at": Adversary(v, steps=1).at},
         lambda v: {"attack": partial(ONE_STEP, eps=0.1, loss=summed(v))},
         lambda v: {"lr": (lambda *at: 1e-3) if v > 0.1 else (lambda *at: 2e-3)},
+        lambda v: {"attack": called(v)},
     ],
-    ids=["a partial", "a partial with a function", "a method", "a closure", "code"],
+    ids=["a partial", "a partial with a function", "a method", "a closure", "code", "an object"],
 )
 def test_a_function_counts_by_its_code_its_settings_and_what_it_carries(twenty, tmp_path, make):
     given = {"epochs": 1, "checkpoint": tmp_path / "training"}

@@ -75,9 +75,12 @@ def test_each_indicator_fails_on_its_network(low, digits):
         torch.manual_seed(0)
         unstable = masking_report(nn.Sequential(low, Function(noisy)), x, y, 0.1, **asked)
     assert "unstable predictions" in fails(unstable)
-    hidden = masking_report(low, x, y, 0.1, **asked, other=mlp(64, [32], seed=5))
+    other = fit(mlp(64, [32]), *digits[0], epochs=3, lr=3e-3)
+    hidden = masking_report(low, x, y, 0.1, **asked, other=other)
     assert {"unavailable gradients", "unconstrained attack failure"} <= fails(hidden)
-    assert "transfer failure" in fails(hidden)  # an untrained network gives nothing away
+    assert "transfer failure" in fails(hidden)
+    wrong = masking_report(plain, x, y, 0.02, **asked, other=Function(lambda x: -plain(x)))
+    assert "transfer failure" not in fails(wrong)  # it was wrong without an attack
     pixel = torch.linspace(0.4, 0.54, 100).reshape(-1, 1, 1, 1)
     zero = torch.zeros(100, dtype=torch.int64)
     with pytest.warns(UserWarning, match="met no bounded activation"):

@@ -54,6 +54,14 @@ def partly_in_train_mode(part):
     return net
 
 
+def test_names_with_underscores_do_not_collide(twenty):
+    nets = [mlp(64, [8], seed=seed) for seed in range(2)]
+    for net in nets:
+        net.register_parameter("1__weight", nn.Parameter(torch.zeros(8, 64)))
+    x = twenty.images
+    torch.testing.assert_close(Population(nets)(x), torch.stack([net(x) for net in nets]))
+
+
 DIFFERENT = {
     "a setting": lambda: (Scaled(1.0), Scaled(3.0)),
     "a function": lambda: (Scaled(torch.relu), Scaled(torch.tanh)),
@@ -141,7 +149,7 @@ def test_frozen_weights_stay_frozen_in_a_population(twenty):
 def test_tied_weights_get_the_gradient_of_both_places(twenty):
     nets = [tied(0), tied(1)]
     both = Population(nets)
-    ours = torch.autograd.grad(both(twenty.images).sum(), both.get_parameter("1__weight"))[0]
+    ours = torch.autograd.grad(both(twenty.images).sum(), both.get_parameter("1:weight"))[0]
     for net, own in zip(nets, ours, strict=True):
         theirs = torch.autograd.grad(net(twenty.images).sum(), net[1].weight)[0]
         torch.testing.assert_close(own, theirs, rtol=1e-3, atol=1e-3)

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, strategies
 from torch import nn
 
-from cappaper import CappedReLU, Population, convnet, fit, mlp, rescale
+from cappaper import CappedReLU, Population, convnet, fit, mlp, replace_relu, rescale
 from tests.test_certificate_refusals import with_hook
-from tests.test_members import shared
+from tests.test_members import shared, tied
 
 MAKERS = [partial(mlp, 64), partial(convnet, 8)]
 
@@ -126,6 +126,7 @@ LINEAR = nn.Linear(2, 2)
         (lambda: rescale(nn.Sequential(LINEAR, CappedReLU(1)), 0.5), "shared layers"),
         (lambda: rescale(nn.Sequential(LINEAR, CappedReLU(1), LINEAR), 0.5), "shared layers"),
         (lambda: rescale(shared(), 0.5), "shared layers"),
+        (lambda: rescale(replace_relu(tied(), 1.0), 0.5), "shared layers"),
         (lambda: Population([1]), "must be a torch module, got int"),
         (lambda: Population([]), "models must not be empty"),
         (lambda: Population([mlp(64, [4]), with_hook()]), "no hooks"),

@@ -1,5 +1,6 @@
 """Models with operations in place, roots, and bounds of many shapes; attacks that users write."""
 
+import copy
 import math
 from functools import partial
 
@@ -183,16 +184,23 @@ def test_a_relu_is_capped_where_a_list_holds_it_too(twenty):
     assert capped.steps[2] is capped[2] and capped[2].beta == torch.tensor(0.1)
 
 
+def careless(model, x, y):
+    model.train(not model.training)
+    y.zero_()
+    return x
+
+
 def test_an_attack_may_work_in_place_and_change_the_mode(twenty):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.BatchNorm1d(9), nn.Dropout(0.9))
     x, y = twenty.images, net.eval()(twenty.images).argmax(1)  # all correct: all are attacked
     net.train()
     with pytest.raises(ValueError, match="left its ball"):
         evaluate(net, x, y, partial(lambda model, x, y, eps: x.mul_(0), eps=0.1))
-    rates = evaluate(net, x, y, lambda model, x, y: x if model.train() else None)
-    assert rates.success_rate == 0
-    fit(net, x, y, epochs=1, attack=lambda model, x, y: x if model.eval() else None)
-    assert net[2].num_batches_tracked > 0
+    assert evaluate(net, x, y, careless).success_rate == 0
+    plain = fit(copy.deepcopy(net), x, y, epochs=1).state_dict()
+    fit(net, x, y, epochs=1, attack=careless)
+    assert plain["2.num_batches_tracked"] > 0
+    assert all(value.equal(plain[name]) for name, value in net.state_dict().items())
 
 
 def test_apgd_takes_logits_of_half_precision(twenty):

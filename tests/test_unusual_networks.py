@@ -116,6 +116,13 @@ def test_classes_that_a_model_excludes_hide_nothing(sixty, attack):
         pgd(nn.Sequential(net, draws), x, y, 0.1)
 
 
+def test_an_image_without_logits_does_not_hide_that_a_model_is_stochastic(twenty):
+    x = torch.cat([torch.zeros(1, 1, 8, 8), twenty.images])
+    bright = Function(lambda x: x / x.amax((1, 2, 3), keepdim=True))  # NaN for a blank image
+    with pytest.warns(ReliabilityWarning, match="is stochastic"):
+        pgd(nn.Sequential(bright, nn.Dropout(), *mlp(64, [8])), x[:20], twenty.labels, 0.1)
+
+
 def test_square_uses_the_forward_that_a_model_has():
     x = torch.rand(4, 3, 5, 9, generator=torch.Generator().manual_seed(0))
     layers = [nn.Flatten(2), nn.Linear(45, 8), nn.ReLU(), nn.Flatten(), nn.Linear(24, 10)]

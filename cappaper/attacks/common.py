@@ -93,7 +93,7 @@ def look(model: nn.Module, x: Tensor, y: Tensor, samples: int = 1) -> nn.Module:
     if one.isnan().all():
         raise ValueError("the model's logits are NaN: its weights or its input are not finite")
     checks.warn_of_probabilities(one)
-    scale = one.topk(2).values.abs().max()  # logits of impossible classes may be -1e9 or -∞
+    scale = one.topk(2).values.abs().nan_to_num().max()  # impossible classes have -1e9 or -∞
 
     def differ(one: Tensor, other: Tensor, tolerance: float) -> bool:
         return bool((one - other).abs().nan_to_num().max() > tolerance * scale)

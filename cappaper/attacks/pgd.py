@@ -112,7 +112,7 @@ def pgd(
         raise ValueError(f"autocast must be None or torch.bfloat16, got {autocast}")
     if restarts > 1 and not (random_start and early_exit):
         raise ValueError("restarts need random_start=True and early_exit=True: else use restarts=1")
-    objective = loss if callable(loss) else LOSSES[checks.one_of(loss, tuple(LOSSES), "loss")]
+    objective = loss if callable(loss) else LOSSES[checks.one_of(loss, LOSSES, "loss")]
     ball, batch = BALLS[norm](float(eps), y.ndim), y.ndim - 1
     rate = (2.5 * ball.eps / steps if step_size is None else step_size) * (-1 if targeted else 1)
     if early_exit or samples > 1:
@@ -198,7 +198,7 @@ def adaptive_pgd(
     """
     sharpnesses = checks.sequence(sharpnesses, "sharpnesses", "numbers or None")
     losses = checks.sequence(losses, "losses", "names or functions")
-    losses = [loss if callable(loss) else checks.one_of(loss, [*LOSSES], "loss") for loss in losses]
+    losses = [loss if callable(loss) else checks.one_of(loss, LOSSES, "loss") for loss in losses]
     for sharpness in sharpnesses:
         checks.positive(1 if sharpness is None else sharpness, "the sharpness")
     for name in settings:

@@ -3,8 +3,6 @@
 ``claims.yml`` says what decides each of them, and what else the tables say.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

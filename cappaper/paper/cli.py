@@ -209,7 +209,7 @@ def refresh(names: Sequence[str]) -> None:
     chapters.manifest(Path.cwd())  # raises outside the project's folder
     sources = {path.stem: path for path in sorted(Path.cwd().glob("notebooks/*.ipynb"))}
     for name in names or sources:
-        source = sources[checks.one_of(name, [*sources], "notebook")]
+        source = sources[checks.one_of(name, sources, "notebook")]
         print(f"running notebooks/{source.name}", flush=True)
         chapters.refresh(source)
 

@@ -71,7 +71,7 @@ def profile(name: str = "quick", **changes: Any) -> Profile:
     >>> profile("quick", epochs=3, seeds=[7]).seeds
     (7,)
     """
-    checks.one_of(name, tuple(PROFILES), "profile")
+    checks.one_of(name, PROFILES, "profile")
     lists = {k: tuple(v) for k, v in changes.items() if isinstance(v, list)}
     given: dict[str, Any] = {k: v for k, v in (changes | lists).items() if v is not None}
     if "epochs" in given:
@@ -144,7 +144,7 @@ class Spec:
 
     def build(self) -> nn.Sequential:
         """The network as it starts out."""
-        checks.one_of(self.activation, tuple(_ACTIVATIONS), "activation")
+        checks.one_of(self.activation, _ACTIVATIONS, "activation")
         checks.one_of(self.architecture, ("mlp", "convnet"), "architecture")
         if self.after is not None and not 1 <= self.after <= self.epochs:
             raise ValueError(f"after must lie in 1 to {self.epochs}, its epochs, got {self.after}")

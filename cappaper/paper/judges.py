@@ -1,7 +1,5 @@
 """Judges of one network's robustness: attacks, proofs, and searches for near examples."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import warnings

@@ -1,7 +1,5 @@
 """What is made of all tables together: the ledger of claims, all networks, and their pages."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 
@@ -153,7 +151,7 @@ def networks_page(table: pd.DataFrame) -> str:
     """All :func:`networks` as a page of the book."""
     table = table.drop(columns="kind").set_index("network")
     shown = {eps: table[eps].map("{:g}".format) for eps in ("trained at ε", "attacked at ε")}
-    shown["chapter"] = table["chapter"].map("{{doc}}`chapters/{0}`".format)
+    shown["chapter"] = table["chapter"].map(_link)
     shown["certified"] = table["certified"].astype(object).fillna("")
     text = markdown_table(table.assign(**shown), "network")
     return _template("all-networks.md").format(count=len(table), table=text)

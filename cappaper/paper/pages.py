@@ -4,8 +4,6 @@ A chapter's page begins with the answers that it gives, its conclusions and its 
 Formulas are MathML, and the live page gets its networks.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -67,7 +67,7 @@ def check_parameters(namespace: dict[str, Any]) -> None:
     given = cells.pop(injected[-1]) if injected else {}
     declared = next((cell for cell in reversed(cells) if "save_to" in cell), {})
     for name in given:
-        checks.one_of(name, tuple(declared), "parameter")
+        checks.one_of(name, declared, "parameter")
     for name, default in declared.items():
         if not (namespace[name] is None and default == "None"):
             _check(name, namespace[name], default.startswith("[") or name in _LISTS.split())

@@ -1,7 +1,5 @@
 """Figures of lines: rates over β, over ε and over budgets, and activations as curves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
