@@ -13,9 +13,8 @@ DEVICE ?= auto
 PYTHON ?= python3
 BENCH ?=
 BIN := .venv/bin
-# A file to a process: small networks leave a second thread nothing to do. conftest.py puts the
-# longest files first.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+# A file to a process. conftest.py puts the longest files first.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: reproduce test book lab lint size bench environment clean
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import tests  # noqa: F401 (it sets the number of threads)
+
 # The files that take longest. Begun last, they would leave the other processes idle at the end.
 LONGEST = "attack-budget how-robust deeper-networks adversarial-training carlini-wagner"
 LONGEST += " what-survives test_built_pages test_enduring test_notebooks test_lab test_report"

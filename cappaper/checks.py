@@ -141,16 +141,13 @@ def logits(values: Tensor, y: Tensor) -> None:
 
 
 def warn_of_nan(values: Tensor, gradient: Tensor | None = None) -> None:
-    """Warn of images that have no prediction, and of those that a NaN gradient does not move."""
+    """Warn, in the same words at each step, of images whose logits or gradient have NaN."""
     nan = values.isnan().any(-1)
-    if count := int(nan.sum()):
-        found = f"the model's logits are NaN for {count} of {nan.numel()} images"
-        warn(f"{found}: they count neither as correct nor as fooled")
-    if gradient is not None:
-        stuck = gradient.flatten(nan.ndim).isnan().any(-1) & ~nan
-        if count := int(stuck.sum()):
-            found = f"the input gradient has NaN for {count} of the {stuck.numel()} images left"
-            warn(f"{found}, as after a root of 0: attacks along it do not move these pixels")
+    if nan.any():
+        warn("the logits of some images are NaN: these count neither as correct nor as fooled")
+    if gradient is not None and (gradient.flatten(nan.ndim).isnan().any(-1) & ~nan).any():
+        why = "the input gradient of some images has NaN, as after a root of 0"
+        warn(f"{why}: attacks along it do not move these pixels")
 
 
 def warn_of_probabilities(values: Tensor) -> None:

@@ -147,7 +147,10 @@ def set_mode(model: nn.Module, training: bool) -> None:
 
 
 def layout(model: nn.Module, strict: bool) -> Iterator[tuple[Any, ...]]:
-    """What a model is, layer by layer, names first; if not ``strict``, the same in each process."""
+    """What a model is, layer by layer: name, type, mode, forward, tensors, settings (attributes).
+
+    If not ``strict``, the texts are the same in another process, as checkpoints need.
+    """
     for name, part in model.named_modules():
         named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
         tensors = [(n, t.shape, t.dtype, t.requires_grad, strict and t.device) for n, t in named]

@@ -1,7 +1,6 @@
 """``python -m tests.mutants``: how many random changes of the code do the tests notice?"""
 
 import ast
-import os
 import queue
 import random
 import shutil
@@ -164,7 +163,6 @@ def page(table: pd.DataFrame) -> str:
 @click.option("--jobs", default=2, show_default=True, help="Copies of the tree.")
 def main(only: tuple[str, ...], cases: int, seed: int, jobs: int) -> None:
     """Try mutants; those of all parts go into the table of the page."""
-    os.environ["OMP_NUM_THREADS"] = "1"
     rows = []
     for part in only or TARGETS:
         modules, tests = files_of(part)

@@ -30,7 +30,7 @@ def lab(notebooks):
     log = folder / "log"
     options = ["--no-browser", "--allow-root", "--port=0", "--expose-app-in-browser"]
     command = [sys.executable, "-m", "jupyterlab", *options, "--IdentityProvider.token="]
-    env = os.environ | {"HOME": str(folder), "CAPPAPER_DATA": str(folder), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"HOME": str(folder), "CAPPAPER_DATA": str(folder)}
     with log.open("w") as out:
         server = subprocess.Popen(command, cwd=notebooks, env=env, stdout=out, stderr=out)
     try:

@@ -47,6 +47,6 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     """``cappaper reproduce`` in the project, with a cache of the project's own."""
     command = [sys.executable, "-m", "cappaper", "reproduce", "--device", "cpu", "--no-build"]
     command += [*(options or ("--jobs", "1")), "--only", "small"]
-    env = os.environ | {"CAPPAPER_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"CAPPAPER_CACHE": str(folder / "cache")}
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, cwd=folder, env=env, text=True, **pipe)
