@@ -133,7 +133,7 @@ def fit(
             if not all(p.isfinite().all() for p in model.parameters()):
                 raise ValueError(f"training diverged: weights are not finite; {helps}")
             layers = nn.ModuleList(members(model)).modules()
-            if not all(layer.beta > 0 for layer in layers if isinstance(layer, CappedReLU)):
+            if not all((part.beta > 0).all() for part in layers if isinstance(part, CappedReLU)):
                 raise ValueError(f"training moved a learned max value β to 0 or below: {helps}")
             if stored is not None:
                 stored.save(epoch + 1)
