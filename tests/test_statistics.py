@@ -32,9 +32,11 @@ def test_intervals_are_a_little_wider_than_those_of_dunnett_and_tukey():
     assert 1 < (effect.high - effect.low) / (tukey.high[place] - tukey.low[place]) < 1.1
 
 
-def test_one_candidate_has_the_interval_of_students_t():
+def test_one_candidate_has_the_interval_of_students_t_on_the_same_images():
     rng = np.random.default_rng(1)
     one, other = drawn(rng, 0.5), drawn(rng, 0.4)
+    with pytest.raises(ValueError, match="were judged on different images"):
+        above({"a": one._replace(which="others")}, other)
     effect = above({"a": one}, other)
     expected = stats.ttest_ind(one.values, other.values).confidence_interval()
     assert (effect.low, effect.high) == pytest.approx((expected.low, expected.high))

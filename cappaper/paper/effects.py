@@ -21,11 +21,15 @@ TEST_IMAGES = {"mnist": 10_000, "digits": 360}  #: A table with fewer images has
 
 
 class Measured(NamedTuple):
-    """A number per seed, measured on ``images`` test images, a share ``drawn`` of all."""
+    """A number per seed, measured on ``images`` test images, a share ``drawn`` of all.
+
+    ``which`` is a checksum of the images; "" if it is not known.
+    """
 
     values: pd.Series
     images: int = 0
     drawn: float = 1.0
+    which: str = ""
     robust: np.ndarray[Any, Any] | None = None  # 0 or 1, [seeds, images]
 
     @property
@@ -43,10 +47,11 @@ class Measured(NamedTuple):
             return cls(values)
         images = int(rows["images"].iloc[0])
         drawn = images / TEST_IMAGES[str(rows["dataset"].iloc[0])]
+        which = " ".join(sorted(set(rows["judged_on"]))) if "judged_on" in rows else ""
         if value == "kept" or "outcomes" not in rows or rows["outcomes"].isna().any():
-            return cls(values, images, drawn)
+            return cls(values, images, drawn, which)
         robust = np.array([[mark == ROBUST for mark in row] for row in rows["outcomes"]], float)
-        return cls(values, images, drawn, robust)
+        return cls(values, images, drawn, which, robust)
 
 
 class Effect(NamedTuple):
@@ -98,6 +103,8 @@ def _difference(
 ) -> Effect:
     """The effect; its interval is infinite if the spread over seeds is unknown."""
     (name, one), (other, two) = ours, theirs
+    if len({network.which for network in networks}) > 1:
+        raise ValueError("the networks were judged on different images: compare them on the same")
     freedom = sum(len(network.values) - 1 for network in networks)
     half, tail = math.inf, LEVEL / comparisons / 2
     if freedom:

@@ -45,8 +45,9 @@ def run(
         by_image: keep ``outcomes``, a character per image, and ``warning``, the attack's warning.
 
     Returns:
-        A table with the columns of :meth:`Spec.columns`, those of the judge's rows, and
-        ``seconds``: the judge's time for a network, on its first row.
+        A table with the columns of :meth:`Spec.columns`, those of the judge's rows,
+        ``judged_on``, a checksum of the test images, and ``seconds``, the judge's time for a
+        network, on its first row.
     """
     epsilons = sorted(epsilons)
     key = [repr(judge), epsilons, machine.device, cache.code(type(judge).__module__)]
@@ -62,7 +63,7 @@ def run(
     for i, entry in side_by_side(_ask, calls, machine.jobs, judge.name):
         entries[todo[i]] = entry
         cache.keep(places[todo[i]], entry)
-    table = _table(specs, [entries[spec] for spec in specs])
+    table = _table(specs, [entries[spec] for spec in specs], limit)
     return table if by_image else table.drop(columns=["outcomes", "warning"], errors="ignore")
 
 
@@ -92,7 +93,7 @@ def transfers(
             robust.append(robust[-1] & is_correct(model, examples[source, eps], test.labels))
         rows = attack_rows("transfer", epsilons, torch.stack(robust))
         entries.append({"rows": rows, "seconds": 0.0})
-    return _table(specs, entries)
+    return _table(specs, entries, limit)
 
 
 def networks(specs: Sequence[Spec], machine: Machine = _HERE) -> list[nn.Module]:
@@ -137,9 +138,17 @@ def _ask(
     return {"rows": rows, "seconds": round(time.perf_counter() - start, 2)}
 
 
-def _table(specs: Sequence[Spec], entries: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def _table(
+    specs: Sequence[Spec], entries: Sequence[dict[str, Any]], limit: int | None
+) -> pd.DataFrame:
+    on = {spec.dataset: checksum(spec.dataset, "test", limit) for spec in specs}
     return pd.DataFrame(
-        {**spec.columns(), **row, "seconds": 0.0 if i else entry["seconds"]}
+        {
+            **spec.columns(),
+            **row,
+            "judged_on": on[spec.dataset],
+            "seconds": 0.0 if i else entry["seconds"],
+        }
         for spec, entry in zip(specs, entries, strict=True)
         for i, row in enumerate(entry["rows"])
     )
