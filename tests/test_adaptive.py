@@ -70,7 +70,7 @@ def test_a_traced_copy_and_a_network_without_a_cap_warn(trained, digits):
     x, y = (tensor[:20] for tensor in digits[1])
     for model in (torch.jit.trace(trained[0], x), torch.jit.script(trained[0])):
         for attack in (adaptive_pgd, partial(masking_report, steps=[2], epsilons=[0.1])):
-            with pytest.warns(UnreachedWarning, match="traced or scripted: attack the original"):
+            with pytest.warns(UnreachedWarning, match="into the model, which is traced or script"):
                 attack(model, x, y, 0.1)
     clamped = Function(lambda x: x.clamp(0, 1)), nn.Flatten()  # images, not activations
     relu = nn.Sequential(*clamped, nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 10))
