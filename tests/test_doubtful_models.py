@@ -144,7 +144,7 @@ def test_a_doubtful_model_or_radius_gets_one_warning_at_the_line_of_the_call(
     net, sixty, says, attack
 ):
     function, eps = DOUBTS[says]
-    norm = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    norm = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
     model = After(net, function) if function else norm
     x, y = (t[:6] for t in sixty)
     short = {"steps": 2, "queries": 9}
